@@ -1,0 +1,13 @@
+"""The settings of every task, as strict models that need no torch."""
+
+from neobert.config.base import ConfigError, Problem, Strict, dotted, local_paths, nearest, validate
+from neobert.config.glue import GlueConfig
+from neobert.config.source import Source, parse_value, parse_yaml, read_yaml, set_at
+
+TASKS: dict[str, type[Strict]] = {"glue": GlueConfig}
+"""The settings model of each `neobert` command."""
+
+__all__ = [
+    "TASKS", "ConfigError", "GlueConfig", "Problem", "Source", "Strict", "dotted", "local_paths", "nearest", "parse_value",
+    "parse_yaml", "read_yaml", "set_at", "validate",
+]

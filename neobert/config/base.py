@@ -1,0 +1,170 @@
+"""What every settings model has in common: strictness, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+KeyPath = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A frozen settings model: unknown keys are errors, and types are not converted (except int to float)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a settings file.
+
+    `path` leads to the value (`("trainer", "max_steps")`), `message` says what was found and expected, and what to
+    do; `where` is `file:line`, or empty when the value comes from no file.
+    """
+
+    path: KeyPath
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        key = dotted(self.path)
+        return ": ".join(part for part in (self.where, key, self.message) if part)
+
+
+class ConfigError(Exception):
+    """Settings that cannot be used; `problems` lists all of them, so that one round of mending is enough."""
+
+    def __init__(self, problems: list[Problem] | str):
+        self.problems = [Problem((), problems)] if isinstance(problems, str) else problems
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
+
+def dotted(path: KeyPath) -> str:
+    """`("a", 0, "b")` as the user writes it: `a[0].b`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """`, did you mean 'x'?` for the known word nearest to `word`, or the list of them when none is near."""
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known here: {', '.join(words)}" if words else ""
+
+
+def validate(model: type[Model], data: Any, where: Callable[[KeyPath], str] = lambda path: "") -> Model:
+    """`data` (plain YAML types) as a `model`; raises `ConfigError` with every problem, located by `where`."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = []
+        for e in error.errors(include_url=False):
+            path = _data_path(e["loc"], data)
+            problems.append(Problem(path, _message(model, e, path), where(path)))
+        raise ConfigError(problems) from None
+
+
+def local_paths(settings: BaseModel, below: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every file or directory that the settings name (fields of type `LocalPath`), with its key path."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from local_paths(value, (*below, name))
+        elif value is not None and name in _path_fields(type(settings)):
+            yield (*below, name), value
+
+
+@functools.cache
+def _path_fields(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in model.model_fields.items() if _is_path(field.annotation))
+
+
+def _is_path(annotation: Any) -> bool:
+    return IsPath in getattr(annotation, "__metadata__", ()) or any(map(_is_path, typing.get_args(annotation)))
+
+
+class IsPath:
+    """Marks a type as the name of a file or directory on this machine."""
+
+
+LocalPath = Annotated[str, Field(min_length=1), IsPath]
+"""A file or directory; a relative one is meant from the directory in which the command was given."""
+
+
+def _data_path(loc: KeyPath, data: Any) -> KeyPath:
+    """Pydantic's location without the parts that name types (members of a union), which are no keys of the data."""
+    path: list[str | int] = []
+    for index, part in enumerate(loc):
+        last = index == len(loc) - 1
+        if isinstance(data, Mapping):
+            if part in data:
+                data = data[part]
+            elif not last:
+                continue
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _message(model: type[BaseModel], error: Any, path: KeyPath) -> str:
+    found = error.get("input")
+    match error["type"]:
+        case "extra_forbidden":
+            owner = _submodel(model, path[:-1])
+            return "unknown key" + (nearest(str(path[-1]), owner.model_fields) if owner else "")
+        case "missing":
+            return "is required"
+        case "value_error" | "assertion_error":
+            return str(error["ctx"]["error"])
+        case "literal_error":
+            hint = nearest(found, error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")) if isinstance(found, str) else ""
+            return f"expected {error['ctx']['expected']}, found {found!r}" + (hint if "mean" in hint else "")
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"expected a mapping of settings, found {_show(found)}"
+        case "finite_number":
+            return f"expected a finite number, found {_show(found)}"
+    expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"expected {expected}, found {_show(found)}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"
+
+
+def _submodel(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The settings model at `path` inside `model`, or None where no single model is to be found."""
+    current: Any = model
+    for part in path:
+        if isinstance(part, int):
+            inner = [a for a in typing.get_args(current)]
+            current = inner[0] if inner else None
+        elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[part].annotation
+        elif typing.get_origin(current) is dict:
+            current = typing.get_args(current)[1]
+        else:
+            return None
+        if typing.get_origin(current) in (typing.Union, types.UnionType):
+            models = [a for a in typing.get_args(current) if isinstance(a, type) and issubclass(a, BaseModel)]
+            others = [a for a in typing.get_args(current) if typing.get_origin(a) in (dict, list)]
+            current = models[0] if models else others[0] if others else None
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None

@@ -1,0 +1,63 @@
+"""Settings of `neobert glue`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from neobert.config.base import LocalPath, Strict
+from neobert.config.sections import ModelConfig, OptimizerConfig, Positive, SchedulerConfig, TrainerConfig
+
+GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+
+
+class GlueData(Strict):
+    """Where the examples come from: exactly one of `dir`, `hub`, `train_file` (own files), or `generated`."""
+
+    dir: LocalPath | None = Field(None, description="GLUE directory: TASK/{train,dev,test}.tsv")
+    hub: str | None = Field(None, description="data set on the hub in the layout of nyu-mll/glue")
+    train_file: LocalPath | None = Field(None, description="csv, tsv, json or jsonl; likewise the next two")
+    validation_file: LocalPath | None = None
+    test_file: LocalPath | None = None
+    generated: Positive | None = Field(None, description="that many training examples from the built-in grammar")
+
+    labels: list[str] | None = Field(None, min_length=2, description="own files without task_name: the classes, in order")
+    max_length: Positive = Field(128, description="tokens an example; longer ones are cut")
+    max_train_samples: Positive | None = None
+    max_eval_samples: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GlueData:
+        given = [name for name in ("dir", "hub", "train_file", "generated") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise ValueError(f"expected exactly one of dir, hub, train_file, generated; found {found}")
+        if (self.train_file is None) != (self.validation_file is None):
+            raise ValueError("train_file and validation_file go together")
+        if self.test_file and not self.train_file:
+            raise ValueError("test_file goes with train_file and validation_file")
+        return self
+
+
+class GlueConfig(Strict):
+    """Fine-tunes an encoder on one GLUE task (https://gluebenchmark.com) and scores it on the task's dev set.
+
+    Without `task_name` the classes are those of one's own files (a float label makes it a regression).
+    """
+
+    task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")
+    seed: int = Field(42, ge=0)
+    model: ModelConfig = ModelConfig()
+    data: GlueData
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+    @model_validator(mode="after")
+    def _task_or_files(self) -> GlueConfig:
+        if self.task_name is None and self.data.train_file is None:
+            raise ValueError("task_name is required, unless data.train_file names files of your own")
+        if self.task_name is not None and self.data.labels is not None:
+            raise ValueError("data.labels is for own files without task_name; a GLUE task fixes its labels")
+        return self

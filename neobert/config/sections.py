@@ -1,0 +1,89 @@
+"""The sections that several tasks share, in the vocabulary of Hugging Face and of NeoBERT's own configurations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from neobert.config.base import Strict
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelConfig(Strict):
+    """Which encoder: one that exists (`name_or_path`), or a NeoBERT of the given size with random weights."""
+
+    name_or_path: str | None = Field(None, min_length=1, description="a model directory or a name on the hub")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model")
+    trust_remote_code: bool = False
+    tokenizer: str | None = Field(None, min_length=1, description="directory or hub name, if not the model's own")
+
+    hidden_size: Positive = 768
+    num_hidden_layers: Positive = 28
+    num_attention_heads: Positive = 12
+    intermediate_size: Positive = Field(3072, description="before SwiGLU's factor of 2/3")
+    max_position_embeddings: Positive = 1024
+    norm_eps: float = Field(1e-5, gt=0)
+    rope_theta: float = Field(10000.0, gt=0)
+    initializer_range: float = Field(0.02, gt=0)
+    vocab_size: Positive = Field(30522, description="at most this many entries, when a tokenizer is trained")
+    classifier_dropout: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ModelConfig:
+        if self.name_or_path is not None:
+            shape = {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
+                     "max_position_embeddings", "norm_eps", "rope_theta", "initializer_range"} & self.model_fields_set
+            if shape:
+                raise ValueError(f"{', '.join(sorted(shape))} cannot be set beside name_or_path, which fixes the size")
+        elif self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
+        return self
+
+
+class OptimizerConfig(Strict):
+    """AdamW."""
+
+    lr: float = Field(2e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False)
+    eps: float = Field(1e-8, gt=0)
+
+
+class SchedulerConfig(Strict):
+    name: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: float = Field(0.1, ge=0, description="a number of steps, or below 1 a share of all steps")
+
+
+class TrainerConfig(Strict):
+    """How to train; names as in `transformers.TrainingArguments`."""
+
+    per_device_train_batch_size: Positive = 32
+    per_device_eval_batch_size: Positive = 64
+    gradient_accumulation_steps: Positive = 1
+    num_train_epochs: float = Field(3.0, gt=0)
+    max_steps: Positive | None = Field(None, description="ends before num_train_epochs, if set")
+    gradient_clipping: float | None = Field(1.0, gt=0)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+
+    eval_strategy: Literal["epoch", "steps"] = "epoch"
+    eval_steps: Positive | None = Field(None, description="with eval_strategy: steps")
+    logging_steps: Positive = 10
+    save_total_limit: Positive = Field(2, description="checkpoints to keep; the best and the newest always stay")
+    metric_for_best_model: str | None = Field(None, description="the task's own metric by default")
+    greater_is_better: bool = True
+    early_stopping_patience: Positive | None = Field(None, description="evaluations without improvement")
+    early_stopping_threshold: float = Field(0.0, ge=0)
+
+    use_cpu: bool = False
+    dataloader_num_workers: NonNegative = 0
+
+    @model_validator(mode="after")
+    def _evaluation(self) -> TrainerConfig:
+        if (self.eval_strategy == "steps") != (self.eval_steps is not None):
+            raise ValueError("eval_steps goes with eval_strategy: steps, and only with it")
+        return self

@@ -1,0 +1,134 @@
+"""Reads YAML as YAML 1.2 and remembers on which line every value stands.
+
+PyYAML follows YAML 1.1, where `1e-5` is a string, `01:30:00` is 5400, `no` is false and `010` is 8. Each of these has
+ruined somebody's sweep, so scalars are resolved by the YAML 1.2 core schema here, and a repeated key is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from neobert.config.base import ConfigError, KeyPath, Problem
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]  # the C loader where PyYAML was built with it
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+
+def _resolve(tag: str, pattern: str, first: str) -> None:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
+
+
+_resolve("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
+_resolve("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789")
+_resolve("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789")
+_resolve("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+.")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_resolve("merge", "<<", "<")
+
+
+def _construct_int(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _construct_float(loader: Any, node: Any) -> float:
+    text = loader.construct_scalar(node).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+@dataclass
+class Source:
+    """The contents of a YAML file: `data` in plain Python types, and the line of every key path in it."""
+
+    name: str
+    data: Any
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line` of the value at `path`, or of the nearest mapping around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return f"{self.name}:{self.lines[path[:end]]}"
+        return self.name
+
+
+def read_yaml(path: Path | str) -> Source:
+    """Reads a YAML file; raises `ConfigError` when it is missing, unreadable, or no YAML."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem((), f"cannot be read: {error.strerror}", str(path))]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem((), f"is not UTF-8 text (byte {error.start})", str(path))]) from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> Source:
+    """Parses YAML text; `name` stands for the file in messages."""
+    source = Source(name, None)
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None:
+                _record(node, (), source)
+                source.data = loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}" if mark else name
+        raise ConfigError([Problem((), f"is not valid YAML: {error.problem or error.context}", where)]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError([Problem((), f"is not valid YAML: {str(error) or 'nested too deeply'}", name)]) from None
+    return source
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would be read from a YAML file (`3`, `[1, 2]`, `null`, `1e-5`); raises `ConfigError`."""
+    return parse_yaml(text, repr(text)).data
+
+
+def _record(node: Any, path: KeyPath, source: Source, line: int | None = None) -> None:
+    """Notes the line of `node` and of all below it; for a mapping's value that is the line of its key."""
+    source.lines.setdefault(path, (node.start_mark.line if line is None else line) + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[Hashable] = set()
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands here twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+            _record(value, (*path, key.value), source, key.start_mark.line)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _record(value, (*path, index), source)
+
+
+def set_at(data: dict[str, Any], path: KeyPath, value: Any) -> None:
+    """Sets a nested value, making the mappings on the way; raises `ConfigError` where the way is blocked."""
+    for index, part in enumerate(path[:-1]):
+        inner = data.get(part) if isinstance(part, str) else None  # type: ignore[union-attr]
+        if inner is None:
+            inner = data[part] = {}  # type: ignore[index]
+        elif not isinstance(inner, dict):
+            raise ConfigError([Problem(path[: index + 1], f"is {inner!r}, so nothing can be set inside it")])
+        data = inner
+    data[path[-1]] = value  # type: ignore[index]
+

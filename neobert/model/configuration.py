@@ -1,0 +1,45 @@
+"""The shape of a NeoBERT (https://arxiv.org/abs/2502.19587) as a Hugging Face configuration."""
+
+from __future__ import annotations
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class NeoBERTConfig(PreTrainedConfig):
+    """Defaults are the published size; `intermediate_size` is the width before SwiGLU's factor of 2/3."""
+
+    model_type = "neobert"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 28
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 1024
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    initializer_range: float = 0.02
+    classifier_dropout: float = 0.1
+    pad_token_id: int | None = 0
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def gated_size(self) -> int:
+        """Width of each of SwiGLU's two branches: 2/3 of `intermediate_size`, up to the next multiple of 8.
+
+        With three matrices instead of two, the factor keeps the number of weights that of a plain feed-forward layer.
+        """
+        return -(-int(2 * self.intermediate_size / 3) // 8) * 8
+
+    def validate_architecture(self) -> None:
+        """Called by Hugging Face on construction."""
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of 2 x num_attention_heads {self.num_attention_heads} "
+                "(RoPE rotates pairs)"
+            )

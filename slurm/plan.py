@@ -1,0 +1,205 @@
+"""A recipe and a cluster profile -> what is to run: stages in order, each with its trials."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neobert.config import TASKS, ConfigError, Problem, Strict, dotted, local_paths, set_at, validate
+from neobert.config.base import KeyPath
+from slurm.cluster import Profile
+from slurm.grid import Point, expand
+from slurm.recipe import Recipe
+from slurm.schema import Array, Resources, StageSpec
+from slurm.values import Scope, has_template, render
+
+RUN = "@{run}"
+"""Stands for the run's directory in configs, so that a trial's id does not depend on where its run lies."""
+
+MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One point of a stage's grid. `config` is the resolved config as JSON, `id` the hash of it and of the task."""
+
+    id: str
+    task: str
+    point: Mapping[str, Any]
+    config: str
+
+    def manifest_line(self, run: Path) -> str:
+        """The trial's line in a job's manifest, which begins with its id (the job script reads that with bash)."""
+        config = self.config.replace(RUN, json.dumps(str(run), ensure_ascii=False)[1:-1])
+        return f'{{"id": "{self.id}", "task": "{self.task}", "config": {config}}}\n'
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of job, with all of its trials."""
+
+    name: str
+    task: str
+    needs: tuple[str, ...]
+    image: str | None
+    resources: Resources
+    array: Array
+    env: Mapping[str, str]
+    trials: tuple[Trial, ...]
+    axes: tuple[str, ...]
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours when every trial takes all of its time."""
+        each = self.resources.nodes * self.resources.gpus_per_node * self.resources.time / 3600
+        return each * len(self.trials)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a recipe asks for, in an order in which it can run."""
+
+    name: str
+    cluster: str
+    profile: Profile
+    stages: tuple[Stage, ...]
+
+    @property
+    def trials(self) -> list[tuple[Stage, Trial]]:
+        return [(stage, trial) for stage in self.stages for trial in stage.trials]
+
+
+def make_plan(recipe: Recipe, cluster: str, profile: Profile) -> Plan:
+    """Expands every stage's grid and checks each trial's config. Raises `ConfigError`."""
+    stages: dict[str, Stage] = {}
+    waiting = list(recipe.spec.stages)
+    while waiting:  # the needs were checked for cycles, so each round places one at least
+        name = next(n for n in waiting if all(need in stages for need in recipe.spec.stages[n].needs))
+        waiting.remove(name)
+        stages[name] = _stage(recipe, profile, name, stages)
+    return Plan(recipe.spec.name, cluster, profile, tuple(stages.values()))
+
+
+def missing_paths(plan: Plan) -> list[Problem]:
+    """The files and directories that configs name and this machine does not have.
+
+    Paths that the run itself will make, or that lie on node-local scratch, are left out.
+    """
+    problems: dict[str, Problem] = {}
+    for stage, trial in plan.trials:
+        config = TASKS[trial.task].model_validate_json(trial.config)
+        for path, value in local_paths(config):
+            local = plan.profile.scratch is not None and Path(value).is_relative_to(plan.profile.scratch)
+            if value not in problems and not value.startswith(RUN) and not local and not Path(value).exists():
+                where = f"stage {stage.name}" if len(plan.stages) > 1 else ""
+                problems[value] = Problem(path, f"there is no {value} (here: {Path.cwd()})", where)
+    return list(problems.values())
+
+
+def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage]) -> Stage:
+    spec = recipe.spec.stages[name]
+    at = ("stages", name)
+    try:
+        _within_limits(spec, profile)
+        points = expand(spec.grid)
+        trials = _trials(recipe, spec, points, done, name)
+    except ConfigError as error:
+        problems = [Problem(p.path, p.message, p.where or recipe.where((*at, *p.path))) for p in error.problems]
+        raise ConfigError([Problem(recipe.source_path((*at, *p.path)), p.message, p.where) for p in problems]) from None
+    axes = tuple(dict.fromkeys(key for point in points for key in point.values))
+    return Stage(name, spec.task, tuple(spec.needs), spec.image, spec.resources, spec.array, spec.env, trials, axes)
+
+
+def _trials(
+    recipe: Recipe, spec: StageSpec, points: list[Point], done: Mapping[str, Stage], stage: str
+) -> tuple[Trial, ...]:
+    model = TASKS[spec.task]
+    templated = has_template(spec.config) or any(has_template(list(point.values.values())) for point in points)
+    names = {**recipe.names, "stages": _upstream(done), "stage": stage}
+    trials: dict[str, Trial] = {}
+    first: dict[str, Point] = {}
+    problems: dict[str, Problem] = {}
+    for point in points:
+        try:
+            settings = _settings(model, spec, point, names if templated else None)
+        except ConfigError as error:
+            problems.update({str(p): p for p in error.problems})
+            if len(problems) > MAX_PROBLEMS:
+                break
+            continue
+        config = settings.model_dump_json()
+        trial = Trial(hashlib.sha256(f"{spec.task} {config}".encode()).hexdigest()[:12], spec.task, point.values, config)
+        if trial.id in trials:
+            raise ConfigError([_duplicate(first[trial.id], point)])
+        trials[trial.id], first[trial.id] = trial, point
+    if problems:
+        raise ConfigError(list(problems.values())[:MAX_PROBLEMS])
+    return tuple(trials.values())
+
+
+def _settings(model: type[Strict], spec: StageSpec, point: Point, names: Mapping[str, Any] | None) -> Strict:
+    """The settings of one trial; problems are located in the grid where the grid gave the value."""
+    config = copy.deepcopy(spec.config)
+
+    def place(path: KeyPath) -> KeyPath:
+        for end in range(len(path), 0, -1):
+            axis = dotted(path[:end])
+            if axis in point.paths:
+                return point.paths[axis]
+        for axis, grid_path in point.paths.items():
+            if axis.startswith(dotted(path) + "."):
+                return grid_path
+        return ("config", *path)
+
+    try:
+        for key, value in point.values.items():
+            set_at(config, tuple(key.split(".")), value)
+        if names is not None:
+            scope: dict[str, Any] = dict(names)
+            scope["config"] = Scope("config", config, scope)
+            config = render(config, scope)
+        return validate(model, config)
+    except ConfigError as error:
+        raise ConfigError([Problem(place(p.path), _named(p, place(p.path))) for p in error.problems]) from None
+
+
+def _named(problem: Problem, place: KeyPath) -> str:
+    """The message, with the config key in front where the place alone (an axis of several keys) does not tell it."""
+    return problem.message if dotted(place).endswith(dotted(problem.path)) else f"{dotted(problem.path)}: {problem.message}"
+
+
+def _duplicate(first: Point, second: Point) -> Problem:
+    place = next(iter(second.paths.values()), ("grid",))
+    return Problem(place, f"two trials are the same: {label(first.values)} and {label(second.values)}")
+
+
+def label(point: Mapping[str, Any]) -> str:
+    """A point in short: `task_name=rte optimizer.lr=1e-05`."""
+    return " ".join(f"{key}={value}" for key, value in point.items()) or "(no grid)"
+
+
+def _upstream(done: Mapping[str, Stage]) -> Scope:
+    """What configs may say of earlier stages: `stages.NAME.trials` (directories), and `.dir` where there is but one."""
+    tree: dict[str, dict[str, Any]] = {}
+    for name, stage in done.items():
+        trials = [f"{RUN}/trials/{trial.id}" for trial in stage.trials]
+        tree[name] = {"trials": trials} | ({"dir": trials[0]} if len(trials) == 1 else {})
+    return Scope("stages", tree, {})
+
+
+def _within_limits(spec: StageSpec, profile: Profile) -> None:
+    limits, asked = profile.limits, spec.resources
+    for key, value, limit in (
+        ("nodes", asked.nodes, limits.max_nodes),
+        ("gpus_per_node", asked.gpus_per_node, limits.max_gpus_per_node),
+        ("cpus", asked.cpus, limits.max_cpus),
+        ("time", asked.time * spec.array.pack, limits.max_time),
+    ):
+        if limit is not None and value > limit:
+            unit = " seconds (a trial's time x pack)" if key == "time" else ""
+            raise ConfigError([Problem(("resources", key), f"{value}{unit} is more than the cluster profile allows: {limit}")])

@@ -1,0 +1,226 @@
+"""Reads a recipe: YAML, what it extends, overrides from the command line, Jinja in values; then checks it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neobert.config import ConfigError, Problem, nearest, parse_value, read_yaml, set_at, validate
+from neobert.config.base import KeyPath
+from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
+from slurm.values import Scope, render
+
+
+@dataclass
+class Origins:
+    """Where each value of a recipe comes from: a file and line, or an option of the command line."""
+
+    name: str
+    at: dict[KeyPath, str] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """The origin of the value at `path`, or of the nearest mapping around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.at:
+                return self.at[path[:end]]
+        return self.name
+
+    def set(self, path: KeyPath, origin: str) -> None:
+        """Notes a new origin for `path` and forgets what was below it."""
+        for old in [known for known in self.at if known[: len(path)] == path]:
+            del self.at[old]
+        self.at[path] = origin
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `config` values still hold their Jinja, which is filled in for each trial."""
+
+    spec: RecipeSpec
+    file: Path
+    names: dict[str, Any]
+    origins: Origins
+    single: bool  # written without `stages`
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line` of a key path of `spec`, such as `("stages", "glue", "config", "seed")`."""
+        return self.origins.where(self.source_path(path))
+
+    def source_path(self, path: KeyPath) -> KeyPath:
+        """A key path of `spec` as the user wrote it: the only stage of a recipe without `stages` is its top."""
+        if path[:1] == ("stages",) and self.single:
+            return path[2:]
+        if path[:1] == ("stages",) and len(path) > 2 and path[2] in SHARED and path[:3] not in self.origins.at:
+            return path[2:]
+        return path
+
+
+def load_recipe(file: str | Path, overrides: Iterable[str] = (), unset: Iterable[str] = ()) -> Recipe:
+    """Reads and checks a recipe.
+
+    `overrides` are `a.b=value` texts with YAML values, `unset` dotted keys to remove; both act after `extends` and
+    before Jinja. Raises `ConfigError` with every problem found.
+    """
+    path = find_recipe(file)
+    data, origins = _read(path, ())
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {text}: expected KEY=VALUE, for example --set resources.time=02:00:00")
+        keys = split_key(key)
+        try:
+            # To YAML a leading `{{` opens a mapping; here it can only be meant as Jinja.
+            set_at(data, keys, value if value.lstrip().startswith("{{") else parse_value(value))
+        except ConfigError as error:
+            raise ConfigError([Problem(p.path, p.message, f"--set {text}") for p in error.problems]) from None
+        origins.set(keys, f"--set {text}")
+    for key in unset:
+        _remove(data, split_key(key), f"--unset {key}")
+    return _check(data, origins, path)
+
+
+def split_key(key: str) -> KeyPath:
+    """`a.b` as a key path. Inside a grid the axis, itself a dotted key, is one part: `grid.optimizer.lr`."""
+    parts = key.strip().split(".")
+    if "" in parts:
+        raise ConfigError(f"'{key}' is no dotted key: an empty part")
+    for index, part in enumerate(parts):
+        if part == "grid" and index in (0, 2) and len(parts) > index + 1:
+            return (*parts[: index + 1], ".".join(parts[index + 1 :]))
+    return tuple(parts)
+
+
+def bundled(folder: str) -> Path:
+    """A folder of the recipes that come with the program (inside the wheel, or beside the packages in a checkout)."""
+    here = Path(__file__).parent
+    shipped = here / "_recipes"
+    return (shipped if shipped.is_dir() else here.parent / "recipes") / folder
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The recipe's file: the path as given, or the recipe of that name that comes with the program."""
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = bundled(".") / (str(name) if path.suffix else f"{name}.yaml")
+    if not path.is_absolute() and shipped.is_file():
+        return shipped
+    known = sorted(str(p.relative_to(bundled("."))) for p in bundled(".").rglob("*.yaml") if p.parent.name != "clusters")
+    raise ConfigError(f"there is no recipe {name}{nearest(str(name).removeprefix('recipes/'), known)}")
+
+
+def _read(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]:
+    """A file's data over that of the recipe it extends.
+
+    Mappings merge key by key; anything else, lists too, replaces what was inherited; keys listed under `unset` are
+    removed from what was inherited.
+    """
+    if path.resolve() in below:
+        chain = " -> ".join(os.path.relpath(p) for p in (*below[below.index(path.resolve()) :], path))
+        raise ConfigError([Problem(("extends",), f"a recipe cannot extend itself: {chain}", str(path))])
+    source = read_yaml(path)
+    if not isinstance(source.data, dict):
+        found = "nothing" if source.data is None else type(source.data).__name__
+        raise ConfigError([Problem((), f"a recipe is a mapping of settings, found {found}", str(path))])
+    for key in source.data:
+        if key not in TOP:
+            raise ConfigError([Problem((str(key),), f"unknown key{nearest(str(key), TOP)}", source.where((key,)))])
+    data, parent = dict(source.data), source.data.get("extends")
+    unset = data.pop("unset", None) or []
+    data.pop("extends", None)
+    inherited: dict[str, Any] = {}
+    origins = Origins(str(path))
+    if parent is not None:
+        if not isinstance(parent, str):
+            raise ConfigError([Problem(("extends",), "expected the path of one recipe", source.where(("extends",)))])
+        file = path.parent / parent
+        if not file.is_file():
+            raise ConfigError([Problem(("extends",), f"there is no file {file}", source.where(("extends",)))])
+        inherited, origins = _read(file, (*below, path.resolve()))
+    if not isinstance(unset, list) or not all(isinstance(key, str) for key in unset):
+        raise ConfigError([Problem(("unset",), "expected a list of dotted keys", source.where(("unset",)))])
+    for key in unset:
+        _remove(inherited, split_key(key), source.where(("unset",)))
+    origins.name = str(path)
+    origins.at.update({key: f"{source.name}:{line}" for key, line in source.lines.items() if key})
+    return _merge(inherited, data), origins
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _remove(data: dict[str, Any], path: KeyPath, origin: str) -> None:
+    inner: Any = data
+    for part in path[:-1]:
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or path[-1] not in inner:
+        raise ConfigError([Problem(path, "is not set, so it cannot be unset", origin)])
+    del inner[path[-1]]
+
+
+def _check(data: dict[str, Any], origins: Origins, file: Path) -> Recipe:
+    single = "stages" not in data
+    names: dict[str, Any] = {"env": Scope("env", dict(os.environ), {}), "name": data.get("name")}
+    names["vars"] = Scope("vars", data.get("vars") or {}, names)
+    try:
+        data = {key: value if key in ("config", "stages") else render(value, names, (key,)) for key, value in data.items()}
+        spec = _staged(data, single)
+        for stage, values in spec.get("stages", {}).items():
+            if isinstance(values, dict):
+                own = {k: v if k == "config" else render(v, names, ("stages", stage, k)) for k, v in values.items()}
+                spec["stages"][stage] = own
+        recipe = Recipe(RecipeSpec.model_construct(name=""), file, names, origins, single)
+        checked = validate(RecipeSpec, spec)
+        _check_needs(checked.stages)
+    except ConfigError as error:
+        recipe = Recipe(RecipeSpec.model_construct(name=""), file, names, origins, single)
+        problems = [Problem(recipe.source_path(p.path), p.message, p.where or recipe.where(p.path)) for p in error.problems]
+        raise ConfigError(list(dict.fromkeys(problems))) from None
+    return Recipe(checked, file, names, origins, single)
+
+
+def _staged(data: dict[str, Any], single: bool) -> dict[str, Any]:
+    """The recipe in the form of `RecipeSpec`: what stages share is written into each."""
+    top = {key: value for key, value in data.items() if key not in (*SHARED, *OWN)}
+    own = {key: data[key] for key in OWN if key in data}
+    shared = {key: data[key] for key in SHARED if key in data}
+    if single:
+        if "task" not in own:
+            raise ConfigError([Problem(("task",), "is required (or several stages under `stages`)")])
+        return {**top, "stages": {str(own["task"]): {**shared, **own}}}
+    if own:
+        key = next(iter(own))
+        raise ConfigError([Problem((key,), "belongs inside one of the stages in a recipe that has `stages`")])
+    if isinstance(data["stages"], dict):
+        top["stages"] = {
+            stage: _merge(shared, values) if isinstance(values, dict) else values for stage, values in data["stages"].items()
+        }
+    return top
+
+
+def _check_needs(stages: dict[str, StageSpec]) -> None:
+    order: list[str] = []
+
+    def visit(stage: str, above: tuple[str, ...]) -> None:
+        if stage in above:
+            path = ("stages", stage, "needs")
+            raise ConfigError([Problem(path, f"stages need each other: {' -> '.join((*above, stage))}")])
+        if stage in order:
+            return
+        for need in stages[stage].needs:
+            if need not in stages:
+                path = ("stages", stage, "needs")
+                raise ConfigError([Problem(path, f"there is no stage '{need}'{nearest(need, stages)}")])
+            visit(need, (*above, stage))
+        order.append(stage)
+
+    for stage in stages:
+        visit(stage, ())

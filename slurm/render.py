@@ -1,0 +1,207 @@
+"""A stage of a plan -> the text of its job scripts. Pure: the same values give the same text."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from neobert.config import ConfigError, Problem
+from slurm.cluster import Profile
+from slurm.container import exec_command
+from slurm.plan import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a stage's array tasks that fits under MaxArraySize."""
+
+    number: int
+    offset: int
+    tasks: int
+    parallel: int | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the scripts of one stage need: where they run, what, and for how many trials."""
+
+    recipe: str
+    stage: Stage
+    profile: Profile
+    backend: str
+    trials: int
+    run: Path
+    directory: Path  # of script and manifest
+    code: Path
+    workdir: Path
+    python: str
+
+    @property
+    def name(self) -> str:
+        """The job's name in the queue."""
+        return f"{self.recipe}.{self.stage.name}"
+
+    def comment(self, chunk: Chunk) -> str:
+        """Names the job for good: a repeated submission finds what is queued already by it."""
+        return f"recipe:{self.run.name}/{self.stage.name}/{self.directory.name}/{chunk.number}"
+
+
+def chunks(job: Job) -> list[Chunk]:
+    """The job's array tasks, cut where Slurm's MaxArraySize asks for it; the parallel limit is shared out."""
+    tasks = -(-job.trials // job.stage.array.pack)
+    size = job.profile.limits.max_array_size if job.backend == "sbatch" else max(tasks, 1)
+    count = -(-tasks // size)
+    parallel = job.stage.array.parallel
+    if parallel is not None and parallel < count:
+        raise ConfigError(
+            [Problem(("array", "parallel"), f"{parallel} is fewer than the {count} arrays that {tasks} array tasks need here "
+                     f"(MaxArraySize {size}), each of which runs one at least; raise it, or use array.pack")]
+        )  # fmt: skip
+    return [
+        Chunk(
+            number=n,
+            offset=n * size,
+            tasks=min(size, tasks - n * size),
+            parallel=None if parallel is None else parallel // count + (n < parallel % count),
+        )
+        for n in range(count)
+    ]
+
+
+def render(job: Job, chunk: Chunk) -> str:
+    """The job script of one chunk."""
+    stage, resources = job.stage, job.stage.resources
+    slurm = job.backend == "sbatch"
+    return _templates().get_template("job.sh.j2").render(
+        directives=list(_directives(job, chunk)) if slurm else [],
+        recipe=job.recipe,
+        stage=stage,
+        backend=job.backend,
+        srun=slurm,
+        trials=job.trials,
+        pack=stage.array.pack,
+        offset=chunk.offset,
+        world=resources.world_size,
+        local_procs=1 if slurm else resources.procs_per_node,
+        threads=resources.cpus // resources.procs_per_node,
+        run=str(job.run),
+        manifest=str(job.directory / "trials.jsonl"),
+        workdir=str(job.workdir),
+        code=str(job.code),
+        modules=job.profile.modules,
+        env=[*job.profile.env.items(), *stage.env.items()],
+        command=command(job),
+        max_requeues=job.profile.max_requeues,
+    )  # fmt: skip
+
+
+def command(job: Job) -> list[str]:
+    """What the script runs for each trial, up to the arguments that tell which."""
+    image = image_path(job.stage, job.profile)
+    if image is None:
+        words = [job.python, "-m", "neobert", "trial"]
+    else:
+        binds = [job.run, job.workdir]
+        gpus = job.stage.resources.gpus_per_node > 0
+        inner = ["python3", "-m", "neobert", "trial"]
+        words = exec_command(job.profile.container, image, binds, job.workdir, gpus, inner)
+    return [*_srun(job), *words] if job.backend == "sbatch" else words
+
+
+def image_path(stage: Stage, profile: Profile) -> Path | None:
+    """The image that a stage runs in, or None if it runs on the host."""
+    if stage.image is None or profile.container.runtime == "none":
+        return None
+    return Path.cwd() / (profile.image_dir or "") / stage.image
+
+
+def _srun(job: Job) -> Iterator[str]:
+    resources = job.stage.resources
+    yield "srun"
+    yield f"--nodes={resources.nodes}"
+    yield f"--ntasks={resources.world_size}"
+    yield f"--ntasks-per-node={resources.procs_per_node}"
+    # Said here again: srun inherits --cpus-per-task from sbatch in some versions of Slurm and not in others.
+    yield f"--cpus-per-task={resources.cpus // resources.procs_per_node}"
+    yield "--kill-on-bad-exit=1"
+    yield from job.profile.srun
+
+
+def _directives(job: Job, chunk: Chunk) -> Iterator[str]:
+    profile, resources, array = job.profile, job.stage.resources, job.stage.array
+    yield f"--job-name={job.name}"
+    yield f"--comment={job.comment(chunk)}"
+    for key in ("partition", "account", "qos", "constraint"):
+        value = getattr(profile, key)
+        if value is not None:
+            yield f"--{key}={value}"
+    yield f"--nodes={resources.nodes}"
+    yield f"--ntasks-per-node={resources.procs_per_node}"
+    yield f"--cpus-per-task={resources.cpus // resources.procs_per_node}"
+    yield f"--mem={resources.mem}"
+    if resources.gpus_per_node and profile.gpus != "none":
+        kind = f"{profile.gpu_type}:" if profile.gpu_type else ""
+        gres = "gpu:" if profile.gpus == "gres" else ""
+        yield f"--{profile.gpus}={gres}{kind}{resources.gpus_per_node}"
+    seconds = resources.time * array.pack
+    yield f"--time={slurm_time(seconds)}"
+    if seconds >= 5 * 60:  # Slurm may signal up to a minute early, so a shorter job would stop when it has just begun
+        yield f"--signal=USR2@{min(profile.signal_seconds, seconds // 4)}"
+    if job.trials > array.pack:
+        yield f"--array=0-{chunk.tasks - 1}" + (f"%{chunk.parallel}" if chunk.parallel else "")
+    name = "%A_%a" if job.trials > array.pack else "%j"
+    yield f"--output={_output(job.directory / 'logs', name)}"
+    yield "--open-mode=append"
+    yield "--requeue"
+    yield "--kill-on-invalid-dep=yes"
+    yield from profile.sbatch
+
+
+def _output(folder: Path, name: str) -> str:
+    """The pattern of the output file, quoted as `#SBATCH` lines are; raises `ConfigError` where that cannot be done."""
+    text = str(folder)
+    bad = set(text) & set("%\\\"'\n\r#") | {c for c in text if not c.isprintable()}
+    if bad:
+        raise ConfigError(
+            f"{text!r} cannot be the directory of a Slurm job's output: sbatch gives {min(bad)!r} a meaning of its own; "
+            "choose another with --runs"
+        )
+    path = f"{text}/{name}.out"
+    return f'"{path}"' if " " in text else path
+
+
+def slurm_time(seconds: int) -> str:
+    """Seconds as Slurm's `[D-]HH:MM:SS`."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours:02}:{minutes:02}:{seconds:02}"
+    return f"{days}-{clock}" if days else clock
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        comment_start_string="<#",  # `{#` is bash, as in ${#array[@]}
+        comment_end_string="#>",
+        autoescape=False,  # noqa: S701  # bash, not HTML: every value passes through the filter `sh`
+    )
+    environment.filters["sh"] = _quote
+    return environment
+
+
+def _quote(value: object) -> str:
+    text = str(value)
+    if "\0" in text:
+        raise ConfigError(f"{text!r} holds a NUL character, which no argument, path or variable can")
+    return shlex.quote(text)

@@ -1,0 +1,119 @@
+"""Jinja in the values of recipes and cluster profiles: sandboxed, strict about names, and keeping native types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from neobert.config import ConfigError, Problem, nearest
+from neobert.config.base import KeyPath
+
+
+class _Undefined(jinja2.StrictUndefined):
+    """Names what is known where an unknown name was asked for."""
+
+    @property
+    def _undefined_message(self) -> str:
+        known = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else {}
+        owner = self._undefined_obj.label + "." if isinstance(self._undefined_obj, Scope) else ""
+        return f"the Jinja variable '{owner}{self._undefined_name}' is not defined{nearest(str(self._undefined_name), map(str, known))}"
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`vars.items` is the user's value of that name, not the method of a mapping."""
+        return obj[attribute] if isinstance(obj, Mapping) and attribute in obj else super().getattr(obj, attribute)
+
+
+_ENV = _Environment(undefined=_Undefined, keep_trailing_newline=True)
+
+
+def has_template(value: Any) -> bool:
+    """Whether a value, or any value inside it, holds Jinja."""
+    match value:
+        case str():
+            return "{{" in value or "{%" in value or "{#" in value
+        case dict():
+            return any(map(has_template, value.values()))
+        case list():
+            return any(map(has_template, value))
+    return False
+
+
+class Scope(Mapping[str, Any]):
+    """A tree of values that are rendered when a template asks for them, so that they may refer to each other."""
+
+    def __init__(self, label: str, tree: Mapping[str, Any], names: Mapping[str, Any], open_paths: list[str] | None = None):
+        self.label, self._tree, self._names = label, tree, names
+        self._open = [] if open_paths is None else open_paths
+
+    def __getitem__(self, key: str) -> Any:
+        value, label = self._tree[key], f"{self.label}.{key}"
+        if isinstance(value, Mapping):
+            return Scope(label, value, self._names, self._open)
+        if label in self._open:
+            raise jinja2.TemplateError(f"refers to itself: {' -> '.join([*self._open, label])}")
+        self._open.append(label)
+        try:
+            return render(value, {**self._names, self.label.split(".")[0]: self._root()}) if has_template(value) else value
+        finally:
+            self._open.pop()
+
+    def _root(self) -> Any:
+        return self._names.get(self.label.split(".")[0], self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tree)
+
+    def __len__(self) -> int:
+        return len(self._tree)
+
+
+def render(value: Any, names: Mapping[str, Any], path: KeyPath = ()) -> Any:
+    """`value` with all of its templates filled in from `names`.
+
+    A text that is one expression (`"{{ vars.lr }}"`) becomes that expression's value with its type; any other
+    template stays a text. Raises `ConfigError` with the path of the value.
+    """
+    match value:
+        case str() if has_template(value):
+            return _render_text(value, names, path)
+        case dict():
+            return {key: render(inner, names, (*path, key)) for key, inner in value.items()}
+        case list():
+            return [render(inner, names, (*path, index)) for index, inner in enumerate(value)]
+    return value
+
+
+def _render_text(text: str, names: Mapping[str, Any], path: KeyPath) -> Any:
+    try:
+        body = _ENV.parse(text).body
+        if len(body) == 1 and isinstance(body[0], nodes.Output):
+            parts = body[0].nodes
+            if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData):
+                expression = text.strip().removeprefix("{{").removesuffix("}}").strip("-+")
+                value = _ENV.compile_expression(expression, undefined_to_none=False)(**names)
+                if isinstance(value, jinja2.Undefined):
+                    value = str(value)  # raises
+                return _plain(value)
+        return _ENV.from_string(text).render(**names)
+    except ConfigError as error:
+        raise ConfigError([Problem(path, p.message) for p in error.problems]) from None
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        raise ConfigError([Problem(path, f"{error.args[0] if error.args else error} (in {text!r})")]) from None
+
+
+def _plain(value: Any) -> Any:
+    """A template's value as plain YAML types."""
+    match value:
+        case Scope() | dict():
+            return {str(key): _plain(value[key]) for key in value}
+        case str() | bool() | int() | float() | None:
+            return value
+        case list() | tuple() | range():
+            return [_plain(inner) for inner in value]
+    raise TypeError(f"gives a {type(value).__name__}, which is no YAML value")
