@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from neobert.config import ConfigError, Problem, Strict, nearest, read_yaml, validate
+from neobert.config import ConfigError, Strict, nearest, read_yaml, validate
 from slurm.recipe import bundled
 from slurm.schema import Environment, GpuRequest, NonNegative, Positive, Seconds, Word
 from slurm.values import Scope, render
@@ -74,7 +74,10 @@ def load_profile(name: str) -> Profile:
         found = [folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()]
         if not found:
             known = {path.stem for folder in folders for path in folder.glob("*.yaml")}
-            raise ConfigError(f"there is no cluster profile '{name}' in {folders[0]}, nor among those that come along{nearest(name, known)}")
+            raise ConfigError(
+                f"there is no cluster profile '{name}' in {folders[0]}, nor among those that come along"
+                f"{nearest(name, known)}"
+            )
         file = found[0]
     source = read_yaml(file)
     try:
@@ -83,4 +86,4 @@ def load_profile(name: str) -> Profile:
             raise ConfigError("a cluster profile is a mapping of settings")
         return validate(Profile, data)
     except ConfigError as error:
-        raise ConfigError([Problem(p.path, p.message, source.where(p.path)) for p in error.problems]) from None
+        raise error.located(source.where) from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from neobert.config import ConfigError, Problem, nearest
+from neobert.config import ConfigError, nearest
 from neobert.config.base import KeyPath
 
 
@@ -30,7 +30,7 @@ def expand(grid: dict[str, Any] | list[Any] | None, path: KeyPath = ("grid",)) -
         return [Point({}, {})]
     points = list(_listed(grid, path) if isinstance(grid, list) else _product(grid, path))
     if not points:
-        raise ConfigError([Problem(path, "is empty: it gives no trial")])
+        raise ConfigError.at(path, "is empty: it gives no trial")
     return points
 
 
@@ -40,13 +40,13 @@ def _product(grid: dict[str, Any], path: KeyPath) -> Iterator[Point]:
     keys = [name for key in axes for name in _names(key)]
     repeated = {name for name in keys if keys.count(name) > 1}
     if repeated:
-        raise ConfigError([Problem(path, f"'{min(repeated)}' stands in two axes")])
+        raise ConfigError.at(path, f"'{min(repeated)}' stands in two axes")
     paths = {name: (*path, key) for key in axes for name in _names(key)}
     excluded = [point.values for point in _listed(grid.get("exclude", []), (*path, "exclude"))]
     for index, values in enumerate(excluded):
         for key in values:
             if key not in keys:
-                raise ConfigError([Problem((*path, "exclude", index), f"'{key}' is no axis of this grid{nearest(key, keys)}")])
+                raise ConfigError.at((*path, "exclude", index), f"'{key}' is no axis here{nearest(key, keys)}")
     if columns:
         for rows in itertools.product(*columns):
             point = {key: value for row in rows for key, value in row.items()}
@@ -58,17 +58,17 @@ def _product(grid: dict[str, Any], path: KeyPath) -> Iterator[Point]:
 def _axis(key: str, values: Any, path: KeyPath) -> list[dict[str, Any]]:
     """The rows of an axis, each with a value for every key that it names."""
     if not isinstance(values, list):
-        raise ConfigError([Problem(path, f"expected a list of values, found {values!r}; a value that does not vary belongs in config")])
+        raise ConfigError.at(path, f"expected a list of values, found {values!r}; a fixed value belongs in config")
     if not values:
-        raise ConfigError([Problem(path, "is empty: it gives no trial")])
+        raise ConfigError.at(path, "is empty: it gives no trial")
     names = _names(key)
     if "" in names or any("" in name.split(".") for name in names):
-        raise ConfigError([Problem(path, f"'{key}' is no dotted key, nor several with commas between them")])
+        raise ConfigError.at(path, f"'{key}' is no dotted key, nor several with commas between them")
     if len(names) == 1:
         return [{names[0]: value} for value in values]
     for index, row in enumerate(values):
         if not isinstance(row, list) or len(row) != len(names):
-            raise ConfigError([Problem((*path, index), f"expected a row of {len(names)} values ({key}), found {row!r}")])
+            raise ConfigError.at((*path, index), f"expected a row of {len(names)} values ({key}), found {row!r}")
     return [dict(zip(names, row, strict=True)) for row in values]
 
 
@@ -78,9 +78,9 @@ def _names(key: str) -> list[str]:
 
 def _listed(entries: Any, path: KeyPath) -> Iterator[Point]:
     if not isinstance(entries, list):
-        raise ConfigError([Problem(path, f"expected a list of points, found {entries!r}")])
+        raise ConfigError.at(path, f"expected a list of points, found {entries!r}")
     for index, entry in enumerate(entries):
         at = (*path, index)
         if not isinstance(entry, dict) or not entry:
-            raise ConfigError([Problem(at, f"expected a point such as {{seed: 1}}, found {entry!r}")])
+            raise ConfigError.at(at, f"expected a point such as {{seed: 1}}, found {entry!r}")
         yield Point(dict(entry), {key: (*at, key) for key in entry})

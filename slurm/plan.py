@@ -109,8 +109,7 @@ def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage
         points = expand(spec.grid)
         trials = _trials(recipe, spec, points, done, name)
     except ConfigError as error:
-        problems = [Problem(p.path, p.message, p.where or recipe.where((*at, *p.path))) for p in error.problems]
-        raise ConfigError([Problem(recipe.source_path((*at, *p.path)), p.message, p.where) for p in problems]) from None
+        raise error.located(lambda p: recipe.where((*at, *p)), lambda p: recipe.source_path((*at, *p))) from None
     axes = tuple(dict.fromkeys(key for point in points for key in point.values))
     return Stage(name, spec.task, tuple(spec.needs), spec.image, spec.resources, spec.array, spec.env, trials, axes)
 
@@ -133,7 +132,8 @@ def _trials(
                 break
             continue
         config = settings.model_dump_json()
-        trial = Trial(hashlib.sha256(f"{spec.task} {config}".encode()).hexdigest()[:12], spec.task, point.values, config)
+        digest = hashlib.sha256(f"{spec.task} {config}".encode()).hexdigest()
+        trial = Trial(digest[:12], spec.task, point.values, config)
         if trial.id in trials:
             raise ConfigError([_duplicate(first[trial.id], point)])
         trials[trial.id], first[trial.id] = trial, point
@@ -170,7 +170,8 @@ def _settings(model: type[Strict], spec: StageSpec, point: Point, names: Mapping
 
 def _named(problem: Problem, place: KeyPath) -> str:
     """The message, with the config key in front where the place alone (an axis of several keys) does not tell it."""
-    return problem.message if dotted(place).endswith(dotted(problem.path)) else f"{dotted(problem.path)}: {problem.message}"
+    key = dotted(problem.path)
+    return problem.message if dotted(place).endswith(key) else f"{key}: {problem.message}"
 
 
 def _duplicate(first: Point, second: Point) -> Problem:
@@ -180,7 +181,8 @@ def _duplicate(first: Point, second: Point) -> Problem:
 
 def label(point: Mapping[str, Any]) -> str:
     """A point in short: `task_name=rte optimizer.lr=1e-05`."""
-    return " ".join(f"{key}={value}" for key, value in point.items()) or "(no grid)"
+    parts = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in point.items()]
+    return " ".join(parts) or "(no grid)"
 
 
 def _upstream(done: Mapping[str, Stage]) -> Scope:
@@ -202,4 +204,4 @@ def _within_limits(spec: StageSpec, profile: Profile) -> None:
     ):
         if limit is not None and value > limit:
             unit = " seconds (a trial's time x pack)" if key == "time" else ""
-            raise ConfigError([Problem(("resources", key), f"{value}{unit} is more than the cluster profile allows: {limit}")])
+            raise ConfigError.at(("resources", key), f"{value}{unit} is more than the cluster profile allows: {limit}")

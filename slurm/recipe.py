@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError, Problem, nearest, parse_value, read_yaml, set_at, validate
+from neobert.config import ConfigError, nearest, parse_value, read_yaml, set_at, validate
 from neobert.config.base import KeyPath
 from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
 from slurm.values import Scope, render
@@ -75,7 +75,7 @@ def load_recipe(file: str | Path, overrides: Iterable[str] = (), unset: Iterable
             # To YAML a leading `{{` opens a mapping; here it can only be meant as Jinja.
             set_at(data, keys, value if value.lstrip().startswith("{{") else parse_value(value))
         except ConfigError as error:
-            raise ConfigError([Problem(p.path, p.message, f"--set {text}") for p in error.problems]) from None
+            raise error.located(lambda path, text=text: f"--set {text}") from None  # type: ignore[misc]
         origins.set(keys, f"--set {text}")
     for key in unset:
         _remove(data, split_key(key), f"--unset {key}")
@@ -108,7 +108,8 @@ def find_recipe(name: str | Path) -> Path:
     shipped = bundled(".") / (str(name) if path.suffix else f"{name}.yaml")
     if not path.is_absolute() and shipped.is_file():
         return shipped
-    known = sorted(str(p.relative_to(bundled("."))) for p in bundled(".").rglob("*.yaml") if p.parent.name != "clusters")
+    files = [file.relative_to(bundled(".")) for file in bundled(".").rglob("*.yaml")]
+    known = [str(file) for file in files if file.parts[0] != "clusters"]
     raise ConfigError(f"there is no recipe {name}{nearest(str(name).removeprefix('recipes/'), known)}")
 
 
@@ -120,14 +121,14 @@ def _read(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     """
     if path.resolve() in below:
         chain = " -> ".join(os.path.relpath(p) for p in (*below[below.index(path.resolve()) :], path))
-        raise ConfigError([Problem(("extends",), f"a recipe cannot extend itself: {chain}", str(path))])
+        raise ConfigError.at(("extends",), f"a recipe cannot extend itself: {chain}", str(path))
     source = read_yaml(path)
     if not isinstance(source.data, dict):
         found = "nothing" if source.data is None else type(source.data).__name__
-        raise ConfigError([Problem((), f"a recipe is a mapping of settings, found {found}", str(path))])
+        raise ConfigError.at((), f"a recipe is a mapping of settings, found {found}", str(path))
     for key in source.data:
         if key not in TOP:
-            raise ConfigError([Problem((str(key),), f"unknown key{nearest(str(key), TOP)}", source.where((key,)))])
+            raise ConfigError.at((str(key),), f"unknown key{nearest(str(key), TOP)}", source.where((key,)))
     data, parent = dict(source.data), source.data.get("extends")
     unset = data.pop("unset", None) or []
     data.pop("extends", None)
@@ -135,13 +136,13 @@ def _read(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     origins = Origins(str(path))
     if parent is not None:
         if not isinstance(parent, str):
-            raise ConfigError([Problem(("extends",), "expected the path of one recipe", source.where(("extends",)))])
+            raise ConfigError.at(("extends",), "expected the path of one recipe", source.where(("extends",)))
         file = path.parent / parent
         if not file.is_file():
-            raise ConfigError([Problem(("extends",), f"there is no file {file}", source.where(("extends",)))])
+            raise ConfigError.at(("extends",), f"there is no file {file}", source.where(("extends",)))
         inherited, origins = _read(file, (*below, path.resolve()))
     if not isinstance(unset, list) or not all(isinstance(key, str) for key in unset):
-        raise ConfigError([Problem(("unset",), "expected a list of dotted keys", source.where(("unset",)))])
+        raise ConfigError.at(("unset",), "expected a list of dotted keys", source.where(("unset",)))
     for key in unset:
         _remove(inherited, split_key(key), source.where(("unset",)))
     origins.name = str(path)
@@ -162,7 +163,7 @@ def _remove(data: dict[str, Any], path: KeyPath, origin: str) -> None:
     for part in path[:-1]:
         inner = inner.get(part) if isinstance(inner, dict) else None
     if not isinstance(inner, dict) or path[-1] not in inner:
-        raise ConfigError([Problem(path, "is not set, so it cannot be unset", origin)])
+        raise ConfigError.at(path, "is not set, so it cannot be unset", origin)
     del inner[path[-1]]
 
 
@@ -170,21 +171,24 @@ def _check(data: dict[str, Any], origins: Origins, file: Path) -> Recipe:
     single = "stages" not in data
     names: dict[str, Any] = {"env": Scope("env", dict(os.environ), {}), "name": data.get("name")}
     names["vars"] = Scope("vars", data.get("vars") or {}, names)
+    recipe = Recipe(RecipeSpec.model_construct(name="", stages={}), file, names, origins, single)
     try:
-        data = {key: value if key in ("config", "stages") else render(value, names, (key,)) for key, value in data.items()}
-        spec = _staged(data, single)
-        for stage, values in spec.get("stages", {}).items():
-            if isinstance(values, dict):
-                own = {k: v if k == "config" else render(v, names, ("stages", stage, k)) for k, v in values.items()}
-                spec["stages"][stage] = own
-        recipe = Recipe(RecipeSpec.model_construct(name=""), file, names, origins, single)
+        spec = _staged(_render(data, names, ("config", "stages")), single)
+        stages = spec["stages"]
+        if isinstance(stages, dict):
+            for stage, values in stages.items():
+                if isinstance(values, dict):
+                    stages[stage] = _render(values, names, ("config",), ("stages", stage))
         checked = validate(RecipeSpec, spec)
         _check_needs(checked.stages)
     except ConfigError as error:
-        recipe = Recipe(RecipeSpec.model_construct(name=""), file, names, origins, single)
-        problems = [Problem(recipe.source_path(p.path), p.message, p.where or recipe.where(p.path)) for p in error.problems]
-        raise ConfigError(list(dict.fromkeys(problems))) from None
-    return Recipe(checked, file, names, origins, single)
+        raise error.located(recipe.where, recipe.source_path) from None
+    return replace(recipe, spec=checked)
+
+
+def _render(data: dict[str, Any], names: dict[str, Any], later: tuple[str, ...], path: KeyPath = ()) -> dict[str, Any]:
+    """`data` with its templates filled in, but for the keys whose turn comes later."""
+    return {key: value if key in later else render(value, names, (*path, key)) for key, value in data.items()}
 
 
 def _staged(data: dict[str, Any], single: bool) -> dict[str, Any]:
@@ -194,14 +198,15 @@ def _staged(data: dict[str, Any], single: bool) -> dict[str, Any]:
     shared = {key: data[key] for key in SHARED if key in data}
     if single:
         if "task" not in own:
-            raise ConfigError([Problem(("task",), "is required (or several stages under `stages`)")])
+            raise ConfigError.at(("task",), "is required (or several stages under `stages`)")
         return {**top, "stages": {str(own["task"]): {**shared, **own}}}
     if own:
         key = next(iter(own))
-        raise ConfigError([Problem((key,), "belongs inside one of the stages in a recipe that has `stages`")])
+        raise ConfigError.at((key,), "belongs inside one of the stages in a recipe that has `stages`")
     if isinstance(data["stages"], dict):
         top["stages"] = {
-            stage: _merge(shared, values) if isinstance(values, dict) else values for stage, values in data["stages"].items()
+            stage: _merge(shared, values) if isinstance(values, dict) else values
+            for stage, values in data["stages"].items()
         }
     return top
 
@@ -212,13 +217,13 @@ def _check_needs(stages: dict[str, StageSpec]) -> None:
     def visit(stage: str, above: tuple[str, ...]) -> None:
         if stage in above:
             path = ("stages", stage, "needs")
-            raise ConfigError([Problem(path, f"stages need each other: {' -> '.join((*above, stage))}")])
+            raise ConfigError.at(path, f"stages need each other: {' -> '.join((*above, stage))}")
         if stage in order:
             return
         for need in stages[stage].needs:
             if need not in stages:
                 path = ("stages", stage, "needs")
-                raise ConfigError([Problem(path, f"there is no stage '{need}'{nearest(need, stages)}")])
+                raise ConfigError.at(path, f"there is no stage '{need}'{nearest(need, stages)}")
             visit(need, (*above, stage))
         order.append(stage)
 

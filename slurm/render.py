@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from neobert.config import ConfigError, Problem
+from neobert.config import ConfigError
 from slurm.cluster import Profile
 from slurm.container import exec_command
 from slurm.plan import Stage
@@ -58,10 +58,11 @@ def chunks(job: Job) -> list[Chunk]:
     count = -(-tasks // size)
     parallel = job.stage.array.parallel
     if parallel is not None and parallel < count:
-        raise ConfigError(
-            [Problem(("array", "parallel"), f"{parallel} is fewer than the {count} arrays that {tasks} array tasks need here "
-                     f"(MaxArraySize {size}), each of which runs one at least; raise it, or use array.pack")]
-        )  # fmt: skip
+        raise ConfigError.at(
+            ("array", "parallel"),
+            f"{parallel} is fewer than the {count} arrays that {tasks} array tasks need here (MaxArraySize {size}), "
+            "each of which runs one at least; raise it, or use array.pack",
+        )
     return [
         Chunk(
             number=n,
@@ -168,8 +169,8 @@ def _output(folder: Path, name: str) -> str:
     bad = set(text) & set("%\\\"'\n\r#") | {c for c in text if not c.isprintable()}
     if bad:
         raise ConfigError(
-            f"{text!r} cannot be the directory of a Slurm job's output: sbatch gives {min(bad)!r} a meaning of its own; "
-            "choose another with --runs"
+            f"{text!r} cannot be the directory of a Slurm job's output: sbatch gives {min(bad)!r} a meaning of its "
+            "own; choose another with --runs"
         )
     path = f"{text}/{name}.out"
     return f'"{path}"' if " " in text else path
@@ -194,7 +195,7 @@ def _templates() -> jinja2.Environment:
         keep_trailing_newline=True,
         comment_start_string="<#",  # `{#` is bash, as in ${#array[@]}
         comment_end_string="#>",
-        autoescape=False,  # noqa: S701  # bash, not HTML: every value passes through the filter `sh`
+        autoescape=False,  # bash, not HTML: every value passes through the filter `sh`
     )
     environment.filters["sh"] = _quote
     return environment

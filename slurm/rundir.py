@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, read_yaml
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -132,12 +131,24 @@ def new_run(runs: Path, recipe: str) -> RunDir:
     return RunDir(runs / recipe / name)
 
 
-def list_runs(runs: Path, recipe: str | None = None) -> Iterator[RunDir]:
+def list_runs(runs: Path, recipe: str = "*") -> list[RunDir]:
     """The runs of a recipe, or of all recipes, oldest first."""
-    found = runs.glob(f"{recipe or '*'}/*/manifest.jsonl")
-    yield from sorted((RunDir(path.parent) for path in found), key=lambda run: run.path.name)
+    found = runs.glob(f"{recipe}/*/manifest.jsonl")
+    return sorted((RunDir(path.parent) for path in found), key=lambda run: run.path.name)
 
 
-def latest_run(runs: Path, recipe: str | None = None) -> RunDir | None:
-    found = list(list_runs(runs, recipe))
-    return found[-1] if found else None
+def find_run(runs: Path, target: str | None) -> RunDir:
+    """The run that a user means by a run's directory, by a recipe's name or file, or by nothing: then the newest.
+
+    Raises `ConfigError` if there is none.
+    """
+    if target is not None and (Path(target) / "manifest.jsonl").is_file():
+        return RunDir(Path(target).resolve())
+    name = Path(target).stem if target is not None else "*"
+    if target is not None and Path(target).is_file():
+        name = str((read_yaml(target).data or {}).get("name", name))
+    found = list_runs(runs, name)
+    if not found:
+        what = "no run" if target is None else f"no run of '{target}'"
+        raise ConfigError(f"there is {what} in {runs}; `recipe submit` makes one, --runs tells where others are")
+    return RunDir(found[-1].path.resolve())

@@ -9,7 +9,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from neobert.config import ConfigError, Problem, nearest
+from neobert.config import ConfigError, nearest
 from neobert.config.base import KeyPath
 
 
@@ -20,7 +20,8 @@ class _Undefined(jinja2.StrictUndefined):
     def _undefined_message(self) -> str:
         known = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else {}
         owner = self._undefined_obj.label + "." if isinstance(self._undefined_obj, Scope) else ""
-        return f"the Jinja variable '{owner}{self._undefined_name}' is not defined{nearest(str(self._undefined_name), map(str, known))}"
+        hint = nearest(str(self._undefined_name), map(str, known))
+        return f"the Jinja variable '{owner}{self._undefined_name}' is not defined{hint}"
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -47,24 +48,24 @@ def has_template(value: Any) -> bool:
 class Scope(Mapping[str, Any]):
     """A tree of values that are rendered when a template asks for them, so that they may refer to each other."""
 
-    def __init__(self, label: str, tree: Mapping[str, Any], names: Mapping[str, Any], open_paths: list[str] | None = None):
-        self.label, self._tree, self._names = label, tree, names
-        self._open = [] if open_paths is None else open_paths
+    def __init__(self, label: str, tree: Mapping[str, Any], names: Mapping[str, Any], rendering: tuple[str, ...] = ()):
+        self.label, self._tree, self._names, self._rendering = label, tree, names, rendering
 
     def __getitem__(self, key: str) -> Any:
         value, label = self._tree[key], f"{self.label}.{key}"
         if isinstance(value, Mapping):
-            return Scope(label, value, self._names, self._open)
-        if label in self._open:
-            raise jinja2.TemplateError(f"refers to itself: {' -> '.join([*self._open, label])}")
-        self._open.append(label)
-        try:
-            return render(value, {**self._names, self.label.split(".")[0]: self._root()}) if has_template(value) else value
-        finally:
-            self._open.pop()
-
-    def _root(self) -> Any:
-        return self._names.get(self.label.split(".")[0], self)
+            return Scope(label, value, self._names, self._rendering)
+        if not has_template(value):
+            return value
+        if label in self._rendering:
+            raise jinja2.TemplateError(f"refers to itself: {' -> '.join([*self._rendering, label])}")
+        inner = {
+            name: Scope(scope.label, scope._tree, self._names, (*self._rendering, label))
+            if isinstance(scope, Scope)
+            else scope
+            for name, scope in self._names.items()
+        }
+        return render(value, inner)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tree)
@@ -102,9 +103,9 @@ def _render_text(text: str, names: Mapping[str, Any], path: KeyPath) -> Any:
                 return _plain(value)
         return _ENV.from_string(text).render(**names)
     except ConfigError as error:
-        raise ConfigError([Problem(path, p.message) for p in error.problems]) from None
+        raise error.located(lambda _: "", lambda _: path) from None
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        raise ConfigError([Problem(path, f"{error.args[0] if error.args else error} (in {text!r})")]) from None
+        raise ConfigError.at(path, f"{error.args[0] if error.args else error} (in {text!r})") from None
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,18 @@ TASKS: dict[str, type[Strict]] = {"glue": GlueConfig}
 """The settings model of each `neobert` command."""
 
 __all__ = [
-    "TASKS", "ConfigError", "GlueConfig", "Problem", "Source", "Strict", "dotted", "local_paths", "nearest", "parse_value",
-    "parse_yaml", "read_yaml", "set_at", "validate",
+    "TASKS",
+    "ConfigError",
+    "GlueConfig",
+    "Problem",
+    "Source",
+    "Strict",
+    "dotted",
+    "local_paths",
+    "nearest",
+    "parse_value",
+    "parse_yaml",
+    "read_yaml",
+    "set_at",
+    "validate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,16 @@ class ConfigError(Exception):
     def __init__(self, problems: list[Problem] | str):
         self.problems = [Problem((), problems)] if isinstance(problems, str) else problems
         super().__init__("\n".join(map(str, self.problems)))
+
+    @classmethod
+    def at(cls, path: KeyPath, message: str, where: str = "") -> ConfigError:
+        """A single problem, with the value at `path`."""
+        return cls([Problem(path, message, where)])
+
+    def located(self, where: Callable[[KeyPath], str], path: Callable[[KeyPath], KeyPath] = lambda p: p) -> ConfigError:
+        """The same problems, each with the place of its value in a file, and once only; `path` renames the values."""
+        problems = [Problem(path(p.path), p.message, p.where or where(p.path)) for p in self.problems]
+        return ConfigError(list(dict.fromkeys(problems)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problems,)
@@ -135,8 +146,9 @@ def _message(model: type[BaseModel], error: Any, path: KeyPath) -> str:
         case "value_error" | "assertion_error":
             return str(error["ctx"]["error"])
         case "literal_error":
-            hint = nearest(found, error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")) if isinstance(found, str) else ""
-            return f"expected {error['ctx']['expected']}, found {found!r}" + (hint if "mean" in hint else "")
+            expected = error["ctx"]["expected"]
+            hint = nearest(str(found), re.findall(r"'(.*?)'", expected))
+            return f"expected {expected}, found {found!r}" + (hint if "mean" in hint else "")
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"expected a mapping of settings, found {_show(found)}"
         case "finite_number":
@@ -155,8 +167,7 @@ def _submodel(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     current: Any = model
     for part in path:
         if isinstance(part, int):
-            inner = [a for a in typing.get_args(current)]
-            current = inner[0] if inner else None
+            current = next(iter(typing.get_args(current)), None)
         elif isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
             current = current.model_fields[part].annotation
         elif typing.get_origin(current) is dict:

@@ -22,7 +22,9 @@ class GlueData(Strict):
     test_file: LocalPath | None = None
     generated: Positive | None = Field(None, description="that many training examples from the built-in grammar")
 
-    labels: list[str] | None = Field(None, min_length=2, description="own files without task_name: the classes, in order")
+    labels: list[str] | None = Field(
+        None, min_length=2, description="own files without task_name: the classes, in order"
+    )
     max_length: Positive = Field(128, description="tokens an example; longer ones are cut")
     max_train_samples: Positive | None = None
     max_eval_samples: Positive | None = None

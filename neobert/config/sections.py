@@ -35,8 +35,17 @@ class ModelConfig(Strict):
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelConfig:
         if self.name_or_path is not None:
-            shape = {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
-                     "max_position_embeddings", "norm_eps", "rope_theta", "initializer_range"} & self.model_fields_set
+            shape = {
+                "hidden_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "intermediate_size",
+                "vocab_size",
+                "max_position_embeddings",
+                "norm_eps",
+                "rope_theta",
+                "initializer_range",
+            } & self.model_fields_set
             if shape:
                 raise ValueError(f"{', '.join(sorted(shape))} cannot be set beside name_or_path, which fixes the size")
         elif self.hidden_size % (2 * self.num_attention_heads):

@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from neobert.config.base import ConfigError, KeyPath, Problem
+from neobert.config.base import ConfigError, KeyPath
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc]  # the C loader where PyYAML was built with it
+class _Loader(_Base):  # the C loader where PyYAML was built with it
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
@@ -70,9 +70,9 @@ def read_yaml(path: Path | str) -> Source:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError([Problem((), f"cannot be read: {error.strerror}", str(path))]) from None
+        raise ConfigError.at((), f"cannot be read: {error.strerror}", str(path)) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([Problem((), f"is not UTF-8 text (byte {error.start})", str(path))]) from None
+        raise ConfigError.at((), f"is not UTF-8 text (byte {error.start})", str(path)) from None
     return parse_yaml(text, str(path))
 
 
@@ -91,9 +91,9 @@ def parse_yaml(text: str, name: str) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
-        raise ConfigError([Problem((), f"is not valid YAML: {error.problem or error.context}", where)]) from None
+        raise ConfigError.at((), f"is not valid YAML: {error.problem or error.context}", where) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([Problem((), f"is not valid YAML: {str(error) or 'nested too deeply'}", name)]) from None
+        raise ConfigError.at((), f"is not valid YAML: {str(error) or 'nested too deeply'}", name) from None
     return source
 
 
@@ -113,7 +113,8 @@ def _record(node: Any, path: KeyPath, source: Source, line: int | None = None) -
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands here twice", problem_mark=key.start_mark)
+                problem = f"the key '{key.value}' stands here twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
             _record(value, (*path, key.value), source, key.start_mark.line)
     elif isinstance(node, yaml.SequenceNode):
@@ -124,11 +125,10 @@ def _record(node: Any, path: KeyPath, source: Source, line: int | None = None) -
 def set_at(data: dict[str, Any], path: KeyPath, value: Any) -> None:
     """Sets a nested value, making the mappings on the way; raises `ConfigError` where the way is blocked."""
     for index, part in enumerate(path[:-1]):
-        inner = data.get(part) if isinstance(part, str) else None  # type: ignore[union-attr]
+        inner = data.get(str(part))
         if inner is None:
-            inner = data[part] = {}  # type: ignore[index]
+            inner = data[str(part)] = {}
         elif not isinstance(inner, dict):
-            raise ConfigError([Problem(path[: index + 1], f"is {inner!r}, so nothing can be set inside it")])
+            raise ConfigError.at(path[: index + 1], f"is {inner!r}, so nothing can be set inside it")
         data = inner
-    data[path[-1]] = value  # type: ignore[index]
-
+    data[str(path[-1])] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tests.cluster.layout import CONTROLLER, GPUS_PER_NODE, SLURMCTLD_PORT, SLURMD_PORT, SLURMDBD_PORT, Layout
 
 CPUS_PER_NODE = 32
@@ -20,7 +22,7 @@ def slurm_conf(layout: Layout) -> str:
         "SlurmdPidFile": run / "slurmd-%n.pid",
         "StateSaveLocation": run / "slurmctld",
         "SlurmdSpoolDir": run / "slurmd-%n",
-        # slurmd's children (slurmstepd) know no other way to its log; the other daemons log to standard error.
+        "SlurmctldLogFile": layout.log("slurmctld"),
         "SlurmdLogFile": layout.logs / "slurmd-%n.log",
         "AuthType": "auth/munge",
         # A requeued job waits for the credential to expire: 121 s with the default, 6.5 s with 5; 2 does not work.
@@ -94,7 +96,8 @@ def _accounting(layout: Layout) -> dict[str, object]:
 
 
 def gres_conf(layout: Layout) -> str:
-    return _lines(f"NodeName={node} Name=gpu File={layout.dir}/gpu/nvidia[0-{GPUS_PER_NODE - 1}]" for node in layout.nodes)
+    files = f"{layout.dir}/gpu/nvidia[0-{GPUS_PER_NODE - 1}]"
+    return _lines(f"NodeName={node} Name=gpu File={files}" for node in layout.nodes)
 
 
 def slurmdbd_conf(layout: Layout) -> str:
@@ -105,9 +108,10 @@ def slurmdbd_conf(layout: Layout) -> str:
         "DbdAddr": layout.address(CONTROLLER),
         "DbdPort": SLURMDBD_PORT,
         "SlurmUser": "root",
+        "LogFile": layout.log("slurmdbd"),
         "PidFile": layout.run / "slurmdbd.pid",
         "StorageType": "accounting_storage/mysql",
-        "StorageHost": "localhost",
+        "StorageHost": "127.0.0.1",
         "StorageUser": "root",
         "StorageLoc": "slurm",
     }
@@ -115,17 +119,15 @@ def slurmdbd_conf(layout: Layout) -> str:
 
 
 def mariadb_conf(layout: Layout) -> str:
-    """A throw-away database: nothing is forced to disk, and whoever reaches its socket may do everything."""
+    """A throw-away database: nothing is forced to disk, and whoever reaches it (the controller) may do everything."""
     return _lines(
         [
-            "[client]",
-            f"socket={layout.database_socket}",
             "[mariadbd]",
             "user=root",
             f"datadir={layout.run}/mariadb",
-            f"socket={layout.database_socket}",
+            f"socket={layout.run}/mariadb.socket",
             f"pid-file={layout.run}/mariadb.pid",
-            "skip-networking",
+            "bind-address=127.0.0.1",
             "skip-grant-tables",
             "innodb-buffer-pool-size=64M",
             "innodb-log-file-size=8M",
@@ -143,5 +145,5 @@ def hosts(layout: Layout, host_name: str) -> str:
     return _lines(["127.0.0.1 localhost", *(f"{address} {name}" for address, name in names.items())])
 
 
-def _lines(lines) -> str:
+def _lines(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"

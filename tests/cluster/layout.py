@@ -103,10 +103,6 @@ class Layout:
     def munge_socket(self) -> Path:
         return self.run / "munge.socket"
 
-    @property
-    def database_socket(self) -> Path:
-        return self.run / "mariadb.socket"
-
     def machine_dir(self, machine: str) -> Path:
         return self.dir / "machines" / machine
 

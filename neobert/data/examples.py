@@ -1,0 +1,77 @@
+"""What every source of data yields: texts with labels, and the task that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from neobert.config import ConfigError, Problem
+from neobert.data.glue_tasks import GlueTask
+
+Texts = tuple[str, ...]
+"""One sentence, or a pair."""
+
+
+@dataclass
+class Examples:
+    """Texts and their labels: class numbers, or floats where the task is a regression; none in a test set."""
+
+    texts: list[Texts] = field(default_factory=list)
+    labels: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[Texts, float]]) -> Examples:
+        examples = cls()
+        for texts, label in rows:
+            examples.texts.append(texts)
+            examples.labels.append(label)
+        return examples
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __iter__(self) -> Iterator[tuple[Texts, float]]:
+        return zip(self.texts, self.labels, strict=True)
+
+    def first(self, count: int | None) -> Examples:
+        """The first `count` examples, as run_glue's max_*_samples; all of them for None."""
+        return self if count is None else Examples(self.texts[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A task with its data; `dev` holds one set for each of the task's `dev_sets`, by suffix."""
+
+    task: GlueTask
+    source: str
+    train: Examples
+    dev: dict[str, Examples]
+    test: Examples | None = None
+
+
+def at(where: str, message: str) -> ConfigError:
+    """A mistake in a data file; `where` is the file, or file:line."""
+    return ConfigError([Problem((), message, where)])
+
+
+def label_number(text: str, task: GlueTask, where: str) -> float:
+    """The label that stands in a file, as a number; raises `ConfigError` naming the allowed ones."""
+    if task.is_regression:
+        return _float_label(text, task, where)
+    for names in (task.codes, task.labels):
+        if text in names:
+            return names.index(text)
+    allowed = ", ".join(task.codes or task.labels)
+    raise at(where, f"the label is {text!r}, which is none of {task.name}'s: {allowed}")
+
+
+def _float_label(text: str, task: GlueTask, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise at(where, f"the label is {text!r}, expected a number") from None
+    low, high = task.limits or (-1e30, 1e30)
+    if not low <= value <= high:  # also refuses nan
+        expected = f"a number from {low:g} to {high:g}" if task.limits else "a finite number"
+        raise at(where, f"the label is {text!r}, expected {expected}")
+    return value

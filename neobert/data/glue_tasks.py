@@ -1,0 +1,110 @@
+"""The nine GLUE tasks (https://gluebenchmark.com/tasks) in one frozen table: the only place that knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tsv:
+    """How a task's files look in the layout of download_glue_data.py."""
+
+    folder: str
+    sentences: tuple[str, ...]
+    label: str
+    header: tuple[str, ...]
+    """The columns of train.tsv as GLUE distributes it. A file may have others, as long as those above are there."""
+    has_header: bool = True
+    known_broken_rows: int = 0
+    """Rows without all columns that GLUE's own file has; every reader skips them, more than these are an error."""
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """One task; classes stand in the order of the Hugging Face data set, which is their number.
+
+    (GLUE's processors of old had MNLI as contradiction, entailment, neutral: a model trained in that order scores
+    below chance here, and the other way round.)
+    """
+
+    name: str
+    sentences: tuple[str, ...]
+    """The text columns of the Hugging Face data set: one, or two for pairs."""
+    labels: tuple[str, ...]
+    """Class names; none for a regression."""
+    metrics: tuple[str, ...]
+    """Computed on each dev set. Their mean over all dev sets is the task's score, as the benchmark averages them."""
+    tsv: Tsv | None = None
+    codes: tuple[str, ...] = ()
+    """How the TSV files write the classes, where not by name."""
+    dev_sets: tuple[tuple[str, str, str], ...] = (("", "dev", "validation"),)
+    """For each: the suffix of its metrics, its TSV file, its split on the hub."""
+    limits: tuple[float, float] | None = None
+    """Lowest and highest value of a regression's label."""
+    selects: str = "score"
+    """What the best checkpoint is chosen by: what is reported, so that the best score is also the one reported."""
+
+    @property
+    def is_regression(self) -> bool:
+        return not self.labels
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The metrics whose mean is the score: `("accuracy", "accuracy_mm")` for MNLI."""
+        return tuple(metric + suffix for suffix, _, _ in self.dev_sets for metric in self.metrics)
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """Everything an evaluation yields, any of which may choose the best checkpoint."""
+        return ("score", *self.scored, *("loss" + suffix for suffix, _, _ in self.dev_sets))
+
+
+_PAIR = ("sentence1", "sentence2")
+_ENTAILMENT = ("entailment", "not_entailment")
+_PARSES = ("sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse")
+
+_TASKS = (
+    GlueTask(
+        "cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",), codes=("0", "1"),
+        tsv=Tsv("CoLA", ("sentence",), "label", ("source", "label", "mark", "sentence"), has_header=False),
+    ),
+    GlueTask(
+        "sst2", ("sentence",), ("negative", "positive"), ("accuracy",), codes=("0", "1"),
+        tsv=Tsv("SST-2", ("sentence",), "label", ("sentence", "label")),
+    ),
+    GlueTask(
+        "mrpc", _PAIR, ("not_equivalent", "equivalent"), ("accuracy", "f1"), codes=("0", "1"),
+        tsv=Tsv("MRPC", ("#1 String", "#2 String"), "Quality",
+                ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")),
+    ),
+    GlueTask(
+        "stsb", _PAIR, (), ("pearson", "spearmanr"), limits=(0.0, 5.0),
+        tsv=Tsv("STS-B", _PAIR, "score",
+                ("index", "genre", "filename", "year", "old_index", "source1", "source2", *_PAIR, "score")),
+    ),
+    GlueTask(
+        "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1"), codes=("0", "1"),
+        tsv=Tsv("QQP", ("question1", "question2"), "is_duplicate",
+                ("id", "qid1", "qid2", "question1", "question2", "is_duplicate"), known_broken_rows=10),
+    ),
+    GlueTask(
+        "mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",),
+        tsv=Tsv("MNLI", _PAIR, "gold_label",
+                ("index", "promptID", "pairID", "genre", *_PARSES, *_PAIR, "label1", "gold_label")),
+        dev_sets=(("", "dev_matched", "validation_matched"), ("_mm", "dev_mismatched", "validation_mismatched")),
+    ),
+    GlueTask(
+        "qnli", ("question", "sentence"), _ENTAILMENT, ("accuracy",),
+        tsv=Tsv("QNLI", ("question", "sentence"), "label", ("index", "question", "sentence", "label")),
+    ),
+    GlueTask(
+        "rte", _PAIR, _ENTAILMENT, ("accuracy",),
+        tsv=Tsv("RTE", _PAIR, "label", ("index", *_PAIR, "label")),
+    ),
+    GlueTask(
+        "wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",), codes=("0", "1"),
+        tsv=Tsv("WNLI", _PAIR, "label", ("index", *_PAIR, "label")),
+    ),
+)  # fmt: skip
+
+TASKS: dict[str, GlueTask] = {task.name: task for task in _TASKS}

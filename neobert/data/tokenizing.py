@@ -1,0 +1,100 @@
+"""From texts to batches of token ids, padded no further than the longest of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from neobert.data.examples import Examples, Texts
+
+CHUNK = 2000
+"""Texts tokenised at a time: enough to keep the threads of the tokenizer busy, few enough to need little memory."""
+
+
+def train_wordpiece(texts: Iterable[Texts], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer as BERT's, learned from `texts`; the same texts give the same tokenizer."""
+    pad, unknown, first, separator, mask = special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator((sentence for pair in texts for sentence in pair), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {separator}",
+        pair=f"{first} $A {separator} $B {separator}",
+        special_tokens=[(token, special.index(token)) for token in (first, separator)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, cls_token=first, sep_token=separator,
+        mask_token=mask, model_max_length=max_length, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+class Tokenized(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenised examples, laid end to end in one array a column: small in memory and quick to index."""
+
+    def __init__(self, columns: dict[str, np.ndarray], lengths: np.ndarray, labels: Sequence[float] | np.ndarray):
+        self._columns = columns
+        self._ends = np.cumsum(lengths)
+        self._starts = self._ends - lengths
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = slice(self._starts[index], self._ends[index])
+        example: dict[str, Any] = {name: column[row] for name, column in self._columns.items()}
+        if len(self._labels):
+            example["labels"] = self._labels[index]
+        return example
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self._ends - self._starts
+
+
+def tokenize(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Sequence[str]
+) -> Tokenized:
+    """Cuts every example to `max_length` tokens (the longer sentence of a pair first); keeps the given columns."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in columns if name != "attention_mask"}
+    lengths: list[np.ndarray] = []
+    for texts in _chunks(examples.texts):
+        encoded = tokenizer(*map(list, zip(*texts, strict=True)), truncation=True, max_length=max_length)
+        lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64, len(texts)))
+        for name, part in parts.items():
+            part.append(np.concatenate([np.asarray(ids, np.int32) for ids in encoded[name]]))
+    return Tokenized({k: np.concatenate(v) for k, v in parts.items()}, np.concatenate(lengths), examples.labels)
+
+
+def _chunks(texts: list[Texts]) -> Iterator[list[Texts]]:
+    for start in range(0, len(texts), CHUNK):
+        yield texts[start : start + CHUNK]
+
+
+class Collator:
+    """Makes a batch of examples: ids and type ids padded at the end, with the attention mask that says so."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, regression: bool):
+        self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        self.label_type = torch.float32 if regression else torch.int64
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        width = int(lengths.max())
+        batch = {"attention_mask": (torch.arange(width) < lengths[:, None]).long()}
+        for name in examples[0].keys() - {"labels"}:
+            padded = torch.full((len(examples), width), self.padding[name], dtype=torch.int64)
+            for row, example in zip(padded, examples, strict=True):
+                row[: len(example[name])] = torch.from_numpy(example[name])
+            batch[name] = padded
+        if "labels" in examples[0]:
+            batch["labels"] = torch.tensor([example["labels"] for example in examples], dtype=self.label_type)
+        return batch

@@ -1,0 +1,96 @@
+"""Reads a GLUE directory: TASK/{train,dev}.tsv, as download_glue_data.py lays it out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from neobert.data.examples import Examples, Splits, at, label_number
+from neobert.data.glue_tasks import GlueTask, Tsv
+
+log = logging.getLogger(__name__)
+
+
+def read_glue_directory(directory: Path, task: GlueTask) -> Splits:
+    """The task's training and dev sets; raises `ConfigError` for anything missing or malformed."""
+    folder = _task_folder(directory, _layout(task))
+    train = read_tsv(folder / "train.tsv", task)
+    dev = {suffix: read_tsv(folder / f"{name}.tsv", task) for suffix, name, _ in task.dev_sets}
+    return Splits(task, "glue directory", train, dev)
+
+
+def _task_folder(directory: Path, layout: Tsv) -> Path:
+    """The folder of the task inside `directory`: CoLA, cola, SST-2, sst2 and the like are the same to us."""
+    if not directory.is_dir():
+        found = "is a file" if directory.exists() else "does not exist"
+        raise at(str(directory), f"{found}; data.dir must be a directory with {layout.folder}/train.tsv in it")
+    wanted = _plain(layout.folder)
+    folders = sorted(entry for entry in directory.iterdir() if entry.is_dir())
+    for folder in folders:
+        if _plain(folder.name) == wanted:
+            return folder
+    if (directory / "train.tsv").is_file():
+        hint = "; it holds a train.tsv itself, so its parent directory may be what is meant"
+    else:
+        hint = f"; it holds {', '.join(folder.name for folder in folders) or 'no folder'}"
+    raise at(str(directory), f"has no folder {layout.folder}{hint}")
+
+
+def read_tsv(path: Path, task: GlueTask) -> Examples:
+    """All rows of one file. Quotes have no meaning in GLUE's files, and a line ends at a newline alone."""
+    layout = _layout(task)
+    if not path.is_file():
+        raise at(str(path), f"does not exist; GLUE's {layout.folder} comes with it")
+    lines = _lines(path)
+    header = layout.header
+    if layout.has_header:
+        header = tuple(next(lines, (0, ""))[1].split("\t"))
+    wanted = [*layout.sentences, layout.label]
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        found = ", ".join(header) if any(header) else "nothing"
+        raise at(f"{path}:1", f"has no column {' or '.join(missing)}; the header names {found}")
+    *text_columns, label_column = (header.index(name) for name in wanted)
+
+    examples, broken = Examples(), []
+    for number, line in lines:
+        fields = line.split("\t")
+        if len(fields) != len(header):
+            broken.append(number)
+            if len(broken) > layout.known_broken_rows:
+                raise at(f"{path}:{number}", f"expected {len(header)} columns, found {len(fields)}")
+            continue
+        examples.texts.append(tuple(fields[column] for column in text_columns))
+        examples.labels.append(label_number(fields[label_column], task, f"{path}:{number}"))
+    if not examples.texts:
+        raise at(str(path), "holds no examples")
+    if broken:
+        rows = ", ".join(map(str, broken))
+        log.warning("%s: skipped rows without all columns, as they are known of %s: %s", path, layout.folder, rows)
+    return examples
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends, byte order mark and closing empty line."""
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise at(str(path), f"cannot be read: {error.strerror}") from None
+    lines = data.split(b"\n")
+    while lines and not lines[-1].strip(b"\r"):
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, line.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise at(f"{path}:{number}", f"is not UTF-8 text (byte {error.start} of the line)") from None
+
+
+def _layout(task: GlueTask) -> Tsv:
+    assert task.tsv is not None, f"{task.name} has no TSV layout"
+    return task.tsv
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))

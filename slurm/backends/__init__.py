@@ -1,0 +1,61 @@
+"""Where jobs run: Slurm (`sbatch`) or this machine (`local`), behind one Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from slurm.render import Chunk, Job
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What a queue says of one array task, in Slurm's words (PENDING, RUNNING, COMPLETING, FAILED, ...)."""
+
+    state: str
+    reason: str = ""
+
+
+TaskKey = tuple[str, int]
+"""A job's id and the index of one of its array tasks (0 for a job that is no array)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedTask:
+    """One array task in a queue, with the name and comment that its job was submitted with."""
+
+    key: TaskKey
+    state: TaskState
+    comment: str
+
+
+class Backend(Protocol):
+    """Submits, cancels and asks. Every method raises `ConfigError` with the queue's own message when it refuses."""
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raises if these jobs cannot be submitted here at all."""
+
+    def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
+        """Queues a script and returns the job's id; it waits for the jobs `after` to end well."""
+
+    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
+        """All waiting and running tasks of jobs with these names, in one question."""
+
+    def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
+        """How tasks that left the queue ended, as far as that is known."""
+
+    def cancel(self, job_ids: Sequence[str], tasks: Sequence[TaskKey] = ()) -> None:
+        """Ends whole jobs, and single array tasks."""
+
+
+def get_backend(name: str, run: Path) -> Backend:
+    """The backend of that name, for a run in the directory `run`."""
+    if name == "local":
+        from slurm.backends.local import LocalBackend
+
+        return LocalBackend(run)
+    from slurm.backends.sbatch import SbatchBackend
+
+    return SbatchBackend()

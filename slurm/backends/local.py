@@ -1,0 +1,154 @@
+"""This machine as a cluster of one node: each job is a small supervisor process, detached from the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from neobert.config import ConfigError
+from slurm.backends import QueuedTask, TaskKey, TaskState
+from slurm.backends.slots import machine_gpus
+from slurm.render import Chunk, Job
+from slurm.rundir import RunDir, read_json, read_jsonl, write_atomically
+
+START_SECONDS = 20
+ACTIVE = ("PENDING", "RUNNING")
+
+
+class LocalBackend:
+    """Jobs live in the run's `queue/local-N/`: `job.json` (what to do), `events.jsonl` (what happened), a lock."""
+
+    def __init__(self, run: Path):
+        self._queue = RunDir(run).queue
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            asked = job.stage.resources
+            if asked.nodes > 1:
+                raise ConfigError(
+                    f"stage {job.stage.name} asks for {asked.nodes} nodes; the local backend has this machine alone"
+                )
+            gpus = len(machine_gpus()) if asked.gpus_per_node else 0
+            if asked.gpus_per_node > gpus:
+                raise ConfigError(
+                    f"stage {job.stage.name} asks for {asked.gpus_per_node} GPUs and this machine has {gpus}; "
+                    "to run on what is here: --set resources.gpus_per_node=0"
+                )
+
+    def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
+        directory = self._new_job()
+        resources = job.stage.resources
+        description = {
+            "name": job.name,
+            "comment": job.comment(chunk),
+            "script": str(script),
+            "tasks": chunk.tasks,
+            "parallel": chunk.parallel,
+            "cpus": resources.cpus,
+            "gpus": resources.gpus_per_node,
+            "after": list(after),
+            "max_requeues": job.profile.max_requeues,
+            "grace_seconds": job.profile.signal_seconds,
+            "host": socket.gethostname(),
+        }
+        write_atomically(directory / "job.json", json.dumps(description, indent=1) + "\n")
+        with (directory / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "slurm.backends.supervisor", str(directory)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while not (directory / "events.jsonl").exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                text = (directory / "supervisor.log").read_text(errors="replace").strip()
+                raise ConfigError(f"the local queue did not start (see {directory}/supervisor.log): {text[-500:]}")
+            time.sleep(0.02)
+        process.returncode = 0  # it lives on without us: no warning about a child that still runs
+        return directory.name
+
+    def _new_job(self) -> Path:
+        self._queue.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            try:
+                (self._queue / f"local-{number}").mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return self._queue / f"local-{number}"
+
+    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
+        wanted = set(names)
+        found = []
+        for directory in sorted(self._queue.glob("local-*")):
+            job = read_json(directory / "job.json")
+            if job is None or job["name"] not in wanted or not alive(directory):
+                continue
+            states = _states(directory)
+            for task in range(job["tasks"]):
+                state = states.get(task, TaskState("PENDING", _waiting(directory, job)))
+                if state.state in ACTIVE:
+                    found.append(QueuedTask((directory.name, task), state, job["comment"]))
+        return found
+
+    def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
+        return {
+            (job, task): state
+            for job in job_ids
+            for task, state in _states(self._queue / job).items()
+            if state.state not in ACTIVE
+        }
+
+    def cancel(self, job_ids: Sequence[str], tasks: Sequence[TaskKey] = ()) -> None:
+        for job in job_ids:
+            (self._queue / job / "cancel").touch()
+        for job, task in tasks:
+            (self._queue / job / f"cancel-{task}").touch()
+
+
+def alive(directory: Path) -> bool:
+    """Whether a job's supervisor lives; it holds a lock for all of its life, so a reused pid deceives nobody."""
+    job = read_json(directory / "job.json")
+    if job is not None and job["host"] != socket.gethostname():
+        return not any(event.get("state") == "END" for event in read_jsonl(directory / "events.jsonl"))
+    try:
+        with (directory / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def ended(directory: Path) -> bool | None:
+    """None while a job's supervisor lives; else whether all of its tasks ended well."""
+    if alive(directory):
+        return None
+    job, states = read_json(directory / "job.json"), _states(directory)
+    return job is not None and all(task in states and states[task].state == "COMPLETED" for task in range(job["tasks"]))
+
+
+def _states(directory: Path) -> dict[int, TaskState]:
+    states = {}
+    for event in read_jsonl(directory / "events.jsonl"):
+        if "task" in event:
+            states[event["task"]] = TaskState(event["state"], event.get("reason", ""))
+    return states
+
+
+def _waiting(directory: Path, job: dict) -> str:
+    blocked = [name for name in job["after"] if ended(directory.parent / name) is None]
+    return f"Dependency: {', '.join(blocked)}" if blocked else "Resources"
+
+
+def environment(job_id: str, task: int, gpus: Sequence[str], asked: int) -> dict[str, str]:
+    """What the local queue adds to the environment of a task's script, in place of what Slurm sets."""
+    added = {"RECIPE_JOB_ID": job_id, "SLURM_ARRAY_TASK_ID": str(task)}
+    return {**added, "CUDA_VISIBLE_DEVICES": ",".join(gpus)} if asked else added

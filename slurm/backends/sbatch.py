@@ -1,0 +1,84 @@
+"""Slurm through its own commands: sbatch, squeue, sacct, scancel."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from neobert.config import ConfigError
+from slurm.backends import QueuedTask, TaskKey, TaskState
+from slurm.render import Chunk, Job
+
+TIMEOUT = 120  # seconds; a controller under load can take most of a minute
+
+
+class SbatchBackend:
+    def check(self, jobs: Sequence[Job]) -> None:
+        if shutil.which("sbatch") is None:
+            raise ConfigError(
+                "there is no sbatch on PATH: submit from a login node of the cluster, "
+                "or run on this machine with --cluster local"
+            )
+
+    def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
+        dependency = [f"--dependency=afterok:{':'.join(after)}"] if after else []
+        try:
+            answer = _run(["sbatch", "--parsable", *dependency, str(script)])
+        except subprocess.TimeoutExpired:
+            raise ConfigError(
+                f"sbatch gave no answer within {TIMEOUT} s. The job may be queued all the same: "
+                "run the same `recipe submit` again later, it adopts what is queued"
+            ) from None
+        if answer.returncode:
+            raise ConfigError(f"sbatch refused the job: {answer.stderr.strip() or f'exit status {answer.returncode}'}")
+        return answer.stdout.strip().splitlines()[-1].split(";")[0]  # `id;cluster` in a federation
+
+    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
+        separator = "\x1f"
+        fields = separator.join(("%F", "%K", "%T", "%k", "%r"))
+        command = ["squeue", "--me", "--noheader", "--array", f"--name={','.join(names)}", f"--format={fields}"]
+        try:
+            answer = _run(command)
+        except (subprocess.TimeoutExpired, FileNotFoundError):
+            raise ConfigError("squeue gave no answer: what Slurm has queued is not known now") from None
+        if answer.returncode:
+            raise ConfigError(f"squeue failed: {answer.stderr.strip()}")
+        tasks = []
+        for line in answer.stdout.splitlines():
+            job, index, state, comment, reason = line.split(separator)
+            key = (job.strip(), int(index) if index.strip().isdigit() else 0)
+            tasks.append(QueuedTask(key, TaskState(state.strip(), reason.strip()), comment.strip()))
+        return tasks
+
+    def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
+        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
+        try:
+            answer = _run([*command, f"--jobs={','.join(job_ids)}"])
+        except (subprocess.TimeoutExpired, FileNotFoundError):
+            return {}
+        if answer.returncode:  # many sites, and small clusters, keep no accounts
+            return {}
+        states = {}
+        for line in answer.stdout.splitlines():
+            job, state, code = line.split("|")
+            number, _, index = job.partition("_")
+            if not index or index.isdigit():
+                states[number, int(index or 0)] = TaskState(state.split()[0], f"exit {code}")
+        return states
+
+    def cancel(self, job_ids: Sequence[str], tasks: Sequence[TaskKey] = ()) -> None:
+        targets = [*job_ids, *(f"{job}_{index}" for job, index in tasks)]
+        try:
+            answer = _run(["scancel", *targets])
+        except (subprocess.TimeoutExpired, FileNotFoundError):
+            raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
+        if answer.returncode:
+            raise ConfigError(f"scancel failed: {answer.stderr.strip()}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, stdin=subprocess.DEVNULL
+    )

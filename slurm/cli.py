@@ -1,0 +1,236 @@
+"""The command `recipe`: argument parsing alone. What it calls is imported when it is called, so that it starts fast."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+RUNS = "runs"
+
+
+class _Commands(click.Group):
+    """Lists the commands in the order in which they are used, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="neobert-slurm")
+def cli() -> None:
+    """Runs recipes: sweeps of training and evaluation on a Slurm cluster, or on this machine.
+
+    \b
+    recipe plan   recipes/demo.yaml     what would run, and what is done already
+    recipe submit recipes/demo.yaml     queue it; returns at once
+    recipe status                       how far the newest run is
+    recipe results                      its scores as a table
+    """
+
+
+def _example(text: str) -> str:
+    return "\b\nExample:\n  " + text
+
+
+def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed((
+        click.argument("recipe", metavar="RECIPE"),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                     help="Override a value, read as YAML: --set config.seed=3. May be repeated."),
+        click.option("--unset", multiple=True, metavar="KEY", help="Remove a value. May be repeated."),
+        click.option("--cluster", "-c", envvar="RECIPE_CLUSTER", default="local", show_default=True, metavar="NAME",
+                     help="Cluster profile: a name, or a YAML file. [env: RECIPE_CLUSTER]"),
+        click.option("--run", "run_name", metavar="NAME",
+                     help="Run to continue or make; the recipe's newest by default."),
+        click.option("--new", is_flag=True, help="Start a new run instead of continuing the newest."),
+        _runs_option,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+_runs_option = click.option(
+    "--runs", envvar="RECIPE_RUNS", default=RUNS, show_default=True, type=click.Path(path_type=Path),
+    help="Directory of all runs. [env: RECIPE_RUNS]",
+)  # fmt: skip
+
+
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    argument = click.argument("run", required=False, metavar="[RUN]")
+    return argument(_runs_option(command))
+
+
+_stage_option = click.option("--stage", metavar="NAME", help="One stage of the recipe.")
+_all_option = click.option("--all", "every", is_flag=True, help="Show every trial.")
+
+
+@cli.command(epilog=_example("recipe plan recipes/demo.yaml --set config.seed=3"))
+@_recipe_options
+@_all_option
+def plan(every: bool, **options: Any) -> None:
+    """Show what RECIPE would run: trials, stages, resources, and what is done already. Writes nothing."""
+    from slurm import show
+    from slurm.session import open_session
+
+    session = open_session(**options)
+    show.console().print(show.plan_view(session.plan, session.todo, session.states, every))
+
+
+@cli.command(epilog=_example("recipe render recipes/demo.yaml --cluster a100 | sbatch"))
+@_recipe_options
+@_stage_option
+@click.option("--chunk", type=int, default=0, metavar="N", help="Which script of a stage that needs several arrays.")
+def render(stage: str | None, chunk: int, **options: Any) -> None:
+    """Print the exact job script of RECIPE, ready for sbatch.
+
+    Writes the run's directory (the script reads its trials from there) and submits nothing. A run that was rendered
+    and piped to sbatch is seen by `recipe status` like one that was submitted.
+    """
+    from slurm.session import open_session
+
+    session = open_session(**options)
+    click.echo(session.render(stage, chunk), nl=False)
+    click.echo(f"wrote {os.path.relpath(session.run.path)}; nothing is submitted", err=True)
+
+
+@cli.command(epilog=_example("recipe submit recipes/demo.yaml --cluster a100 --wait && recipe results"))
+@_recipe_options
+@click.option("--backend", type=click.Choice(["sbatch", "local"]), help="Instead of the cluster profile's.")
+@click.option("--wait", is_flag=True, help="Return when all trials have ended; the exit code is 0 if all are done.")
+@click.option("--watch", is_flag=True, help="Like --wait, and show the progress.")
+def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None:
+    """Queue RECIPE's trials and return at once.
+
+    Trials that are done, waiting or running are skipped; those that failed or were cancelled run again and go on from
+    their last checkpoint. With nothing left to do, nothing is submitted.
+    """
+    from slurm import show
+    from slurm.follow import follow
+    from slurm.session import open_session
+
+    session = open_session(**options, backend=backend)
+    jobs = session.submit()
+    where = os.path.relpath(session.run.path)
+    if jobs:
+        ids = ", ".join(f"{job.id} ({job.tasks} task{'s' if job.tasks > 1 else ''})" for job in jobs)
+        click.echo(f"submitted to {jobs[0].backend}: {ids}\nrun: {where}")
+    else:
+        click.echo(f"nothing to submit: every trial is done or in the queue (--new starts a new run)\nrun: {where}")
+    if wait or watch:
+        sys.exit(0 if follow(session.run, show.console(), quiet=not watch) else 1)
+    click.echo("recipe status, recipe logs and recipe results tell more")
+
+
+@cli.command(epilog=_example("recipe status runs/demo/20260131-120000 --watch"))
+@_run_options
+@_all_option
+@click.option("--watch", is_flag=True, help="Keep showing it until all trials have ended.")
+def status(run: str | None, runs: Path, every: bool, watch: bool) -> None:
+    """Show the state of each trial. RUN is a run's directory or a recipe's name; by default the newest run."""
+    from slurm import show
+    from slurm.follow import follow
+    from slurm.rundir import find_run
+    from slurm.state import run_state
+
+    found = find_run(runs, run)
+    if watch:
+        sys.exit(0 if follow(found, show.console(), every=every) else 1)
+    show.console().print(show.status_view(run_state(found), every))
+
+
+@cli.command(epilog=_example("recipe logs demo --trial 3f2a --follow"))
+@_run_options
+@click.option(
+    "--trial", metavar="ID", help="Trial, by the beginning of its id. By default one that failed, else one that runs."
+)
+@click.option("--attempt", type=int, metavar="N", help="Which attempt; the last by default.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing until the trial ends.")
+def logs(run: str | None, runs: Path, trial: str | None, attempt: int | None, follow: bool) -> None:
+    """Print the log of one trial. RUN is a run's directory or a recipe's name; by default the newest run."""
+    from slurm.logs import print_log
+    from slurm.rundir import find_run
+
+    print_log(find_run(runs, run), trial, attempt, follow)
+
+
+@cli.command(epilog=_example("recipe cancel demo"))
+@_run_options
+@click.option(
+    "--trial",
+    "trials",
+    multiple=True,
+    metavar="ID",
+    help="Only this trial, by the beginning of its id. May be repeated.",
+)
+def cancel(run: str | None, runs: Path, trials: tuple[str, ...]) -> None:
+    """Cancel what waits or runs. Running trials save a checkpoint first; `recipe submit` goes on from there."""
+    from slurm.cancel import cancel_run
+    from slurm.rundir import find_run
+
+    found = find_run(runs, run)
+    count = cancel_run(found, trials)
+    tasks = f"{count} array task{'' if count == 1 else 's'}"
+    click.echo(f"cancelled {tasks} of {os.path.relpath(found.path)}" if count else "nothing waits or runs")
+
+
+@cli.command(epilog=_example("recipe results demo --format markdown > table.md"))
+@_run_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "markdown", "latex"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--metric", metavar="NAME", help="Another metric than the one that each trial is scored by.")
+@click.option("--trials", "each", is_flag=True, help="One row for each trial, with all of its metrics.")
+def results(run: str | None, runs: Path, form: str, metric: str | None, each: bool) -> None:
+    """Print the scores: mean, sd and median over seeds for each point of the grid, with what is missing."""
+    from slurm import show
+    from slurm.results import FORMATS, results_table, trials_table
+    from slurm.rundir import find_run
+    from slurm.state import run_state
+
+    state = run_state(find_run(runs, run))
+    table = trials_table(state) if each else results_table(state, metric)
+    if form == "table":
+        show.console().print(show.as_rich(table))
+    else:
+        click.echo(FORMATS[form](table), nl=False)
+    if state.warning:
+        click.echo(state.warning, err=True)
+
+
+def main() -> None:
+    """The console command: every mistake of the user ends with a message and no traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `recipe render ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {place}{error.strerror or error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        from neobert.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Follows a run until all of its trials have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.live import Live
+
+from slurm.plan import label
+from slurm.rundir import RunDir
+from slurm.show import status_view
+from slurm.state import RunState, State, run_state
+
+FIRST_POLL, SLOWEST_POLL, FACTOR = 1.0, 30.0, 1.25  # seconds; the queue is asked once a poll
+
+
+def follow(run: RunDir, console: Console, *, every: bool = False, quiet: bool = False) -> bool:
+    """Shows progress until nothing waits or runs any more; returns whether every trial is done.
+
+    On a terminal the table is redrawn in place; elsewhere a line is printed whenever a trial changes its state.
+    """
+    if console.is_terminal and not quiet:
+        with Live(console=console, refresh_per_second=4, transient=False) as live:
+            for state in _polls(run):
+                live.update(status_view(state, every))
+    else:
+        known: dict[str, State] | None = None
+        for state in _polls(run):
+            if not quiet:
+                for line in _changes(state, known):
+                    console.print(line)
+            known = {trial.id: trial.state for trial in state.trials}
+    return all(trial.result for trial in state.trials)
+
+
+def _changes(state: RunState, known: dict[str, State] | None) -> Iterator[str]:
+    """A line for each trial that has started or ended since the last look; at first, how things stand."""
+    done = state.counts[State.DONE]
+    if known is None:
+        yield f"{len(state.trials)} trials: " + ", ".join(f"{state.counts[s]} {s}" for s in State if state.counts[s])
+        return
+    for trial in state.trials:
+        if trial.state is not known.get(trial.id) and trial.state is not State.QUEUED:
+            score = f"{trial.result['metric']} {trial.result['score']:.4f}" if trial.result else trial.detail
+            yield f"[{done}/{len(state.trials)} done] {trial.id} {label(trial.point)}: {trial.state} {score}".rstrip()
+
+
+def _polls(run: RunDir) -> Iterator[RunState]:
+    pause = FIRST_POLL
+    while True:
+        state = run_state(run)
+        yield state
+        if state.ended and not state.warning:
+            return
+        time.sleep(pause)
+        pause = min(pause * FACTOR, SLOWEST_POLL if not _local(run) else FIRST_POLL)
+
+
+def _local(run: RunDir) -> bool:
+    return run.queue.exists()

@@ -1,0 +1,171 @@
+"""The results of a run: a row for each point of the grid, with mean, sd and median over its seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from slurm.state import RunState, TrialState
+
+SEED = "seed"
+MISSING = "—"
+
+
+@dataclass
+class Group:
+    """The trials that differ in their seed alone."""
+
+    stage: str
+    point: dict[str, Any]
+    trials: list[TrialState] = field(default_factory=list)
+
+    def metric(self) -> str:
+        return next((str(trial.result["metric"]) for trial in self.trials if trial.result), "")
+
+    def scores(self, metric: str | None = None) -> list[float]:
+        """The scores of the trials that are done, or one of their metrics."""
+        values = []
+        for trial in self.trials:
+            if trial.result:
+                value = trial.result["score"] if metric is None else trial.result["metrics"].get(metric)
+                values += [] if value is None else [float(value)]
+        return values
+
+    def baseline(self) -> float | None:
+        found = (trial.result.get("baseline") for trial in self.trials)
+        return next((value for value in found if value is not None), None)
+
+    def missing(self) -> str:
+        """What became of the trials without a result: `2 failed, 1 running`."""
+        states = [trial.state for trial in self.trials if not trial.result]
+        return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows; a cell is a text, a number, or None where there is nothing."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    keys: tuple[str, ...] = ()  # the columns that hold values of the grid
+
+    def cells(self, row: Sequence[Any]) -> list[str]:
+        """A row for reading."""
+        return [(key_cell if name in self.keys else cell)(value) for name, value in zip(self.columns, row, strict=True)]
+
+
+def group(trials: Iterable[TrialState]) -> list[Group]:
+    """The trials by stage and point, seeds together, in the order of the grid."""
+    groups: dict[str, Group] = {}
+    for trial in trials:
+        point = {key: value for key, value in trial.point.items() if key != SEED}
+        key = json.dumps([trial.stage, point])
+        groups.setdefault(key, Group(trial.stage, point)).trials.append(trial)
+    return list(groups.values())
+
+
+def results_table(state: RunState, metric: str | None = None) -> Table:
+    """One row for each point of the grid: its keys, the score's name, how many seeds are done, mean, sd, median."""
+    groups = group(state.trials)
+    keys = list(dict.fromkeys(key for item in groups for key in item.point))
+    stages = ["stage"] if len({item.stage for item in groups}) > 1 else []
+    columns = (*stages, *keys, "metric", "done", "mean", "sd", "median", "baseline", "missing")
+    rows = []
+    for item in groups:
+        scores = item.scores(metric)
+        rows.append((
+            *([item.stage] if stages else []),
+            *(item.point.get(key) for key in keys),
+            (metric or item.metric()) if scores else None,
+            f"{len(scores)}/{len(item.trials)}",
+            statistics.fmean(scores) if scores else None,
+            statistics.stdev(scores) if len(scores) > 1 else None,
+            statistics.median(scores) if scores else None,
+            item.baseline() if metric is None else None,
+            item.missing() or None,
+        ))  # fmt: skip
+    return _without_empty(Table(columns, tuple(rows), tuple(keys)), ("baseline", "missing"))
+
+
+def trials_table(state: RunState) -> Table:
+    """One row for each trial, with all of its metrics."""
+    keys = list(dict.fromkeys(key for trial in state.trials for key in trial.point))
+    metrics = list(dict.fromkeys(name for trial in state.trials for name in trial.result.get("metrics", {})))
+    columns = ("stage", "trial", *keys, "state", "metric", "score", "baseline", *metrics, "seconds")
+    rows = tuple(
+        (
+            trial.stage, trial.id, *(trial.point.get(key) for key in keys), str(trial.state),
+            trial.result.get("metric"), trial.result.get("score"), trial.result.get("baseline"),
+            *(trial.result.get("metrics", {}).get(name) for name in metrics), trial.result.get("seconds"),
+        )
+        for trial in state.trials
+    )  # fmt: skip
+    return Table(columns, rows, tuple(keys))
+
+
+def _without_empty(table: Table, names: Sequence[str]) -> Table:
+    drop = {i for i, name in enumerate(table.columns) if name in names and all(row[i] is None for row in table.rows)}
+    keep = [i for i in range(len(table.columns)) if i not in drop]
+    columns = tuple(table.columns[i] for i in keep)
+    return Table(columns, tuple(tuple(row[i] for i in keep) for row in table.rows), table.keys)
+
+
+def cell(value: Any) -> str:
+    """A cell for reading: four digits are more than the spread over seeds ever justifies."""
+    if value is None:
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
+    return str(value)
+
+
+def key_cell(value: Any) -> str:
+    """A value of the grid, as short as it can be written."""
+    return MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def to_csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(["" if value is None else value for value in row] for row in table.rows)
+    return out.getvalue()
+
+
+def to_json(table: Table) -> str:
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def to_markdown(table: Table) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in cells) + " |\n"
+
+    rule = "|" + "".join(" --- |" for _ in table.columns) + "\n"
+    return line(table.columns) + rule + "".join(line(table.cells(row)) for row in table.rows)
+
+
+_LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+                        "^": r"\textasciicircum{}", MISSING: "---"})  # fmt: skip
+
+
+def to_latex(table: Table) -> str:
+    """A `tabular` with booktabs rules."""
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(text.translate(_LATEX).replace("\n", " ") for text in cells) + r" \\" + "\n"
+
+    numbers = [any(isinstance(row[i], int | float) for row in table.rows) for i in range(len(table.columns))]
+    head = "\\begin{tabular}{" + "".join("r" if number else "l" for number in numbers) + "}\n\\toprule\n"
+    body = line(table.columns) + "\\midrule\n" + "".join(line(table.cells(row)) for row in table.rows)
+    return head + body + "\\bottomrule\n\\end{tabular}\n"
+
+
+FORMATS: Mapping[str, Callable[[Table], str]] = {
+    "csv": to_csv, "json": to_json, "markdown": to_markdown, "latex": to_latex,
+}  # fmt: skip

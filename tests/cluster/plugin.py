@@ -1,0 +1,98 @@
+"""The cluster for pytest: `pytest_plugins = ["tests.cluster.plugin"]` in the topmost conftest.py.
+
+- `cluster`: a `Cluster` of four nodes, started once per session (one for all workers of pytest-xdist) and always ended.
+- `plain_cluster`: the same without accounting, which starts in about one second.
+
+Each test that uses one has it for itself, and finds it as new: all faults undone, no jobs, all nodes idle. So a test may
+break what it likes. Where there can be no cluster the tests are skipped, with the reason and the remedy; where the
+environment has CI, they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, ClusterError, requirements
+from tests.cluster.layout import short_id
+from tests.cluster.locks import FileLock, locked
+from tests.cluster.machines import last_lines
+
+FIXTURES = ("cluster", "plain_cluster")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    yield from _for_this_session("", accounting=True)
+
+
+@pytest.fixture(scope="session")
+def plain_cluster() -> Iterator[Cluster]:
+    yield from _for_this_session("-plain", accounting=False)
+
+
+@pytest.fixture(autouse=True)
+def _undisturbed_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Autouse, so that it comes before all other fixtures of a test."""
+    with ExitStack() as stack:
+        for name in FIXTURES:
+            if name in request.fixturenames:
+                one: Cluster = request.getfixturevalue(name)
+                stack.enter_context(locked(_beside(one.dir, "test"), timeout=1800))
+                one.heal()
+                stack.callback(_cancel_all, one)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` one worker gets all tests of a cluster, so that no other waits for it."""
+    for item in items:
+        if set(FIXTURES).intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failure comes with the end of slurmctld's log, since the logs go when the session ends."""
+    report = yield
+    for name in FIXTURES:
+        one = getattr(item, "funcargs", {}).get(name)
+        if report.failed and isinstance(one, Cluster) and one.is_up:
+            report.sections.append((f"slurmctld of {name}", last_lines(one.layout.log("slurmctld"), 40)))
+    return report
+
+
+def _for_this_session(suffix: str, *, accounting: bool) -> Iterator[Cluster]:
+    if reason := requirements.missing():
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must run the tests of the cluster, but {reason}")
+        pytest.skip(reason)
+    # The same directory in each session of this checkout, so that what a killed one left is found and removed.
+    checkout = short_id(Path(__file__).resolve().parents[2])
+    directory = Path(tempfile.gettempdir()).resolve() / f"slurm-test-cluster-{checkout}{suffix}"
+    one = Cluster(directory, accounting=accounting)
+    users = FileLock(_beside(directory, "users"))
+    if users.try_exclusive():
+        one.down()
+    users.acquire(shared=True)
+    one.up()
+    try:
+        yield one
+    finally:
+        if users.try_exclusive():  # the last of the workers
+            one.down()
+            users.release()
+
+
+def _beside(directory: Path, name: str) -> Path:
+    return directory.with_name(f"{directory.name}.{name}")
+
+
+def _cancel_all(one: Cluster) -> None:
+    with suppress(ClusterError):  # the test may have ended with a broken controller; the next one gets a mended one
+        one.cancel_all()
