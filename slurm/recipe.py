@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError, nearest, parse_value, read_yaml, set_at, validate
+from neobert.config import ConfigError, Problem, nearest, parse_value, read_yaml, set_at, validate
 from neobert.config.base import KeyPath
 from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
 from slurm.values import Scope, render
@@ -108,9 +108,10 @@ def find_recipe(name: str | Path) -> Path:
     shipped = bundled(".") / (str(name) if path.suffix else f"{name}.yaml")
     if not path.is_absolute() and shipped.is_file():
         return shipped
-    files = [file.relative_to(bundled(".")) for file in bundled(".").rglob("*.yaml")]
+    files = [file.relative_to(bundled(".")).with_suffix("") for file in bundled(".").rglob("*.yaml")]
     known = [str(file) for file in files if file.parts[0] != "clusters"]
-    raise ConfigError(f"there is no recipe {name}{nearest(str(name).removeprefix('recipes/'), known)}")
+    asked = str(name).removeprefix("recipes/").removesuffix(".yaml")
+    raise ConfigError(f"there is no recipe {name}{nearest(asked, known)}")
 
 
 def _read(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]:
@@ -126,9 +127,6 @@ def _read(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     if not isinstance(source.data, dict):
         found = "nothing" if source.data is None else type(source.data).__name__
         raise ConfigError.at((), f"a recipe is a mapping of settings, found {found}", str(path))
-    for key in source.data:
-        if key not in TOP:
-            raise ConfigError.at((str(key),), f"unknown key{nearest(str(key), TOP)}", source.where((key,)))
     data, parent = dict(source.data), source.data.get("extends")
     unset = data.pop("unset", None) or []
     data.pop("extends", None)
@@ -173,6 +171,9 @@ def _check(data: dict[str, Any], origins: Origins, file: Path) -> Recipe:
     names["vars"] = Scope("vars", data.get("vars") or {}, names)
     recipe = Recipe(RecipeSpec.model_construct(name="", stages={}), file, names, origins, single)
     try:
+        unknown = [key for key in data if key not in TOP]
+        if unknown:
+            raise ConfigError([Problem((str(key),), f"unknown key{nearest(str(key), TOP)}") for key in unknown])
         spec = _staged(_render(data, names, ("config", "stages")), single)
         stages = spec["stages"]
         if isinstance(stages, dict):

@@ -59,13 +59,13 @@ class Scope(Mapping[str, Any]):
             return value
         if label in self._rendering:
             raise jinja2.TemplateError(f"refers to itself: {' -> '.join([*self._rendering, label])}")
-        inner = {
-            name: Scope(scope.label, scope._tree, self._names, (*self._rendering, label))
-            if isinstance(scope, Scope)
-            else scope
-            for name, scope in self._names.items()
-        }
-        return render(value, inner)
+        return render(value, {name: self._below(label, known) for name, known in self._names.items()})
+
+    def _below(self, label: str, known: Any) -> Any:
+        """A name as the template at `label` sees it: what that template asks for must not ask for it again."""
+        if not isinstance(known, Scope):
+            return known
+        return Scope(known.label, known._tree, known._names, (*self._rendering, label))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tree)

@@ -92,8 +92,10 @@ def parse_yaml(text: str, name: str) -> Source:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError.at((), f"is not valid YAML: {error.problem or error.context}", where) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError.at((), f"is not valid YAML: {str(error) or 'nested too deeply'}", name) from None
+    except RecursionError:
+        raise ConfigError.at((), "is not valid YAML: it contains itself, or is nested too deeply", name) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError.at((), f"is not valid YAML: {error}", name) from None
     return source
 
 

@@ -152,6 +152,7 @@ class Cluster:
         with machines.network_lock():
             layout = Layout(self.dir, self.spec, machines.find_network(self.dir))
             self._write_files(layout)
+            machines.share_mounts(layout)
             machines.start_switch(layout)
         for machine in layout.machines:
             machines.start(layout, machine)
@@ -167,7 +168,7 @@ class Cluster:
     def _write_files(self, layout: Layout) -> None:
         self.dir.mkdir()
         State(layout, ready=False).write()  # first of all, so that `down` knows this directory for a cluster's
-        for directory in (layout.etc, layout.run, layout.logs, layout.local, self.dir / "gpu"):
+        for directory in (layout.etc, layout.run, layout.logs, layout.local, layout.mounts, self.dir / "gpu"):
             directory.mkdir()
         for number in range(GPUS_PER_NODE):
             (self.dir / "gpu" / f"nvidia{number}").symlink_to("/dev/null")

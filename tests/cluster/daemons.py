@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -101,7 +102,7 @@ def launch(layout: Layout, daemon: Daemon) -> None:
 
 def await_ready(layout: Layout, daemon: Daemon) -> None:
     def ready_or_gone() -> bool:
-        return not pids(layout, daemon, starting=True) or daemon.is_ready()
+        return daemon.is_ready() or _gone(layout, daemon)
 
     def complaint(what: str) -> str:
         return f"{daemon.name} on {daemon.machine} {what}.\n{machines.last_lines(daemon.log)}"
@@ -121,6 +122,15 @@ def start(layout: Layout, daemon: Daemon) -> None:
     else:
         launch(layout, daemon)
     await_ready(layout, daemon)
+
+
+def _gone(layout: Layout, daemon: Daemon) -> bool:
+    """One look is not enough: it can miss a process that forks in that moment, as daemons do at their start."""
+    for _ in range(3):
+        if pids(layout, daemon, starting=True):
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _listens(layout: Layout, machine: str, port: int) -> bool:

@@ -95,6 +95,11 @@ class Layout:
         """Node-local disk: the same path on every machine, with contents of its own on each."""
         return self.dir / "local"
 
+    @cached_property
+    def mounts(self) -> Path:
+        """What is mounted below it on the host, at any time, is seen on all machines: a small disk, a read-only one."""
+        return self.dir / "mounts"
+
     @property
     def slurm_conf(self) -> Path:
         return self.etc / "slurm.conf"

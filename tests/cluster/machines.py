@@ -23,7 +23,7 @@ from tests.cluster.locks import locked
 
 FIRST_PROCESS = Path(__file__).with_name("machine.sh")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# With slave propagation, what the host mounts later (a test's small tmpfs) is seen here too; nothing goes back.
+# Mounts come in from the host, where they are shared there; none goes back.
 NAMESPACES = ("--net", "--uts", "--mount", "--pid")
 UNSHARE = ("unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--propagation", "slave")
 
@@ -43,6 +43,11 @@ def find_network(directory: Path) -> str:
 def network_lock() -> AbstractContextManager[None]:
     """Held from finding a free network to using it, since two clusters may look at the same time."""
     return locked(Path(tempfile.gettempdir()) / "slurm-test-cluster-network.lock")
+
+
+def share_mounts(layout: Layout) -> None:
+    _run(["mount", "--bind", str(layout.mounts), str(layout.mounts)])
+    _run(["mount", "--make-shared", str(layout.mounts)])
 
 
 def start_switch(layout: Layout) -> None:
@@ -100,9 +105,20 @@ def clean_environment(layout: Layout) -> dict[str, str]:
 
 def end_all(directory: Path) -> None:
     """All machines with all that runs on them, whatever state they are in. Their network goes with them."""
-    processes.end(processes.marked(directory))
+    while found := processes.marked(directory):
+        processes.end(found)
+    for mount in reversed(_mounts_below(directory)):
+        _run(["umount", "--lazy", mount])
+    if _mounts_below(directory):  # else whoever removes the directory would remove what is mounted there
+        raise ClusterError(f"these could not be unmounted: {', '.join(_mounts_below(directory))}")
     if Path("/sys/class/net", host_interface(directory)).exists():
         _ip(None, f"link del {host_interface(directory)}")
+
+
+def _mounts_below(directory: Path) -> list[str]:
+    fields = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    points = [field[4].encode().decode("unicode_escape") for field in fields]
+    return [point for point in points if point.startswith(f"{directory}/")]
 
 
 def _start(layout: Layout, machine: str) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -49,15 +49,24 @@ def _undisturbed_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` one worker gets all tests of a cluster, so that no other waits for it."""
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow_cluster: takes long on the cluster; runs where CI is set, or if asked for by -m")
+    config.addinivalue_line("markers", "xdist_group(name): tests that one worker gets with --dist loadgroup")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if set(FIXTURES).intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+            item.add_marker(pytest.mark.xdist_group("cluster"))  # so that no worker waits for another's test
+    if not os.environ.get("CI") and "slow_cluster" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow_cluster")]
+        if slow:
+            config.hook.pytest_deselected(items=slow)
+            items[:] = [item for item in items if item not in slow]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure comes with the end of slurmctld's log, since the logs go when the session ends."""
     report = yield
     for name in FIXTURES:

@@ -1,0 +1,61 @@
+"""GLUE from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neobert.config import ConfigError, Problem
+from neobert.data.examples import Examples, Splits
+from neobert.data.glue_tasks import GlueTask
+
+
+def load_from_hub(name: str, task: GlueTask) -> Splits:
+    """The task's training and validation sets from a data set in the layout of nyu-mll/glue."""
+    dataset = _load(name, task)
+    dev = {suffix: _examples(dataset, split, task, name) for suffix, _, split in task.dev_sets}
+    return Splits(task, "hub", _examples(dataset, "train", task, name), dev)
+
+
+def _load(name: str, task: GlueTask) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, task.name)
+    except Exception as error:  # noqa: BLE001  # no connection, no such data set, a broken cache: many unrelated classes
+        raise _problem(
+            f"{name!r} ({task.name}) could not be loaded: {_first_line(error)}\n"
+            "  Compute nodes often reach no hub. Load it once where there is a connection, with\n"
+            f'    python -c "import datasets; datasets.load_dataset({name!r}, {task.name!r})"\n'
+            "  and the same HF_HOME, or give a GLUE directory as data.dir instead."
+        ) from None
+
+
+def _examples(dataset: Any, split: str, task: GlueTask, name: str) -> Examples:
+    if split not in dataset:
+        raise _problem(f"{name!r} has no split {split!r}; it has {', '.join(dataset)}")
+    rows = dataset[split]
+    missing = [column for column in (*task.sentences, "label") if column not in rows.column_names]
+    if missing:
+        raise _problem(f"{name!r} has no column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
+    labels = _in_our_order(rows, task, name)
+    return Examples(list(zip(*(rows[column] for column in task.sentences), strict=True)), labels)
+
+
+def _in_our_order(rows: Any, task: GlueTask, name: str) -> list[float]:
+    """The labels as numbers of our classes: a data set may list its classes in another order."""
+    if task.is_regression:
+        return list(rows["label"])
+    theirs = getattr(rows.features["label"], "names", None)
+    if theirs is None or sorted(theirs) != sorted(task.labels):
+        raise _problem(f"{name!r} has the classes {theirs}, expected {', '.join(task.labels)}")
+    ours = [task.labels.index(label) for label in theirs]
+    return [ours[label] for label in rows["label"]]
+
+
+def _problem(message: str) -> ConfigError:
+    return ConfigError([Problem(("data", "hub"), message)])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

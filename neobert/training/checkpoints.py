@@ -1,0 +1,109 @@
+"""Checkpoints that are there completely or not at all.
+
+Hugging Face writes a checkpoint file by file. Here it is written into `partial/`, gets a completion marker with the
+size of every file, and is then renamed into place. The marker is checked again before a resume, because a copy or a
+quota may have cut a file short since.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neobert.training.files import sync_directory, write_json
+
+log = logging.getLogger(__name__)
+
+MARKER = "complete.json"
+PARTIAL = "partial"
+"""The directory in which a checkpoint is written before it is renamed into place."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint; `state` is Hugging Face's trainer_state.json."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+
+def complete(written: Path, checkpoints: Path) -> Path:
+    """Marks a written directory as complete and moves it into `checkpoints`; returns where it is then."""
+    files = sorted(path for path in written.rglob("*") if path.is_file())
+    for path in files:
+        _sync_file(path)
+    sizes = {str(path.relative_to(written)): path.stat().st_size for path in files}
+    write_json(written / MARKER, {"schema": 1, "files": sizes}, durable=True)
+    final = checkpoints / written.name
+    if final.exists():  # an earlier attempt saved at the same step
+        shutil.rmtree(final)
+    written.rename(final)
+    sync_directory(checkpoints)
+    return final
+
+
+def newest_complete(checkpoints: Path) -> Checkpoint | None:
+    """The complete checkpoint with the most steps; incomplete ones are skipped with a warning."""
+    for step, path in sorted(_numbered(checkpoints), reverse=True):
+        fault = find_fault(path)
+        if fault is None:
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            return Checkpoint(path, step, state)
+        log.warning("skipping the checkpoint %s: %s", path, fault)
+    return None
+
+
+def find_fault(path: Path) -> str | None:
+    """What is wrong with a checkpoint directory, or None when it is complete."""
+    try:
+        sizes = json.loads((path / MARKER).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return f"it has no {MARKER}, so it was not written to its end"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its {MARKER} cannot be read ({error})"
+    for name, size in sizes.items():
+        try:
+            found = (path / name).stat().st_size
+        except OSError:
+            return f"{name} is missing"
+        if found != size:
+            return f"{name} has {found} bytes instead of {size}"
+    return None
+
+
+def keep_newest(checkpoints: Path, limit: int, best_step: int | None) -> None:
+    """Deletes the oldest checkpoints until `limit` are left; never the newest, nor that of the best step."""
+    numbered = sorted(_numbered(checkpoints))
+    spare = [path for step, path in numbered[:-1] if step != best_step]
+    for path in spare[: max(0, len(numbered) - limit)]:
+        # Without its marker first, what an interrupted deletion leaves behind is not taken for a checkpoint.
+        (path / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def clear_partial(checkpoints: Path) -> None:
+    """Removes what an interrupted save has left behind."""
+    shutil.rmtree(checkpoints / PARTIAL, ignore_errors=True)
+
+
+def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
+    found = []
+    for path in checkpoints.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and path.is_dir():
+            found.append((int(number), path))
+    return found
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,64 @@
+"""Every mistake in settings is told at once, with its place and what to do."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from neobert.config import ConfigError, GlueConfig, local_paths, nearest, parse_yaml, validate
+
+
+def problems(text: str) -> list[str]:
+    source = parse_yaml(text, "f.yaml")
+    with pytest.raises(ConfigError) as caught:
+        validate(GlueConfig, source.data, source.where)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_all_problems_are_told_with_line_key_and_nearest_known_key() -> None:
+    told = problems("task_name: rte\ndata:\n  generated: 10\n  max_lenght: 3\noptimizer: {lr: '1e-5'}\nsead: 1\n")
+    assert told == [
+        "f.yaml:4: data.max_lenght: unknown key; did you mean 'max_length'?",
+        "f.yaml:5: optimizer.lr: expected number, found '1e-5' (str)",
+        "f.yaml:6: sead: unknown key; did you mean 'seed'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task_name: rtee\ndata: {generated: 9}", "task_name: expected 'cola', .* found 'rtee'; did you mean 'rte'"),
+        ("task_name: rte\ndata: 3", "data: expected a mapping of settings, found 3"),
+        ("task_name: rte", "data: is required"),
+        ("task_name: rte\ndata: {generated: 9}\nseed: true", r"seed: expected integer, found True \(bool\)"),
+        ("task_name: rte\ndata: {generated: 9}\nseed: 1.5", r"seed: expected integer, found 1\.5"),
+        ("task_name: rte\ndata: {generated: 9}\noptimizer: {lr: 0}", r"optimizer\.lr: expected greater than 0, found 0"),
+        ("task_name: rte\ndata: {generated: 9}\noptimizer: {lr: .nan}", r"optimizer\.lr: expected .*found nan"),
+        ("task_name: rte\ndata: {generated: 9, dir: x}", "data: expected exactly one of .* found dir and generated"),
+        ("data: {generated: 9}", "task_name is required"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_was_expected(text: str, message: str) -> None:
+    import re
+
+    told = problems(text)
+    assert len(told) == 1
+    assert re.search(message, told[0]), told[0]
+
+
+def test_a_settings_error_crosses_processes() -> None:
+    error = ConfigError.at(("a", 0), "is wrong", "f:1")
+    assert str(pickle.loads(pickle.dumps(error))) == "f:1: a[0]: is wrong"
+
+
+def test_local_paths_are_found_by_their_type() -> None:
+    data: dict[str, Any] = {"train_file": "a.csv", "validation_file": "b.csv"}
+    settings = validate(GlueConfig, {"data": data})
+    assert list(local_paths(settings)) == [(("data", "train_file"), "a.csv"), (("data", "validation_file"), "b.csv")]
+
+
+def test_nearest_lists_what_is_known_when_nothing_is_near() -> None:
+    assert nearest("xyz", ["alpha", "beta"]) == "; known here: alpha, beta"
+    assert nearest("alfa", ["alpha", "beta"]) == "; did you mean 'alpha'?"

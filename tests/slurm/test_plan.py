@@ -1,0 +1,136 @@
+"""Plans: the trials of each stage, their ids, and what a profile refuses."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from neobert.config import ConfigError
+from slurm.cluster import Limits, Profile
+from slurm.plan import RUN, Plan, make_plan, missing_paths
+from slurm.recipe import load_recipe
+
+Write = Callable[[str, str], Path]
+LOCAL = Profile(backend="local")
+
+
+def plan(path: Path, *overrides: str, profile: Profile = LOCAL) -> Plan:
+    return make_plan(load_recipe(path, overrides), "local", profile)
+
+
+def ids(made: Plan) -> list[str]:
+    return [trial.id for _, trial in made.trials]
+
+
+def test_a_trial_is_known_by_its_task_and_resolved_config_alone(recipe: Path) -> None:
+    first = ids(plan(recipe))
+    assert len(set(first)) == 4
+    assert ids(plan(recipe, "name=other", "resources.cpus=2", "array.pack=2")) == first
+    assert ids(plan(recipe, "config.optimizer.lr=2e-5", "config.optimizer.weight_decay=0.01")) == first, "the defaults"
+    assert not set(ids(plan(recipe, "config.optimizer.lr=3e-5"))) & set(first)
+    assert ids(plan(recipe, "grid.seed=[2, 1]")) == [first[1], first[0], first[3], first[2]]
+
+
+def test_a_manifest_line_begins_with_the_id_and_holds_the_whole_config(recipe: Path) -> None:
+    trial = plan(recipe).stages[0].trials[0]
+    line = trial.manifest_line(Path("/run"))
+    assert line.startswith(f'{{"id": "{trial.id}"')
+    assert json.loads(line)["config"]["task_name"] == "cola"
+    assert json.loads(line)["config"]["optimizer"]["lr"] == 2e-5, "defaults are written out"
+
+
+def test_two_equal_trials_are_an_error(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match="two trials are the same: task_name=cola seed=1 and task_name=cola seed=1"):
+        plan(recipe, "grid.seed=[1, 1]")
+    with pytest.raises(ConfigError, match="two trials are the same"):
+        plan(recipe, "grid={optimizer.lr: [1, 1.0]}", "config.task_name=rte")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grid.task_name=[rtee]", r"grid\.task_name: expected .*did you mean 'rte'"),
+        ("grid.optimiser.lr=[1e-5]", "grid.optimiser.lr: .*unknown key; did you mean 'optimizer'"),
+        ("config.data.generatd=3", r"config\.data\.generatd: unknown key; did you mean 'generated'"),
+        ("grid.data.dir=[x]", "expected exactly one of dir, hub, train_file, generated; found dir and generated"),
+        ("grid.seed=[a, b]", r"grid\.seed: expected integer, found 'a'"),
+    ],
+)
+def test_a_wrong_config_is_told_where_it_was_written(recipe: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        plan(recipe, override)
+    assert f"--set {override}" in str(caught.value)
+
+
+def test_the_line_in_the_file_is_named(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("generated: 100", "genrated: 100"))
+    with pytest.raises(ConfigError, match=r"sweep\.yaml:6: config\.data\.genrated: unknown key"):
+        plan(recipe)
+
+
+def test_config_values_may_depend_on_the_point(recipe: Path) -> None:
+    made = plan(recipe, "config.data.max_train_samples={{ config.seed * 10 }}")
+    samples = [json.loads(trial.config)["data"]["max_train_samples"] for _, trial in made.trials]
+    assert samples == [10, 20, 10, 20]
+
+
+def test_a_later_stage_names_the_directory_of_an_earlier_trial(write: Write) -> None:
+    path = write("stages.yaml", """
+        name: two
+        stages:
+          second:
+            task: glue
+            needs: [first]
+            config: {task_name: rte, data: {generated: 9}, model: {name_or_path: "{{ stages.first.dir }}/checkpoint"}}
+          first: {task: glue, config: {task_name: mnli, data: {generated: 9}}}
+    """)  # fmt: skip
+    made = plan(path)
+    assert [stage.name for stage in made.stages] == ["first", "second"], "in an order in which they can run"
+    (first,), (second,) = (stage.trials for stage in made.stages)
+    assert json.loads(second.config)["model"]["name_or_path"] == f"{RUN}/trials/{first.id}/checkpoint"
+    line = json.loads(second.manifest_line(Path('/a "b"')))
+    assert line["config"]["model"]["name_or_path"] == f'/a "b"/trials/{first.id}/checkpoint'
+    with pytest.raises(ConfigError, match=r"'stages\.frist' is not defined; did you mean 'first'"):
+        plan(path, "stages.second.config.model.name_or_path={{ stages.frist.dir }}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("resources.nodes=3", "nodes: 3 is more than the cluster profile allows: 2"),
+        ("resources.time=02:00:01", "time: 7201 seconds .* allows: 7200"),
+        ("array.pack=13", r"time: 7800 seconds \(a trial's time x pack\)"),
+        ("resources.gpus_per_node=1", "gpus_per_node: 1 is more than the cluster profile allows: 0"),
+        ("resources.cpus=9", "cpus: 9 is more"),
+    ],
+)
+def test_more_than_the_site_has_is_refused(recipe: Path, override: str, message: str) -> None:
+    limits = Limits(max_nodes=2, max_time=120, max_gpus_per_node=0, max_cpus=8)
+    with pytest.raises(ConfigError, match=message):
+        plan(recipe, override, profile=Profile(backend="sbatch", limits=limits))
+
+
+def test_missing_data_is_told_once_for_all_trials_and_not_for_scratch(recipe: Path) -> None:
+    made = plan(recipe, "config.data={dir: no/where}")
+    (problem,) = missing_paths(made)
+    assert "there is no no/where" in problem.message
+    scratch = Profile(backend="local", scratch="/scratch")
+    assert missing_paths(plan(recipe, "config.data={dir: /scratch/glue}", profile=scratch)) == []
+
+
+def test_gpu_hours_are_those_of_all_trials_at_their_time_limit(recipe: Path) -> None:
+    made = plan(recipe, "resources={nodes: 2, gpus_per_node: 4, cpus: 4, time: 03:00:00}")
+    assert made.stages[0].gpu_hours == 4 * 2 * 4 * 3
+
+
+def test_ten_thousand_trials_need_little_memory(recipe: Path) -> None:
+    tracemalloc.start()
+    made = plan(recipe, "grid.seed={{ range(5000) }}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(made.trials) == 10_000
+    assert peak < 100e6

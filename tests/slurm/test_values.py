@@ -1,0 +1,60 @@
+"""Jinja in values: native types, strict names, a sandbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from neobert.config import ConfigError
+from slurm.values import Scope, render
+
+VARS: dict[str, Any] = {
+    "one": 1, "lr": 1e-5, "two": "{{ vars.one + 1 }}", "text": "lr-{{ vars.two }}", "deep": {"list": [1, "{{ vars.two }}"]},
+    "items": "an item", "self": "{{ vars.self }}", "ping": "{{ vars.pong }}", "pong": "{{ vars.ping }}",
+    "version": "1.10", "none": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def names() -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    names["vars"] = Scope("vars", VARS, names)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{{ vars.lr }}", 1e-5), ("{{ vars.two }}", 2), ("{{ vars.text }}", "lr-2"), ("{{ vars.version }}", "1.10"),
+        ("{{ vars.deep.list }}", [1, 2]), ("{{ vars.deep }}", {"list": [1, 2]}), ("{{ range(3) }}", [0, 1, 2]),
+        ("{{ vars.items }}", "an item"), ("{{- vars.one -}}", 1), ("{{ vars.none }}", None),
+        ("{{ vars.one }}{{ vars.one }}", "11"), ("{% if vars.one %}yes{% endif %}", "yes"), ("{{ vars.one > 0 }}", True),
+        ("{# nothing #}", ""), ("plain", "plain"), ({"a": ["{{ vars.one }}"]}, {"a": [1]}), ("{{ '{{' }}", "{{"),
+    ],
+)  # fmt: skip
+def test_one_expression_keeps_its_type_and_a_mixture_is_text(names: dict[str, Any], template: Any, value: Any) -> None:
+    assert render(template, names) == value
+    assert type(render(template, names)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ vars.too }}", r"'vars\.too' is not defined; did you mean 'two'"),
+        ("{{ vars.deep.lost }}", r"'vars\.deep\.lost' is not defined; did you mean 'list'"),
+        ("x{{ nothing }}", "'nothing' is not defined"),
+        ("{{ vars.self }}", r"refers to itself: vars\.self -> vars\.self"),
+        ("{{ vars.ping }}", r"refers to itself: vars\.ping -> vars\.pong -> vars\.ping"),
+        ("{{ ''.__class__.__mro__ }}", "__class__"),
+        ("{{ vars.one", "unexpected"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ lipsum }}", "is no YAML value"),
+        ("{{ vars.one.x.y }}", "not defined"),
+        ("{{ [].append(1) }}", "'append' is not defined"),
+    ],
+)
+def test_what_cannot_be_filled_in_is_an_error_with_its_place(names: dict[str, Any], template: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        render({"a": [template]}, names)
+    assert caught.value.problems[0].path == ("a", 0)
