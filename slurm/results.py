@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from neobert.config import ConfigError, nearest
 from slurm.state import RunState, TrialState
 
 SEED = "seed"
@@ -71,6 +72,10 @@ def group(trials: Iterable[TrialState]) -> list[Group]:
 
 def results_table(state: RunState, metric: str | None = None) -> Table:
     """One row for each point of the grid: its keys, the score's name, how many seeds are done, mean, sd, median."""
+    if metric is not None:
+        known = {name for trial in state.trials for name in trial.result.get("metrics", {})}
+        if metric not in known:
+            raise ConfigError(f"no trial has the metric '{metric}'{nearest(metric, known)}")
     groups = group(state.trials)
     keys = list(dict.fromkeys(key for item in groups for key in item.point))
     stages = ["stage"] if len({item.stage for item in groups}) > 1 else []

@@ -70,12 +70,20 @@ def run_state(run: RunDir) -> RunState:
     except ConfigError as error:
         warning = str(error)
     last = _last_submission(run, submissions)
-    states = [_trial(row, run.trial(row["id"]), queued.get(row["id"]), row["id"] in last) for row in rows]
+    states = [_read(row, run, queued.get(row["id"]), row["id"] in last) for row in rows]
     lost = {trial.id: last[trial.id] for trial in states if trial.state is State.UNKNOWN}
     if lost and not warning:
         told = _history(run, lost)
         states = [_ended(trial, told[trial.id]) if trial.id in told else trial for trial in states]
     return RunState(run, tuple(states), warning)
+
+
+def _read(row: Mapping[str, Any], run: RunDir, queued: QueuedTask | None, submitted: bool) -> TrialState:
+    """One trial; a damaged file of its own does not hide the others."""
+    try:
+        return _trial(row, run.trial(row["id"]), queued, submitted)
+    except ConfigError as error:
+        return TrialState(row["id"], row["stage"], row["point"], State.UNKNOWN, str(error))
 
 
 def _trial(row: Mapping[str, Any], directory: TrialDir, queued: QueuedTask | None, submitted: bool) -> TrialState:
@@ -85,13 +93,13 @@ def _trial(row: Mapping[str, Any], directory: TrialDir, queued: QueuedTask | Non
     result = read_json(directory.result)
     if result is not None:
         return TrialState(**base, state=State.DONE, result=result)
-    failure = read_json(directory.failure)
     running = bool(attempts) and "end" not in attempts[-1]
-    if queued is not None and not (failure is not None and queued.state.state == "RUNNING"):
+    if queued is not None:
         if queued.state.state == "RUNNING" and running:
             progress = read_json(directory.progress) or {}
             return TrialState(**base, state=State.RUNNING, progress=progress, detail=attempts[-1].get("node", ""))
         return TrialState(**base, state=State.QUEUED, detail=_reason(queued.state))
+    failure = read_json(directory.failure)
     if failure is not None:
         detail = f"{_failure(failure)}: {_last_line(directory.log(failure['attempt']))}"
         return TrialState(**base, state=State.FAILED, detail=detail)

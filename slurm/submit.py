@@ -21,7 +21,7 @@ from slurm.plan import Plan, Stage, Trial, missing_paths
 from slurm.provenance import provenance, snapshot_code
 from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, image_path, render
-from slurm.rundir import RunDir, read_jsonl, write_atomically
+from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, write_atomically
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,17 @@ def in_flight(run: RunDir, submissions: Iterable[Submitted]) -> dict[str, Queued
             for index, ids in enumerate(job.trials(run)):
                 task = tasks.get((str(job.id), index))
                 if task is not None:
-                    trials.update(dict.fromkeys(ids, task))
+                    trials.update({trial: task for trial in ids if not _over(run.trial(trial), task)})
     return trials
+
+
+def _over(trial: TrialDir, task: QueuedTask) -> bool:
+    """Whether a trial has ended although its array task still runs: there are others in it, or it is just ending."""
+    if task.state.state == "PENDING":
+        return False
+    failure = read_json(trial.failure)
+    failed_here = failure is not None and failure["job"] in (f"{task.key[0]}_{task.key[1]}", task.key[0])
+    return failed_here or trial.result.exists()
 
 
 def choose(plan: Plan, run: RunDir | None, busy: Mapping[str, Any]) -> dict[str, list[Trial]]:

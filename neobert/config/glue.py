@@ -6,8 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from neobert.config.base import LocalPath, Strict
+from neobert.config.base import LocalPath, Strict, nearest
 from neobert.config.sections import ModelConfig, OptimizerConfig, Positive, SchedulerConfig, TrainerConfig
+from neobert.data.glue_tasks import TASKS
+from neobert.data.glue_tasks import GlueTask as TaskSpec
 
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 
@@ -49,7 +51,7 @@ class GlueConfig(Strict):
     """
 
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
     model: ModelConfig = ModelConfig()
     data: GlueData
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -62,4 +64,17 @@ class GlueConfig(Strict):
             raise ValueError("task_name is required, unless data.train_file names files of your own")
         if self.task_name is not None and self.data.labels is not None:
             raise ValueError("data.labels is for own files without task_name; a GLUE task fixes its labels")
+        if self.task_name is not None:
+            self.selection(TASKS[self.task_name])
         return self
+
+    def selection(self, task: TaskSpec) -> tuple[str, bool]:
+        """The metric that chooses the best checkpoint, and whether more of it is better; raises `ValueError`."""
+        metric = self.trainer.metric_for_best_model or task.selects
+        if metric not in task.reported:
+            known = nearest(metric, task.reported)
+            raise ValueError(f"trainer.metric_for_best_model: {metric!r} is not measured on {task.name}{known}")
+        better = not metric.startswith("loss")
+        if self.trainer.greater_is_better not in (None, better):
+            raise ValueError(f"trainer.greater_is_better: must be {str(better).lower()} for {metric}, or left out")
+        return metric, better

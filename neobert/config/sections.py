@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from neobert.config.base import Strict
 
@@ -35,22 +35,24 @@ class ModelConfig(Strict):
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelConfig:
         if self.name_or_path is not None:
-            shape = {
-                "hidden_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "intermediate_size",
-                "vocab_size",
-                "max_position_embeddings",
-                "norm_eps",
-                "rope_theta",
-                "initializer_range",
-            } & self.model_fields_set
+            shape = _SIZES & self.model_fields_set
             if shape:
                 raise ValueError(f"{', '.join(sorted(shape))} cannot be set beside name_or_path, which fixes the size")
         elif self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_moot_sizes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that settings that were written out can be read again: sizes stand beside no `name_or_path`."""
+        values: dict[str, Any] = serialize(self)
+        return {k: v for k, v in values.items() if self.name_or_path is None or k not in _SIZES}
+
+
+_SIZES = {
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
+    "max_position_embeddings", "norm_eps", "rope_theta", "initializer_range",
+}  # fmt: skip
 
 
 class OptimizerConfig(Strict):
@@ -84,7 +86,7 @@ class TrainerConfig(Strict):
     logging_steps: Positive = 10
     save_total_limit: Positive = Field(2, description="checkpoints to keep; the best and the newest always stay")
     metric_for_best_model: str | None = Field(None, description="the task's own metric by default")
-    greater_is_better: bool = True
+    greater_is_better: bool | None = Field(None, description="as suits metric_for_best_model by default")
     early_stopping_patience: Positive | None = Field(None, description="evaluations without improvement")
     early_stopping_threshold: float = Field(0.0, ge=0)
 

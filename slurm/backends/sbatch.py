@@ -47,7 +47,10 @@ class SbatchBackend:
             raise ConfigError(f"squeue failed: {answer.stderr.strip()}")
         tasks = []
         for line in answer.stdout.splitlines():
-            job, index, state, comment, reason = line.split(separator)
+            parts = line.split(separator)
+            if len(parts) != 5:
+                raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
+            job, index, state, comment, reason = parts
             key = (job.strip(), int(index) if index.strip().isdigit() else 0)
             tasks.append(QueuedTask(key, TaskState(state.strip(), reason.strip()), comment.strip()))
         return tasks

@@ -73,7 +73,9 @@ def stand_in(work: Path) -> Path:
 def run_recipe(work: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Calls the command `recipe` as a user does."""
 
-    def run(*arguments: object, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, env: dict[str, str] | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "slurm.cli", *map(str, arguments)]
         environment = {**os.environ, **(env or {})}
         return subprocess.run(command, capture_output=True, text=True, cwd=work, env=environment, timeout=timeout)

@@ -31,7 +31,8 @@ while step < total:
         sys.exit(85)
     step += 1
     saved.write_text(str(step))
-    (directory / "progress.json").write_text(json.dumps({"step": step, "total_steps": total, "loss": 1.0}))
+    (directory / "progress.tmp").write_text(json.dumps({"step": step, "total_steps": total, "loss": 1.0}))
+    (directory / "progress.tmp").replace(directory / "progress.json")
     time.sleep(0.05)
 if str(seed) in os.environ.get("STAND_IN_FAIL", "").split():
     print("it does not work", flush=True)
@@ -39,7 +40,7 @@ if str(seed) in os.environ.get("STAND_IN_FAIL", "").split():
 environment = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "RANK", "WORLD_SIZE")}
 result = {
     "task": "glue", "score": 0.5 + seed / 10, "metric": "accuracy", "baseline": 0.4, "metrics": {"accuracy": 0.5},
-    "seconds": 1.0, "started_at": start, "environment": environment,
+    "seconds": 1.0, "started_at": start, "ended": time.time(), "environment": environment,
 }  # fmt: skip
 (directory / "result.tmp").write_text(json.dumps(result))
 (directory / "result.tmp").replace(directory / "result.json")

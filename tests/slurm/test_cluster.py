@@ -39,8 +39,8 @@ def test_a_profile_may_use_the_environment(write: Write, monkeypatch: pytest.Mon
         ("backend: sbatch\npartitoin: x", r"c\.yaml:2: partitoin: unknown key; did you mean 'partition'"),
         ("backend: sbatch\npartition: a b", "cannot stand in a #SBATCH line"),
         ("backend: sbatch\nsbatch: ['mail']", "expected one option of sbatch"),
-        ("backend: sbatch\nsbatch: [\"--comment=a\\n#SBATCH --uid=0\"]", "expected one option of sbatch"),
-        ("backend: local\nenv: {X: \"a\\0b\"}", "NUL|is not valid YAML"),
+        ('backend: sbatch\nsbatch: ["--comment=a\\n#SBATCH --uid=0"]', "expected one option of sbatch"),
+        ('backend: local\nenv: {X: "a\\0b"}', "NUL|is not valid YAML"),
         ("backend: local\nscratch: '{{ env.NOT_SET_ANYWHERE }}'", "'env.NOT_SET_ANYWHERE' is not defined"),
         ("3", "a cluster profile is a mapping"),
     ],
@@ -52,5 +52,5 @@ def test_a_wrong_profile_is_told_with_file_and_line(write: Write, text: str, mes
 
 
 def test_an_unknown_name_suggests_a_known_one(work: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no cluster profile 'a10'.*did you mean 'a100'"):
+    with pytest.raises(ConfigError, match=r"there is no cluster profile 'a10'.*did you mean 'a100'"):
         load_profile("a10")

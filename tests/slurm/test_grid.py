@@ -22,7 +22,12 @@ def test_no_grid_is_one_point_without_values() -> None:
 
 
 def test_the_last_axis_varies_fastest() -> None:
-    assert values({"a": [1, 2], "b": [3, 4]}) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    assert values({"a": [1, 2], "b": [3, 4]}) == [
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+    ]
 
 
 def test_keys_with_commas_between_them_vary_together() -> None:
@@ -63,7 +68,11 @@ def test_a_wrong_grid_is_an_error(grid: Any, message: str) -> None:
         expand(grid)
 
 
-@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.lists(st.integers(), min_size=1, max_size=4), min_size=1, max_size=4))
+@given(
+    st.dictionaries(
+        st.text("abc", min_size=1, max_size=3), st.lists(st.integers(), min_size=1, max_size=4), min_size=1, max_size=4
+    )
+)
 def test_a_product_has_every_combination_once_in_order(axes: dict[str, list[int]]) -> None:
     points = values(axes)
     assert len(points) == math.prod(map(len, axes.values()))

@@ -58,6 +58,8 @@ def test_no_module_of_the_launcher_loads_anything_heavy(path: Path) -> None:
 
 
 def test_the_command_loads_nothing_but_click_before_it_knows_what_to_do() -> None:
-    code = "import slurm.cli, sys; print(*sorted(set(sys.modules) & {'yaml', 'jinja2', 'pydantic', 'rich', 'slurm.plan'}))"
+    code = (
+        "import slurm.cli, sys; print(*sorted(set(sys.modules) & {'yaml', 'jinja2', 'pydantic', 'rich', 'slurm.plan'}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert loaded.stdout.split() == []

@@ -15,13 +15,16 @@ Write = Callable[[str, str], Path]
 
 
 def test_extends_merges_mappings_over_several_levels_and_replaces_everything_else(write: Write) -> None:
-    write("base.yaml", """
+    write(
+        "base.yaml",
+        """
         name: base
         task: glue
         vars: {size: 8, list: [1, 2]}
         resources: {cpus: 2, time: 01:00:00}
         config: {task_name: rte, data: {generated: 10}, trainer: {max_steps: 5, logging_steps: 1}}
-    """)
+    """,
+    )
     write("deep/middle.yaml", "extends: ../base.yaml\nvars: {list: [3]}\nconfig: {trainer: {max_steps: 6}}\n")
     top = write("top.yaml", """
         extends: deep/middle.yaml

@@ -26,7 +26,11 @@ from slurm.render import Chunk, Job, chunks, image_path, render, slurm_time
 
 GOLDEN = Path(__file__).with_name("golden")
 SLURM = {"backend": "sbatch", "partition": "gpu", "limits": {"max_array_size": 1001}}
-A100 = SLURM | {"account": "nlp", "gpu_type": "a100", "container": {"runtime": "apptainer", "binds": ["/data:/data:ro"]}}
+A100 = SLURM | {
+    "account": "nlp",
+    "gpu_type": "a100",
+    "container": {"runtime": "apptainer", "binds": ["/data:/data:ro"]},
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ SHAPES = {
     "single": Shape(SLURM, trials=1),
     "array": Shape(SLURM, ("array.parallel=2",)),
     "array-packed": Shape(SLURM, ("array.pack=3", "resources.time=02:00:00")),
-    "array-container": Shape(A100, ("image=/images/neobert.sif", "resources.gpus_per_node=1", "env={HF_HUB_OFFLINE: '1'}")),
+    "array-container": Shape(A100, ("image=/images/n.sif", "resources.gpus_per_node=1", "env={HF_HUB_OFFLINE: '1'}")),
     "multi-node": Shape(SLURM, ("resources.nodes=2", "resources.procs_per_node=2", "resources.cpus=8"), trials=1),
     "multi-node-container": Shape(
         A100 | {"gpus": "gres", "modules": ["cuda/12.4"], "env": {"NCCL_DEBUG": "WARN"}, "sbatch": ["--exclusive"],
@@ -123,7 +127,10 @@ def test_a_path_that_bind_cannot_express_is_refused(recipe: Path) -> None:
 
 
 def test_an_image_is_used_only_where_the_profile_has_a_container_runtime(recipe: Path) -> None:
-    assert image_path(make_job(recipe, Shape({"backend": "local"}, ("image=a.sif",))).stage, Profile(backend="local")) is None
+    assert (
+        image_path(make_job(recipe, Shape({"backend": "local"}, ("image=a.sif",))).stage, Profile(backend="local"))
+        is None
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59, "00:00:59"), (3600, "01:00:00"), (90061, "1-01:01:01")])
@@ -138,7 +145,9 @@ def test_times_are_written_as_slurm_reads_them(seconds: int, text: str) -> None:
 def start(work: Path, recipe: Path) -> Callable[..., subprocess.Popen[str]]:
     """Starts the script of a shape in bash, with `command` (bash code) in place of Python, srun, scontrol and so on."""
 
-    def start(shape: Shape, commands: dict[str, str], task: int = 0, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        shape: Shape, commands: dict[str, str], task: int = 0, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         bin_dir = work / "bin"
         bin_dir.mkdir(exist_ok=True)
         for name, code in commands.items():
@@ -152,7 +161,12 @@ def start(work: Path, recipe: Path) -> Callable[..., subprocess.Popen[str]]:
         (job.directory / "trials.jsonl").write_text("".join(lines))
         script = work / "job.sh"
         script.write_text(render(job, chunks(job)[0]))
-        slurm = {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "70", "SLURMD_NODENAME": "node9", "SLURM_JOB_NODELIST": "node[8-9]"}
+        slurm = {
+            "SLURM_JOB_ID": "77",
+            "SLURM_ARRAY_JOB_ID": "70",
+            "SLURMD_NODENAME": "node9",
+            "SLURM_JOB_NODELIST": "node[8-9]",
+        }
         environment = {
             **os.environ, **(slurm if job.backend == "sbatch" else {"RECIPE_JOB_ID": "local-1"}),
             "SLURM_ARRAY_TASK_ID": str(task), "PATH": f"{bin_dir}:{os.environ['PATH']}", **(env or {}),
@@ -186,7 +200,8 @@ def test_a_task_runs_its_own_trial_and_keeps_a_log(start: Start, work: Path) -> 
     assert log[0].startswith("== attempt 1, job local-1_2 on ")
     manifest = work / "run/stages/glue/0123abcd/trials.jsonl"
     assert log[1:] == [
-        "python", "-m", "neobert", "trial", "--manifest", str(manifest), "--index", "2", "--output-dir", str(trial(work, 2)),
+        "python", "-m", "neobert", "trial",
+        "--manifest", str(manifest), "--index", "2", "--output-dir", str(trial(work, 2)),
     ]  # fmt: skip
     first, last = map(json.loads, (trial(work, 2) / "attempts.jsonl").read_text().splitlines())
     assert (first["attempt"], first["job"], last["exit_code"]) == (1, "local-1_2", 0)
@@ -220,7 +235,9 @@ def test_no_error_and_no_result_is_a_failure(start: Start, work: Path) -> None:
     assert "without a result" in json.loads((trial(work, 0) / "failure.json").read_text())["reason"]
 
 
-def test_a_killed_trial_is_recorded_with_its_signal_and_a_new_attempt_forgets_the_failure(start: Start, work: Path) -> None:
+def test_a_killed_trial_is_recorded_with_its_signal_and_a_new_attempt_forgets_the_failure(
+    start: Start, work: Path
+) -> None:
     finish(start(Shape({"backend": "local"}), {"python": "kill -KILL $$"}), 1)
     failure = json.loads((trial(work, 0) / "failure.json").read_text())
     assert (failure["exit_code"], failure["signal"]) == (137, "KILL")
@@ -255,7 +272,10 @@ def test_a_warning_that_comes_before_the_trial_can_catch_it_does_no_harm(start: 
 def test_several_processes_on_this_machine_get_ranks_and_one_address(start: Start, work: Path) -> None:
     shape = Shape({"backend": "local"}, ("resources.procs_per_node=3", "resources.cpus=3"))
     finish(start(shape, {"python": f'env > "{work}/env-$RANK"; {DONE}'}), 0)
-    environments = [dict(line.split("=", 1) for line in (work / f"env-{rank}").read_text().splitlines() if "=" in line) for rank in range(3)]
+    environments = [
+        dict(line.split("=", 1) for line in (work / f"env-{rank}").read_text().splitlines() if "=" in line)
+        for rank in range(3)
+    ]
     assert [e["LOCAL_RANK"] for e in environments] == ["0", "1", "2"]
     assert {e["WORLD_SIZE"] for e in environments} == {"3"}
     assert {e["MASTER_ADDR"] for e in environments} == {"127.0.0.1"}
@@ -279,8 +299,12 @@ def test_under_slurm_the_trial_starts_through_srun_with_a_rendezvous(start: Star
     assert "\nMASTER_ADDR=node8\nMASTER_PORT=1" in log or "\nMASTER_ADDR=node8\nMASTER_PORT=2" in log
 
 
-@pytest.mark.parametrize(("state", "requeued"), [("RUNNING", True), ("CANCELLED", False), ("COMPLETING", False), ("", False)])
-def test_an_interrupted_task_is_requeued_alone_unless_slurm_ends_it(start: Start, work: Path, state: str, requeued: bool) -> None:
+@pytest.mark.parametrize(
+    ("state", "requeued"), [("RUNNING", True), ("CANCELLED", False), ("COMPLETING", False), ("", False)]
+)
+def test_an_interrupted_task_is_requeued_alone_unless_slurm_ends_it(
+    start: Start, work: Path, state: str, requeued: bool
+) -> None:
     commands = {"srun": "exit 85", "squeue": f'echo "{state}"', "scontrol": f'echo "$*" >> "{work}/scontrol"'}
     finish(start(SHAPES["array"], commands, task=3), 85)
     assert (work / "scontrol").exists() == requeued

@@ -10,7 +10,8 @@ from neobert.config import ConfigError
 from slurm.values import Scope, render
 
 VARS: dict[str, Any] = {
-    "one": 1, "lr": 1e-5, "two": "{{ vars.one + 1 }}", "text": "lr-{{ vars.two }}", "deep": {"list": [1, "{{ vars.two }}"]},
+    "one": 1, "lr": 1e-5, "two": "{{ vars.one + 1 }}", "text": "lr-{{ vars.two }}",
+    "deep": {"list": [1, "{{ vars.two }}"]},
     "items": "an item", "self": "{{ vars.self }}", "ping": "{{ vars.pong }}", "pong": "{{ vars.ping }}",
     "version": "1.10", "none": None,
 }  # fmt: skip
@@ -29,7 +30,8 @@ def names() -> dict[str, Any]:
         ("{{ vars.lr }}", 1e-5), ("{{ vars.two }}", 2), ("{{ vars.text }}", "lr-2"), ("{{ vars.version }}", "1.10"),
         ("{{ vars.deep.list }}", [1, 2]), ("{{ vars.deep }}", {"list": [1, 2]}), ("{{ range(3) }}", [0, 1, 2]),
         ("{{ vars.items }}", "an item"), ("{{- vars.one -}}", 1), ("{{ vars.none }}", None),
-        ("{{ vars.one }}{{ vars.one }}", "11"), ("{% if vars.one %}yes{% endif %}", "yes"), ("{{ vars.one > 0 }}", True),
+        ("{{ vars.one }}{{ vars.one }}", "11"), ("{% if vars.one %}yes{% endif %}", "yes"),
+        ("{{ vars.one > 0 }}", True),
         ("{# nothing #}", ""), ("plain", "plain"), ({"a": ["{{ vars.one }}"]}, {"a": [1]}), ("{{ '{{' }}", "{{"),
     ],
 )  # fmt: skip
@@ -54,7 +56,9 @@ def test_one_expression_keeps_its_type_and_a_mixture_is_text(names: dict[str, An
         ("{{ [].append(1) }}", "'append' is not defined"),
     ],
 )
-def test_what_cannot_be_filled_in_is_an_error_with_its_place(names: dict[str, Any], template: str, message: str) -> None:
+def test_what_cannot_be_filled_in_is_an_error_with_its_place(
+    names: dict[str, Any], template: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         render({"a": [template]}, names)
     assert caught.value.problems[0].path == ("a", 0)

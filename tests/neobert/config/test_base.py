@@ -34,7 +34,10 @@ def test_all_problems_are_told_with_line_key_and_nearest_known_key() -> None:
         ("task_name: rte", "data: is required"),
         ("task_name: rte\ndata: {generated: 9}\nseed: true", r"seed: expected integer, found True \(bool\)"),
         ("task_name: rte\ndata: {generated: 9}\nseed: 1.5", r"seed: expected integer, found 1\.5"),
-        ("task_name: rte\ndata: {generated: 9}\noptimizer: {lr: 0}", r"optimizer\.lr: expected greater than 0, found 0"),
+        (
+            "task_name: rte\ndata: {generated: 9}\noptimizer: {lr: 0}",
+            r"optimizer\.lr: expected greater than 0, found 0",
+        ),
         ("task_name: rte\ndata: {generated: 9}\noptimizer: {lr: .nan}", r"optimizer\.lr: expected .*found nan"),
         ("task_name: rte\ndata: {generated: 9, dir: x}", "data: expected exactly one of .* found dir and generated"),
         ("data: {generated: 9}", "task_name is required"),

@@ -39,7 +39,31 @@ export HF_HUB_OFFLINE=1
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=1
 
-command=(srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 --kill-on-bad-exit=1 apptainer exec --no-eval --pwd /home/me --nv --bind /runs/sweep/one --bind /home/me --bind /data:/data:ro /images/neobert.sif python3 -m neobert trial)
+command=(
+  srun
+  --nodes=1
+  --ntasks=1
+  --ntasks-per-node=1
+  --cpus-per-task=1
+  --kill-on-bad-exit=1
+  apptainer
+  exec
+  --no-eval
+  --pwd
+  /home/me
+  --nv
+  --bind
+  /runs/sweep/one
+  --bind
+  /home/me
+  --bind
+  /data:/data:ro
+  /images/neobert.sif
+  python3
+  -m
+  neobert
+  trial
+)
 
 children=()
 stopping=

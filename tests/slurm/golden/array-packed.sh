@@ -36,7 +36,18 @@ cd -- /home/me || die "cannot enter the directory of the submission on $node"
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=1
 
-command=(srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 --kill-on-bad-exit=1 /usr/bin/python3 -m neobert trial)
+command=(
+  srun
+  --nodes=1
+  --ntasks=1
+  --ntasks-per-node=1
+  --cpus-per-task=1
+  --kill-on-bad-exit=1
+  /usr/bin/python3
+  -m
+  neobert
+  trial
+)
 
 children=()
 stopping=

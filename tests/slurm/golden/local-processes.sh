@@ -21,7 +21,12 @@ cd -- /home/me || die "cannot enter the directory of the submission on $node"
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=2
 
-command=(/usr/bin/python3 -m neobert trial)
+command=(
+  /usr/bin/python3
+  -m
+  neobert
+  trial
+)
 
 # The rendezvous of all ranks: the first node, and a port from job and task, outside of the ephemeral range (32768 on).
 rendezvous() {

@@ -21,7 +21,12 @@ cd -- /home/me || die "cannot enter the directory of the submission on $node"
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=1
 
-command=(/usr/bin/python3 -m neobert trial)
+command=(
+  /usr/bin/python3
+  -m
+  neobert
+  trial
+)
 
 children=()
 stopping=

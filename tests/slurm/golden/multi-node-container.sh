@@ -42,7 +42,32 @@ export NCCL_DEBUG=WARN
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=8
 
-command=(srun --nodes=4 --ntasks=32 --ntasks-per-node=8 --cpus-per-task=8 --kill-on-bad-exit=1 --mpi=none apptainer exec --no-eval --pwd /home/me --nv --bind /runs/sweep/one --bind /home/me --bind /data:/data:ro /images/neobert.sif python3 -m neobert trial)
+command=(
+  srun
+  --nodes=4
+  --ntasks=32
+  --ntasks-per-node=8
+  --cpus-per-task=8
+  --kill-on-bad-exit=1
+  --mpi=none
+  apptainer
+  exec
+  --no-eval
+  --pwd
+  /home/me
+  --nv
+  --bind
+  /runs/sweep/one
+  --bind
+  /home/me
+  --bind
+  /data:/data:ro
+  /images/neobert.sif
+  python3
+  -m
+  neobert
+  trial
+)
 
 # The rendezvous of all ranks: the first node, and a port from job and task, outside of the ephemeral range (32768 on).
 rendezvous() {

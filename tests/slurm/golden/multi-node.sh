@@ -35,7 +35,18 @@ cd -- /home/me || die "cannot enter the directory of the submission on $node"
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=4
 
-command=(srun --nodes=2 --ntasks=4 --ntasks-per-node=2 --cpus-per-task=4 --kill-on-bad-exit=1 /usr/bin/python3 -m neobert trial)
+command=(
+  srun
+  --nodes=2
+  --ntasks=4
+  --ntasks-per-node=2
+  --cpus-per-task=4
+  --kill-on-bad-exit=1
+  /usr/bin/python3
+  -m
+  neobert
+  trial
+)
 
 # The rendezvous of all ranks: the first node, and a port from job and task, outside of the ephemeral range (32768 on).
 rendezvous() {

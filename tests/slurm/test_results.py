@@ -1,0 +1,112 @@
+"""Tables of results: over seeds, with what is missing, in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm.results import FORMATS, results_table, trials_table
+from slurm.rundir import RunDir
+from slurm.state import RunState, State, TrialState
+
+
+def trial(point: dict[str, Any], score: float | None, state: State = State.DONE, stage: str = "glue") -> TrialState:
+    result = {} if score is None else {
+        "score": score, "metric": "accuracy", "baseline": 0.5, "seconds": 2.0,
+        "metrics": {"accuracy": score, "f1": score / 2},
+    }  # fmt: skip
+    return TrialState("abc", stage, point, state, result=result)
+
+
+def run(*trials: TrialState) -> RunState:
+    return RunState(RunDir(Path("/run")), trials)
+
+
+SWEEP = run(
+    trial({"task_name": "rte", "optimizer.lr": 1e-5, "seed": 1}, 0.6),
+    trial({"task_name": "rte", "optimizer.lr": 1e-5, "seed": 2}, 0.7),
+    trial({"task_name": "rte", "optimizer.lr": 1e-5, "seed": 3}, 0.9),
+    trial({"task_name": "rte", "optimizer.lr": 3e-5, "seed": 1}, 0.5),
+    trial({"task_name": "rte", "optimizer.lr": 3e-5, "seed": 2}, None, State.FAILED),
+    trial({"task_name": "rte", "optimizer.lr": 3e-5, "seed": 3}, None, State.RUNNING),
+    trial({"task_name": "cola", "optimizer.lr": 1e-5, "seed": 1}, None, State.QUEUED),
+)
+
+
+def test_seeds_are_summed_up_by_mean_sd_and_median() -> None:
+    table = results_table(SWEEP)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["done"] == "3/3"
+    assert row["mean"] == pytest.approx(statistics.fmean([0.6, 0.7, 0.9]))
+    assert row["sd"] == pytest.approx(statistics.stdev([0.6, 0.7, 0.9]))
+    assert row["median"] == 0.7
+    assert row["baseline"] == 0.5
+    assert row["missing"] is None
+
+
+def test_what_is_missing_is_shown_and_never_averaged_over() -> None:
+    table = results_table(SWEEP)
+    second, third = (dict(zip(table.columns, row, strict=True)) for row in table.rows[1:])
+    assert (second["done"], second["mean"], second["sd"], second["missing"]) == (
+        "1/3",
+        0.5,
+        None,
+        "1 failed, 1 running",
+    )
+    assert (third["task_name"], third["done"], third["mean"], third["missing"]) == ("cola", "0/1", None, "1 queued")
+
+
+def test_another_metric_can_be_asked_for() -> None:
+    table = results_table(SWEEP, "f1")
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["metric"], row["median"]) == ("f1", 0.35)
+    assert "baseline" not in table.columns, "the baseline is one of the score"
+
+
+def test_an_unknown_metric_names_the_known_ones() -> None:
+    from neobert.config import ConfigError
+
+    with pytest.raises(ConfigError, match="no trial has the metric 'f2'; known here: accuracy, f1"):
+        results_table(SWEEP, "f2")
+
+
+def test_stages_are_told_apart_where_there_are_several() -> None:
+    assert "stage" not in results_table(SWEEP).columns
+    two = run(trial({}, 0.1, stage="a"), trial({}, 0.2, stage="b"))
+    assert [row[0] for row in results_table(two).rows] == ["a", "b"]
+
+
+def test_trials_table_has_a_row_for_each_trial_with_all_metrics() -> None:
+    table = trials_table(SWEEP)
+    assert len(table.rows) == 7
+    first = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (first["seed"], first["accuracy"], first["f1"], first["state"]) == (1, 0.6, 0.3, "done")
+
+
+def test_csv_and_json_keep_every_digit() -> None:
+    table = results_table(SWEEP)
+    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](table))))
+    assert float(rows[0]["mean"]) == statistics.fmean([0.6, 0.7, 0.9])
+    assert float(rows[1]["optimizer.lr"]) == 3e-5
+    assert rows[2]["mean"] == ""
+    data = json.loads(FORMATS["json"](table))
+    assert data[0]["mean"] == statistics.fmean([0.6, 0.7, 0.9])
+    assert data[2]["mean"] is None
+
+
+def test_markdown_and_latex_escape_what_has_a_meaning_there() -> None:
+    odd = run(trial({"a_b": "x|y&z 50% #1"}, 0.5))
+    markdown = FORMATS["markdown"](results_table(odd)).splitlines()
+    assert markdown[0].startswith("| a_b | metric | done |")
+    assert markdown[2].startswith(r"| x\|y&z 50% #1 | accuracy | 1/1 | 0.5000 |")
+    latex = FORMATS["latex"](results_table(odd))
+    assert r"x|y\&z 50\% \#1 & accuracy & 1/1 & 0.5000" in latex
+    assert r"a\_b & metric" in latex
+    assert latex.startswith("\\begin{tabular}{")
+    assert latex.count("&") - latex.count(r"\&") == 2 * (len(results_table(odd).columns) - 1)
