@@ -16,7 +16,7 @@ from slurm.cluster import Profile
 from slurm.grid import Point, expand
 from slurm.recipe import Recipe
 from slurm.schema import Array, Resources, StageSpec
-from slurm.values import Scope, has_template, render
+from slurm.values import Scope, has_template, render, verbatim
 
 RUN = "@{run}"
 """Stands for the run's directory in configs, so that a trial's id does not depend on where its run lies."""
@@ -118,7 +118,7 @@ def _trials(
     recipe: Recipe, spec: StageSpec, points: list[Point], done: Mapping[str, Stage], stage: str
 ) -> tuple[Trial, ...]:
     model = TASKS[spec.task]
-    templated = has_template(spec.config) or any(has_template(list(point.values.values())) for point in points)
+    templated = has_template(spec.config)
     names = {**recipe.names, "stages": _upstream(done), "stage": stage}
     trials: dict[str, Trial] = {}
     first: dict[str, Point] = {}
@@ -158,7 +158,8 @@ def _settings(model: type[Strict], spec: StageSpec, point: Point, names: Mapping
 
     try:
         for key, value in point.values.items():
-            set_at(config, tuple(key.split(".")), value)
+            # The grid's templates were filled in when the recipe was read.
+            set_at(config, tuple(key.split(".")), value if names is None else verbatim(value))
         if names is not None:
             scope: dict[str, Any] = dict(names)
             scope["config"] = Scope("config", config, scope)

@@ -174,41 +174,44 @@ def _check(data: dict[str, Any], origins: Origins, file: Path) -> Recipe:
         unknown = [key for key in data if key not in TOP]
         if unknown:
             raise ConfigError([Problem((str(key),), f"unknown key{nearest(str(key), TOP)}") for key in unknown])
-        spec = _staged(_render(data, names, ("config", "stages")), single)
-        stages = spec["stages"]
-        if isinstance(stages, dict):
-            for stage, values in stages.items():
-                if isinstance(values, dict):
-                    stages[stage] = _render(values, names, ("config",), ("stages", stage))
-        checked = validate(RecipeSpec, spec)
+        rendered = _render(data, names)
+        checked = validate(RecipeSpec, _one_stage(rendered) if single else _staged(rendered))
         _check_needs(checked.stages)
     except ConfigError as error:
         raise error.located(recipe.where, recipe.source_path) from None
     return replace(recipe, spec=checked)
 
 
-def _render(data: dict[str, Any], names: dict[str, Any], later: tuple[str, ...], path: KeyPath = ()) -> dict[str, Any]:
-    """`data` with its templates filled in, but for the keys whose turn comes later."""
-    return {key: value if key in later else render(value, names, (*path, key)) for key, value in data.items()}
+def _render(data: dict[str, Any], names: dict[str, Any], path: KeyPath = ()) -> dict[str, Any]:
+    """A recipe or a stage with its templates filled in, but for `config`, whose turn comes with each trial."""
+    filled = {}
+    for key, value in data.items():
+        if key == "stages" and isinstance(value, dict) and not path:
+            value = {k: _render(v, names, (key, k)) if isinstance(v, dict) else v for k, v in value.items()}
+        elif key != "config":
+            value = render(value, names, (*path, key))
+        filled[key] = value
+    return filled
 
 
-def _staged(data: dict[str, Any], single: bool) -> dict[str, Any]:
-    """The recipe in the form of `RecipeSpec`: what stages share is written into each."""
+def _one_stage(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without `stages` in the form of `RecipeSpec`: its only stage is named after its task."""
+    if "task" not in data:
+        raise ConfigError.at(("task",), "is required (or several stages under `stages`)")
     top = {key: value for key, value in data.items() if key not in (*SHARED, *OWN)}
-    own = {key: data[key] for key in OWN if key in data}
+    return {**top, "stages": {str(data["task"]): {key: data[key] for key in (*SHARED, *OWN) if key in data}}}
+
+
+def _staged(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with `stages` in the form of `RecipeSpec`: what they share is written into each."""
+    for key in OWN:
+        if key in data:
+            raise ConfigError.at((key,), "belongs inside one of the stages in a recipe that has `stages`")
     shared = {key: data[key] for key in SHARED if key in data}
-    if single:
-        if "task" not in own:
-            raise ConfigError.at(("task",), "is required (or several stages under `stages`)")
-        return {**top, "stages": {str(own["task"]): {**shared, **own}}}
-    if own:
-        key = next(iter(own))
-        raise ConfigError.at((key,), "belongs inside one of the stages in a recipe that has `stages`")
+    top = {key: value for key, value in data.items() if key not in SHARED}
     if isinstance(data["stages"], dict):
-        top["stages"] = {
-            stage: _merge(shared, values) if isinstance(values, dict) else values
-            for stage, values in data["stages"].items()
-        }
+        stages = data["stages"].items()
+        top["stages"] = {name: _merge(shared, own) if isinstance(own, dict) else own for name, own in stages}
     return top
 
 

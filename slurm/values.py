@@ -33,9 +33,27 @@ class _Environment(ImmutableSandboxedEnvironment):
 _ENV = _Environment(undefined=_Undefined, keep_trailing_newline=True)
 
 
+class Verbatim(str):
+    """A text that is taken as it is, whatever it holds."""
+
+
+def verbatim(value: Any) -> Any:
+    """`value` with its texts marked as filled in already."""
+    match value:
+        case str():
+            return Verbatim(value)
+        case dict():
+            return {key: verbatim(inner) for key, inner in value.items()}
+        case list():
+            return [verbatim(inner) for inner in value]
+    return value
+
+
 def has_template(value: Any) -> bool:
     """Whether a value, or any value inside it, holds Jinja."""
     match value:
+        case Verbatim():
+            return False
         case str():
             return "{{" in value or "{%" in value or "{#" in value
         case dict():
@@ -81,6 +99,8 @@ def render(value: Any, names: Mapping[str, Any], path: KeyPath = ()) -> Any:
     template stays a text. Raises `ConfigError` with the path of the value.
     """
     match value:
+        case Verbatim():
+            return str(value)
         case str() if has_template(value):
             return _render_text(value, names, path)
         case dict():

@@ -78,6 +78,24 @@ def test_config_values_may_depend_on_the_point(recipe: Path) -> None:
     assert samples == [10, 20, 10, 20]
 
 
+def test_a_value_is_filled_in_once_and_never_again(write: Write) -> None:
+    once = '"{% raw %}{{ x }}{% endraw %}"'
+    path = write("once.yaml", f"""
+        name: once
+        env: {{A: {once}}}
+        stages:
+          one:
+            task: glue
+            env: {{B: {once}}}
+            config: {{task_name: rte, data: {{generated: 5}}, model: {{tokenizer: {once}}}}}
+            grid: {{model.name_or_path: [{once}]}}
+    """)  # fmt: skip
+    (stage,) = plan(path).stages
+    assert stage.env == {"A": "{{ x }}", "B": "{{ x }}"}
+    model = json.loads(stage.trials[0].config)["model"]
+    assert (model["tokenizer"], model["name_or_path"]) == ("{{ x }}", "{{ x }}")
+
+
 def test_a_later_stage_names_the_directory_of_an_earlier_trial(write: Write) -> None:
     path = write("stages.yaml", """
         name: two

@@ -58,7 +58,7 @@ command=(
   /home/me
   --bind
   /data:/data:ro
-  /images/neobert.sif
+  /images/n.sif
   python3
   -m
   neobert
