@@ -1,0 +1,52 @@
+# `make demo` and `make test` set up all that they need in .venv; repeating them is quick. `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL = DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-slow check format install install-dev system clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: install  ## an array of six small trainings on generated data on this machine, and the table of their results
+	@$(BIN)/recipe submit recipes/demo.yaml --cluster local --new --watch
+	@$(BIN)/recipe results demo
+	@echo "The data is synthetic (generated from a grammar): these scores say nothing about GLUE."
+
+test: install-dev system  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+test-slow: install-dev system  ## all tests, the exhaustive ones too
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: install-dev  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-dev  ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.installed  ## what training needs, into .venv
+install-dev: $(VENV)/.installed-dev  ## what the tests need as well
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=...)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (PyTorch is large: this takes a minute or more)"
+	@$(INSTALL) "torch==$$(sed -n 's/^torch==//p' constraints.txt)" -e ".[train,eval]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(INSTALL) "torch==$$(sed -n 's/^torch==//p' constraints.txt)" -e ".[train,eval,submitit,minilm,dev]"
+	@touch $@
+
+system:  # Slurm and shellcheck for the tests that need them: as root on Debian, and only what is missing
+	@bash tests/cluster/install.sh || echo "tests that need Slurm will be skipped (sudo bash tests/cluster/install.sh enables them)"
+
+clean:  ## remove .venv and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
