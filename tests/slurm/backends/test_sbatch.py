@@ -1,0 +1,175 @@
+"""The launcher on a real Slurm; a stand-in takes the place of training."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slurm.rundir import RunDir, find_run
+from slurm.state import RunState, State, run_state
+from tests.cluster import Cluster
+
+Recipe = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def slurm(plain_cluster: Cluster, work: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A profile for the test cluster with the stand-in for Python; SLURM_CONF points to that cluster."""
+    for key, value in plain_cluster.env.items():
+        monkeypatch.setenv(key, value)
+    local = json.loads(stand_in.read_text())
+    profile = work / "cluster.yaml"
+    profile.write_text(json.dumps({"backend": "sbatch", "partition": "main", "python": local["python"]}))
+    return profile
+
+
+def wait(run: RunDir, until: Callable[[RunState], bool] = lambda state: state.ended, seconds: float = 60) -> RunState:
+    deadline = time.monotonic() + seconds
+    while not until(state := run_state(run)):
+        assert time.monotonic() < deadline, state
+        time.sleep(0.2)
+    return state
+
+
+def newest(work: Path) -> RunDir:
+    return find_run(work / "runs", None)
+
+
+def submit(run_recipe: Recipe, recipe: Path, profile: Path, *options: str, env: dict[str, str] | None = None) -> RunDir:
+    done = run_recipe("submit", recipe, "--cluster", profile, *options, env=env)
+    assert done.returncode == 0, done.stderr
+    return newest(Path.cwd())
+
+
+def test_a_sweep_is_one_array_and_every_trial_gets_its_result(run_recipe: Recipe, recipe: Path, slurm: Path) -> None:
+    run = submit(run_recipe, recipe, slurm)
+    state = wait(run)
+    assert state.counts == {State.DONE: 4}
+    jobs = [json.loads(line) for line in run.submissions.read_text().splitlines()]
+    assert len({job["id"] for job in jobs if job["id"]}) == 1
+    assert state.trials[0].result["environment"]["OMP_NUM_THREADS"] == "1"
+    results = run_recipe("results", "--format", "json")
+    assert [row["done"] for row in json.loads(results.stdout)] == ["2/2", "2/2"]
+
+
+def test_a_rendered_script_works_in_a_pipe_to_sbatch_and_its_run_is_followed(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path
+) -> None:
+    command = f"{sys.executable} -m slurm.cli render {recipe} --cluster {slurm} | sbatch"
+    piped = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert re.search(r"Submitted batch job \d+", piped.stdout)
+    run = newest(work)
+    assert not run_state(run).counts[State.NEW], "status sees them at once"
+    assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
+    assert wait(run).counts == {State.DONE: 4}
+
+
+def test_a_run_directory_with_blanks_and_accents_works(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path
+) -> None:
+    done = run_recipe("submit", recipe, "--cluster", slurm, "--runs", "my rüns")
+    assert done.returncode == 0, done.stderr
+    run = find_run(work / "my rüns", None)
+    assert wait(run).counts == {State.DONE: 4}
+    assert len(list(run.path.glob("stages/glue/*/logs/*.out"))) == 4, "Slurm's own output lies where it should"
+
+
+def test_more_tasks_than_maxarraysize_become_several_arrays(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path
+) -> None:
+    profile = json.loads(slurm.read_text()) | {"limits": {"max_array_size": 3}}
+    slurm.write_text(json.dumps(profile))
+    run = submit(run_recipe, recipe, slurm)
+    assert wait(run).counts == {State.DONE: 4}
+    assert sorted(path.name for path in run.path.glob("stages/glue/*/*.sh")) == ["job-0.sh", "job-1.sh"]
+
+
+def test_packed_trials_share_an_array_task(run_recipe: Recipe, recipe: Path, slurm: Path) -> None:
+    run = submit(run_recipe, recipe, slurm, "--set", "array.pack=3", env={"STAND_IN_FAIL": "2"})
+    state = wait(run)
+    assert [trial.state for trial in state.trials] == [State.DONE, State.FAILED, State.DONE, State.FAILED]
+    jobs = {json.loads(run.trial(t.id).attempts.read_text().splitlines()[0])["job"][-2:] for t in state.trials}
+    assert jobs == {"_0", "_1"}
+
+
+def test_slurms_refusal_is_shown_and_the_same_run_can_be_submitted_again(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path
+) -> None:
+    good = slurm.read_text()
+    slurm.write_text(json.dumps(json.loads(good) | {"partition": "nosuch"}))
+    done = run_recipe("submit", recipe, "--cluster", slurm)
+    assert done.returncode == 2
+    assert "sbatch refused the job: " in done.stderr
+    assert "invalid partition specified: nosuch" in done.stderr
+    refused = newest(work)
+    slurm.write_text(good)
+    assert submit(run_recipe, recipe, slurm) == refused
+    assert wait(refused).counts == {State.DONE: 4}
+
+
+def test_cancelled_trials_are_not_requeued_and_go_on_when_submitted_again(
+    run_recipe: Recipe, recipe: Path, slurm: Path
+) -> None:
+    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "400"})
+    wait(run, lambda state: any((trial.progress.get("step") or 0) > 3 for trial in state.trials))
+    assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
+    state = wait(run)
+    assert state.counts[State.INTERRUPTED] == 1
+    assert state.counts[State.UNKNOWN] == 3, "this cluster keeps no accounts, so nothing tells that they were cancelled"
+    submit(run_recipe, recipe, slurm)
+    state = wait(run)
+    assert state.counts == {State.DONE: 4}
+    assert state.trials[0].result["started_at"] > 3
+
+
+def test_a_warning_signal_makes_one_array_task_checkpoint_and_requeue_alone(
+    run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster
+) -> None:
+    run = submit(run_recipe, recipe, slurm, env={"STAND_IN_STEPS": "60"})
+    wait(run, lambda state: (state.trials[1].progress.get("step") or 0) > 3)
+    job = json.loads(run.submissions.read_text().splitlines()[-1])["id"]
+    plain_cluster.run(["scancel", "--signal=USR2", f"{job}_1"])
+    state = wait(run, seconds=90)
+    assert state.counts == {State.DONE: 4}
+    assert [trial.attempts for trial in state.trials] == [1, 2, 1, 1]
+    assert state.trials[1].result["started_at"] > 3
+
+
+def test_a_stage_starts_when_those_it_needs_are_done(
+    run_recipe: Recipe, slurm: Path, work: Path, plain_cluster: Cluster
+) -> None:
+    stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}}
+    stages = {
+        "first": stage | {"grid": {"seed": [1, 2]}},
+        "second": stage | {"needs": ["first"], "grid": {"seed": [3]}},
+    }
+    (work / "two.yaml").write_text(json.dumps({"name": "two", "stages": stages, "resources": {"mem": "100M"}}))
+    run = submit(run_recipe, work / "two.yaml", slurm, env={"STAND_IN_FAIL": "2"})
+    state = wait(run)
+    assert [trial.state for trial in state.trials][:2] == [State.DONE, State.FAILED]
+    assert not state.trials[2].attempts, "one that it needs failed"
+    submit(run_recipe, work / "two.yaml", slurm)
+    state = wait(run, lambda state: state.counts[State.DONE] == 3)
+    ends = {trial.stage: trial.result["ended"] for trial in state.trials}
+    assert ends["first"] < ends["second"]
+
+
+def test_a_thousand_trials_are_one_submit_rpc(
+    run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster
+) -> None:
+    def submissions() -> int:
+        text = plain_cluster.run(["sdiag"])
+        found = re.search(r"REQUEST_SUBMIT_BATCH_JOB\s*\(\s*\d+\)\s*count:(\d+)", text)
+        return int(found[1]) if found else 0
+
+    before = submissions()
+    submit(run_recipe, recipe, slurm, "--set", "grid.seed={{ range(500) }}", "--set", "array.parallel=1")
+    assert submissions() == before + 1
+    assert "cancelled 1000 array tasks" in run_recipe("cancel").stdout
