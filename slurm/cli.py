@@ -109,8 +109,6 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
     Trials that are done, waiting or running are skipped; those that failed or were cancelled run again and go on from
     their last checkpoint. With nothing left to do, nothing is submitted.
     """
-    from slurm import show
-    from slurm.follow import follow
     from slurm.session import open_session
 
     session = open_session(**options, backend=backend)
@@ -122,6 +120,9 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
     else:
         click.echo(f"nothing to submit: every trial is done or in the queue (--new starts a new run)\nrun: {where}")
     if wait or watch:
+        from slurm import show
+        from slurm.follow import follow
+
         sys.exit(0 if follow(session.run, show.console(), quiet=not watch) else 1)
     click.echo("recipe status, recipe logs and recipe results tell more")
 
