@@ -29,7 +29,7 @@ class ModelConfig(Strict):
     norm_eps: float = Field(1e-5, gt=0)
     rope_theta: float = Field(10000.0, gt=0)
     initializer_range: float = Field(0.02, gt=0)
-    vocab_size: Positive = Field(30522, description="at most this many entries, when a tokenizer is trained")
+    vocab_size: int = Field(30522, ge=64, description="at most this many entries, when a tokenizer is trained")
     classifier_dropout: Fraction = 0.1
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,28 +13,54 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from neobert.data.examples import Examples, Texts
 
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ALPHABET = 1000
+"""The commonest characters, which a trained tokenizer knows; a word with another one is unknown."""
+
 CHUNK = 2000
 """Texts tokenised at a time: enough to keep the threads of the tokenizer busy, few enough to need little memory."""
 
 
 def train_wordpiece(texts: Iterable[Texts], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """A lower-casing WordPiece tokenizer as BERT's, learned from `texts`; the same texts give the same tokenizer."""
-    pad, unknown, first, separator, mask = special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+    vocab = _learn_vocab([sentence for pair in texts for sentence in pair], vocab_size)
+    tokenizer = _wordpiece(vocab)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=max_length, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def _wordpiece(vocab: dict[str, int] | None) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator((sentence for pair in texts for sentence in pair), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{first} $A {separator}",
-        pair=f"{first} $A {separator} $B {separator}",
-        special_tokens=[(token, special.index(token)) for token in (first, separator)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, cls_token=first, sep_token=separator,
-        mask_token=mask, model_max_length=max_length, model_input_names=["input_ids", "attention_mask"],
+    return tokenizer
+
+
+def _learn_vocab(sentences: list[str], vocab_size: int) -> dict[str, int]:
+    """The entries and their numbers, the same in every run.
+
+    The library numbers the characters inside words in the order of a hash table, which changes from run to run, and
+    decides between equally good merges by these numbers. So they are numbered beforehand, as if they were special.
+    """
+    learner = _wordpiece(None)
+    counts = Counter(char for text in sentences for char in learner.normalizer.normalize_str(text) if char != " ")
+    room = min(ALPHABET, (vocab_size - len(SPECIAL)) // 2)
+    alphabet = sorted(counts, key=lambda char: (-counts[char], char))[:room]
+    special = [*SPECIAL, *sorted(alphabet), *(f"##{char}" for char in sorted(alphabet))]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=special, show_progress=False,
+        initial_alphabet=alphabet, limit_alphabet=len(alphabet),
     )  # fmt: skip
+    learner.train_from_iterator(sentences, trainer)
+    return learner.get_vocab()
 
 
 class Tokenized(torch.utils.data.Dataset[dict[str, Any]]):
@@ -54,6 +81,10 @@ class Tokenized(torch.utils.data.Dataset[dict[str, Any]]):
         if len(self._labels):
             example["labels"] = self._labels[index]
         return example
+
+    def by_length(self) -> torch.utils.data.Dataset[dict[str, Any]]:
+        """The same examples, shortest first."""
+        return torch.utils.data.Subset(self, np.argsort(self.lengths, kind="stable").tolist())
 
     @property
     def lengths(self) -> np.ndarray:

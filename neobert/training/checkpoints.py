@@ -44,6 +44,7 @@ def complete(written: Path, checkpoints: Path) -> Path:
     if final.exists():  # an earlier attempt saved at the same step
         shutil.rmtree(final)
     written.rename(final)
+    written.parent.rmdir()
     sync_directory(checkpoints)
     return final
 
@@ -77,10 +78,13 @@ def find_fault(path: Path) -> str | None:
     return None
 
 
-def keep_newest(checkpoints: Path, limit: int, best_step: int | None) -> None:
-    """Deletes the oldest checkpoints until `limit` are left; never the newest, nor that of the best step."""
-    numbered = sorted(_numbered(checkpoints))
-    spare = [path for step, path in numbered[:-1] if step != best_step]
+def keep_newest(checkpoints: Path, limit: int, newest: int, best: int | None) -> None:
+    """Deletes the oldest checkpoints until `limit` are left; never those of the steps `newest` and `best`.
+
+    Directories of later steps are none of this run's: they were skipped as incomplete when it resumed.
+    """
+    numbered = sorted(entry for entry in _numbered(checkpoints) if entry[0] <= newest)
+    spare = [path for step, path in numbered if step not in (newest, best)]
     for path in spare[: max(0, len(numbered) - limit)]:
         # Without its marker first, what an interrupted deletion leaves behind is not taken for a checkpoint.
         (path / MARKER).unlink(missing_ok=True)

@@ -83,7 +83,7 @@ def append_json_line(path: Path, value: Any) -> None:
 def drop_lines_after(path: Path, step: int) -> None:
     """Forgets what metrics.jsonl says of steps after `step`, which a resumed run is about to do again.
 
-    So the file reads as that of a run without interruption. A last line that a crash cut short goes as well.
+    So its steps never go back, and none is there twice. A last line that a crash cut short goes as well.
     """
     if not path.exists():
         return

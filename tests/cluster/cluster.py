@@ -183,7 +183,9 @@ class Cluster:
         (layout.etc / "slurmdbd.conf").chmod(0o600)
 
     def _remove(self) -> None:
-        if self.dir.exists() and State.read(self.dir) is None and any(self.dir.iterdir()):
+        """A directory is ours to remove by its state file, by what runs of it, or when there is nothing in it."""
+        ours = State.read(self.dir) or processes.marked(self.dir)
+        if not ours and self.dir.exists() and any(self.dir.iterdir()):
             raise ClusterError(f"{self.dir} holds something else than a test cluster: choose another directory")
         clients = processes.with_environment(f"SLURM_CONF={self.dir}/etc/slurm.conf", CLIENTS)
         machines.end_all(self.dir)

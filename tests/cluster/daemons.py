@@ -154,7 +154,7 @@ def _create_database(layout: Layout) -> None:
     data = layout.run / "mariadb"
     data.mkdir()
     statements = f"create database mysql;\nuse mysql;\n{SYSTEM_TABLES.read_text()}"
-    argv = ["mariadbd", f"--defaults-file={layout.etc}/mariadb.conf", "--bootstrap"]
+    argv = machines.inside(layout, CONTROLLER, [*mariadbd(layout).argv, "--bootstrap"])
     log = layout.log("mariadbd")
     with log.open("ab") as output:
         result = subprocess.run(

@@ -80,8 +80,6 @@ def inject(layout: Layout, kind: str, node: str | None = None) -> None:
 
 def heal(layout: Layout) -> None:
     """Undoes all faults: everything runs, is connected, and is in service again. Fast when there is nothing to undo."""
-    for daemon in daemons.of_controller(layout):
-        daemons.start(layout, daemon)
     booted = processes.first_processes(layout.dir)
     for node, state in machines.link_states(layout).items():
         if state == "down":
@@ -90,4 +88,6 @@ def heal(layout: Layout) -> None:
         if node not in booted:
             machines.start(layout, node)
         daemons.start(layout, daemons.slurmd(layout, node))
+    for daemon in daemons.of_controller(layout):  # after the nodes, so that it need not wait for what was broken there
+        daemons.start(layout, daemon)
     slurm.resume(layout, *layout.nodes)

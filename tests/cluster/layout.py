@@ -73,6 +73,10 @@ class Layout:
     def address(self, machine: str) -> str:
         return f"{self.network}.{2 if machine == CONTROLLER else 10 + int(machine.removeprefix('node'))}"
 
+    def hardware_address(self, machine: str) -> str:
+        """The same after each boot, since the others remember it."""
+        return "02:00:" + ":".join(f"{int(number):02x}" for number in self.address(machine).split("."))
+
     @property
     def host_interface(self) -> str:
         return host_interface(self.dir)

@@ -65,7 +65,9 @@ def start(layout: Layout, machine: str) -> None:
     if machine in firsts:
         return
     first, switch = _start(layout, machine), firsts[SWITCH]
-    _ip(switch, f"link add name {machine} type veth peer name eth0 netns {first}", f"link set {machine} master br0 up")
+    _unplug(_enter(switch, "--net"), machine)  # one that somebody killed by hand may not be gone from there yet
+    cable = f"link add name {machine} type veth peer name eth0 address {layout.hardware_address(machine)} netns {first}"
+    _ip(switch, cable, f"link set {machine} master br0 up")
     _ip(first, f"addr add {layout.address(machine)}/24 dev eth0", "link set eth0 up")
 
 
@@ -73,7 +75,7 @@ def crash(layout: Layout, machine: str) -> None:
     """As when the power fails: no connection is closed, its peers only hear nothing more."""
     firsts = processes.first_processes(layout.dir)
     if machine in firsts:
-        _ip(firsts[SWITCH], f"link del {machine}")
+        _unplug(_enter(firsts[SWITCH], "--net"), machine)
         processes.end([firsts[machine]])
 
 
@@ -111,8 +113,10 @@ def end_all(directory: Path) -> None:
         _run(["umount", "--lazy", mount])
     if _mounts_below(directory):  # else whoever removes the directory would remove what is mounted there
         raise ClusterError(f"these could not be unmounted: {', '.join(_mounts_below(directory))}")
-    if Path("/sys/class/net", host_interface(directory)).exists():
-        _ip(None, f"link del {host_interface(directory)}")
+    interface = Path("/sys/class/net", host_interface(directory))
+    if interface.exists():
+        _unplug([], interface.name)
+        processes.wait_for(lambda: not interface.exists(), 20, lambda: f"interface {interface.name} cannot be removed")
 
 
 def _mounts_below(directory: Path) -> list[str]:
@@ -156,6 +160,11 @@ def last_lines(log: Path, count: int = 15) -> str:
 
 def _enter(first: int, *namespaces: str) -> list[str]:
     return ["nsenter", "--target", str(first), *namespaces, "--"]
+
+
+def _unplug(prefix: Sequence[str], interface: str) -> None:
+    """No harm is done if it is not there: the kernel removes cables too, some time after their machine is gone."""
+    subprocess.run([*prefix, "ip", "link", "del", interface], env={"PATH": PATH}, capture_output=True)
 
 
 def _ip(first: int | None, *commands: str) -> None:

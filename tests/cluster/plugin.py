@@ -3,7 +3,7 @@
 - `cluster`: a `Cluster` of four nodes, started once per session (one for all workers of pytest-xdist) and always ended.
 - `plain_cluster`: the same without accounting, which starts in about one second.
 
-Each test that uses one has it for itself, and finds it as new: all faults undone, no jobs, all nodes idle. So a test may
+Each test that uses one has it for itself, and finds it as new: all faults undone, no jobs, all nodes idle. So it may
 break what it likes. Where there can be no cluster the tests are skipped, with the reason and the remedy; where the
 environment has CI, they fail.
 """
@@ -28,12 +28,12 @@ FIXTURES = ("cluster", "plain_cluster")
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    yield from _for_this_session("", accounting=True)
+    yield from for_this_session("", accounting=True)
 
 
 @pytest.fixture(scope="session")
 def plain_cluster() -> Iterator[Cluster]:
-    yield from _for_this_session("-plain", accounting=False)
+    yield from for_this_session("-plain", accounting=False)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def _undisturbed_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow_cluster: takes long on the cluster; runs where CI is set, or if asked for by -m")
+    config.addinivalue_line("markers", "slow_cluster: a long one; runs where CI is set, or if -m names it")
     config.addinivalue_line("markers", "xdist_group(name): tests that one worker gets with --dist loadgroup")
 
 
@@ -76,7 +76,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def _for_this_session(suffix: str, *, accounting: bool) -> Iterator[Cluster]:
+def for_this_session(suffix: str, *, accounting: bool) -> Generator[Cluster, None, None]:
     if reason := requirements.missing():
         if os.environ.get("CI"):
             pytest.fail(f"CI must run the tests of the cluster, but {reason}")
@@ -89,7 +89,12 @@ def _for_this_session(suffix: str, *, accounting: bool) -> Iterator[Cluster]:
     if users.try_exclusive():
         one.down()
     users.acquire(shared=True)
-    one.up()
+    try:
+        one.up()
+    except BaseException:  # what it left is there to be read, until the next session
+        if users.try_exclusive():
+            users.release()
+        raise
     try:
         yield one
     finally:

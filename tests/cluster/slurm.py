@@ -73,10 +73,19 @@ def wait_idle(layout: Layout, timeout: float = 60) -> None:
 
 def resume(layout: Layout, *nodes: str) -> None:
     """Takes nodes that are down or drained back; does nothing to those that need no resuming."""
-    states = node_states(layout)
-    for node in nodes:
-        if states[node].startswith(("down", "drain")):
-            run(layout, ["scontrol", "update", f"nodename={node}", "state=resume"])
+    refusals: list[str] = []
+
+    def nothing_to_resume() -> bool:
+        out = [node for node, state in node_states(layout).items() if state.startswith(("down", "drain"))]
+        for node in set(out).intersection(nodes):
+            try:
+                run(layout, ["scontrol", "update", f"nodename={node}", "state=resume"])
+            except ClusterError as error:  # a slurmctld that was just started refuses, until it has heard of the node
+                refusals.append(str(error))
+                return False
+        return True
+
+    wait_for(nothing_to_resume, 30, lambda: refusals[-1])
 
 
 def drain(layout: Layout, node: str) -> None:

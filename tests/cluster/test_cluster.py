@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import Cluster, ClusterError
 from tests.cluster.processes import wait_for
+
+GraceTime = Callable[[int], None]
+LOW = ["--partition=low", "--exclusive", "--nodelist=node[1-3]", "--requeue"]
+HIGH = ["--partition=main", "--exclusive", "--nodelist=node[1-3]"]
+
+
+@pytest.fixture
+def grace_time(cluster: Cluster) -> Iterator[GraceTime]:
+    """Sets how many seconds a preempted job has to end by itself, for one test."""
+
+    def set_to(seconds: int) -> None:
+        cluster.run(["scontrol", "update", "PartitionName=low", f"GraceTime={seconds}"])
+
+    yield set_to
+    set_to(10)
 
 
 def test_four_nodes_are_idle(cluster: Cluster) -> None:
@@ -93,43 +109,40 @@ def test_scancel_sends_a_signal_to_every_task_of_a_step(cluster: Cluster, tmp_pa
     assert all("USR2" in output.read_text() for output in outputs)
 
 
-@pytest.mark.slow_cluster  # slurmctld looks at time limits every 30 s
-def test_the_time_limit_announces_itself_by_the_signal_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    """Slurm sends it up to 60 s early: with a limit of one minute, about at once."""
+def test_a_job_in_main_requeues_one_in_low(cluster: Cluster, grace_time: GraceTime) -> None:
+    grace_time(0)
+    low = cluster.submit([*LOW, "--output=/dev/null", "--wrap", '[ "$SLURM_RESTART_COUNT" ] || sleep 1000'])
+    cluster.wait_for_job(low, "RUNNING")
+    high = cluster.submit([*HIGH, "--output=/dev/null", "--wrap", "true"])
+    cluster.wait_for_job(high, "COMPLETED")
+    assert cluster.wait_for_job(low, "COMPLETED")["Restarts"] == "1"
+
+
+@pytest.mark.slow_cluster  # slurmctld looks at time limits every 30 s, and lets a grace time last for 10 s at least
+def test_preemption_and_the_time_limit_announce_themselves(cluster: Cluster, tmp_path: Path) -> None:
+    """By the signal asked for. Slurm may send it up to 60 s early: with a limit of one minute, about at once."""
     script = 'trap "echo USR2; exit 85" USR2; while :; do sleep 0.05; done'
-    job = cluster.submit(["--time=1", "--signal=B:USR2@30", f"--output={tmp_path}/job.out", "--wrap", script])
-    assert cluster.wait_for_job(job, "FAILED", timeout=40)["ExitCode"] == "85:0"
-    assert "USR2" in (tmp_path / "job.out").read_text()
-
-
-def test_a_job_in_main_requeues_one_in_low(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.run(["scontrol", "update", "partition=low", "GraceTime=2"])
-    try:
-        script = '[ "$SLURM_RESTART_COUNT" ] && exit; trap "echo USR2" USR2; while :; do sleep 0.05; done'
-        options = ["--partition=low", "--exclusive", "--nodes=4", "--requeue", "--open-mode=append"]
-        output = tmp_path / "low.out"
-        low = cluster.submit([*options, "--signal=B:USR2@30", f"--output={output}", "--wrap", script])
-        cluster.wait_for_job(low, "RUNNING")
-        high = cluster.submit(["--partition=main", "--exclusive", "--nodes=4", "--output=/dev/null", "--wrap", "true"])
-        cluster.wait_for_job(high, "COMPLETED")
-        done = cluster.wait_for_job(low, "COMPLETED")
-    finally:
-        cluster.run(["scontrol", "update", "partition=low", "GraceTime=10"])
-    assert done["Restarts"] == "1"
-    assert "USR2" in output.read_text()
+    outputs = [tmp_path / "low.out", tmp_path / "limited.out"]
+    options = ["--signal=B:USR2@30", "--wrap", script]
+    low = cluster.submit([*LOW, f"--output={outputs[0]}", *options])
+    limited = cluster.submit(["--nodelist=node4", "--time=1", f"--output={outputs[1]}", *options])
+    cluster.wait_for_job(low, "RUNNING")
+    cluster.submit([*HIGH, "--output=/dev/null", "--wrap", "true"])
+    assert [cluster.wait_for_job(job, "FAILED")["ExitCode"] for job in (low, limited)] == ["85:0", "85:0"]
+    assert all("USR2" in output.read_text() for output in outputs)
 
 
 def test_sacct_tells_of_finished_jobs(cluster: Cluster) -> None:
     job = cluster.submit(["--output=/dev/null", "--wrap", "exit 3"])
 
     def row() -> str:
-        return cluster.run(["sacct", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode", "-j", job])
+        return cluster.run(["sacct", "-X", "--noheader", "--parsable2", "--format=State,ExitCode", "--jobs", job])
 
     wait_for(lambda: row() == "FAILED|3:0\n", 20, lambda: f"sacct says {row()!r}")
 
 
 def test_without_accounting_it_starts_at_once_and_runs_jobs(plain_cluster: Cluster) -> None:
-    assert plain_cluster.run(["srun", "--nodes=4", "hostname"]).split().sort() == plain_cluster.layout.nodes.sort()
+    assert sorted(plain_cluster.run(["srun", "--nodes=4", "hostname"]).split()) == plain_cluster.layout.nodes
     with pytest.raises(ClusterError, match="accounting storage is disabled"):
         plain_cluster.run(["sacct"])
 

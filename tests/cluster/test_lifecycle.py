@@ -141,8 +141,6 @@ def test_pieces_that_were_killed_and_files_that_were_removed_do_not_keep_it_from
     for machine in ("switch", "ctl"):
         os.kill(firsts[machine], signal.SIGKILL)
     processes.wait_for(lambda: not cluster.is_up, 20, lambda: "it does not die")
-    (directory / "cluster.json").rename(directory / "cluster.json.lost")
-    (directory / "cluster.json.lost").rename(directory / "cluster.json")
     assert cluster.up()
     subprocess.run(["rm", "-rf", *(str(path) for path in directory.iterdir() if path.name != "mounts")], check=True)
     assert cluster.down()

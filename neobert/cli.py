@@ -1,0 +1,120 @@
+"""The command `neobert`: arguments in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from neobert import __version__
+from neobert.errors import DONE, FAILED, USERS_MISTAKE, RunError
+
+RUNNERS = {"glue": "neobert.tasks.glue"}
+"""The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
+
+USAGE = f"""usage: neobert glue  [--config FILE] [key=value ...] --output-dir DIR
+       neobert trial --manifest FILE --index N --output-dir DIR
+
+glue     fine-tunes an encoder on a GLUE task and scores it
+trial    runs line N of a run's manifest.jsonl; this is what job scripts call, once for each rank
+
+example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 model.num_hidden_layers=2 \\
+           model.num_attention_heads=2 model.intermediate_size=256 optimizer.lr=1e-3 --output-dir /tmp/rte
+
+`neobert COMMAND --help` tells more. Exit codes: 0 done, 85 checkpointed when asked to stop (run it again), 1 failed,
+2 a mistake in the settings. This is neobert {__version__}.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and ends the process."""
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command; returns the exit code. Mistakes and foreseen failures become one message, without traceback."""
+    if not arguments or arguments[0] in ("-h", "--help", "--version"):
+        print(f"neobert {__version__}" if arguments[:1] == ["--version"] else USAGE, end="" if arguments else "\n")
+        return DONE if arguments else USERS_MISTAKE
+    command, *rest = arguments
+    parsers = {**dict.fromkeys(RUNNERS, _task_parser), "trial": _trial_parser}
+    if command not in parsers:
+        from neobert.config import nearest
+
+        return _complain(f"{command!r} is not a command{nearest(command, parsers)}", USERS_MISTAKE)
+    try:
+        options = parsers[command](command).parse_intermixed_args(rest)
+    except SystemExit as finished:
+        return int(finished.code or 0)
+    from neobert.config import ConfigError
+
+    try:
+        return _run_trial(options)
+    except ConfigError as error:
+        return _complain(str(error), USERS_MISTAKE)
+    except RunError as error:
+        return _complain(str(error), FAILED)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _complain(f"{error.filename or 'a file'}: {error.strerror}", FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted; run the same command again to resume from the last checkpoint", FAILED)
+
+
+def _task_parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"neobert {command}",
+        description="Settings come from the file; key=value sets one of them, as in optimizer.lr=3e-5 data.dir=glue.",
+        epilog="The same command again resumes from the newest checkpoint in DIR, and does nothing when DIR is done.",
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="a setting: dotted key, YAML value")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings")
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the trial's files go")
+    parser.set_defaults(task=command)
+    return parser
+
+
+def _trial_parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"neobert {command}", description="Runs one trial of a run's manifest.")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="JSON lines with task and config")
+    parser.add_argument("--index", type=int, required=True, metavar="N", help="which line, from 0")
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the trial's files go")
+    parser.set_defaults(task=None)
+    return parser
+
+
+def _run_trial(options: argparse.Namespace) -> int:
+    from neobert import settings
+    from neobert.logs import set_up_logging
+    from neobert.training.distributed import find_ranks
+    from neobert.training.preemption import Preemption
+    from neobert.trial import open_trial
+
+    preemption = Preemption()
+    preemption.listen()  # first of all: until then, the signal to stop would simply kill
+    ranks = find_ranks(os.environ)
+    set_up_logging(ranks)
+    if options.task is None:
+        trial = settings.from_manifest(options.manifest, options.index)
+    else:
+        trial = settings.from_command_line(options.task, options.config, options.settings)
+    paths = open_trial(options.output_dir, trial.task, trial.config, writes=ranks.is_main)
+    if paths.result.exists():
+        logging.getLogger(__name__).info("already done: %s", paths.result)
+        return DONE
+    code: int = importlib.import_module(RUNNERS[trial.task]).run(trial.config, paths, ranks, preemption)
+    return code
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"neobert: {message}", file=sys.stderr)
+    return code

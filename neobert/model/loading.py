@@ -1,0 +1,173 @@
+"""A classifier with its tokenizer: loaded and verified, or new."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from neobert.config import ConfigError, Problem
+from neobert.config.sections import ModelConfig
+from neobert.data.examples import Splits
+from neobert.data.glue_tasks import GlueTask
+from neobert.data.tokenizing import train_wordpiece
+from neobert.model import NeoBERTConfig, NeoBERTForSequenceClassification
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def inputs(self) -> list[str]:
+        """What of the tokenizer's output the model takes: some have no use for token types."""
+        accepted = inspect.signature(self.model.forward).parameters
+        return [name for name in self.tokenizer.model_input_names if name in accepted]
+
+
+def build_classifier(config: ModelConfig, splits: Splits, max_length: int, checkpoint: Path | None) -> Classifier:
+    """The model and tokenizer of `checkpoint` when resuming, otherwise those that the settings name or describe."""
+    source = str(checkpoint) if checkpoint else config.name_or_path
+    tokenizer_source = str(checkpoint) if checkpoint else config.tokenizer or config.name_or_path
+    if tokenizer_source:
+        tokenizer = _load_tokenizer(tokenizer_source, config)
+    else:
+        tokenizer = train_wordpiece(splits.train.texts, config.vocab_size, config.max_position_embeddings)
+    model = _load(source, splits.task, config) if source else _new(splits.task, config, len(tokenizer))
+    _check_fit(model, tokenizer, max_length)
+    return Classifier(model, tokenizer)
+
+
+def _new(task: GlueTask, config: ModelConfig, vocab_size: int) -> Any:
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "rope_theta",
+             "max_position_embeddings", "initializer_range", "classifier_dropout")  # fmt: skip
+    sizes = {name: getattr(config, name) for name in names}
+    return NeoBERTForSequenceClassification(NeoBERTConfig(vocab_size=vocab_size, **sizes, **_head(task)))
+
+
+def _head(task: GlueTask) -> dict[str, Any]:
+    """What a Hugging Face configuration says of the classes."""
+    if task.is_regression:
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "id2label": dict(enumerate(task.labels)),
+        "label2id": {label: number for number, label in enumerate(task.labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _load_tokenizer(source: str, config: ModelConfig) -> PreTrainedTokenizerBase:
+    key = "tokenizer" if config.tokenizer else "name_or_path"
+    with _explained(source, key):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    if tokenizer.pad_token_id is None:
+        raise _problem(key, f"{source!r}: the tokenizer has no padding token, so examples cannot share a batch")
+    return tokenizer
+
+
+def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
+    """A pretrained encoder under a head for the task. Only the head may be new; raises `ConfigError` otherwise."""
+    options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    with _explained(source, "name_or_path"), _without_load_report():
+        shape = AutoConfig.from_pretrained(source, **options)
+        theirs = dict(shape.label2id or {})
+        shape.update(_head(task))
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, **options
+        )
+    _verify(source, model, info)
+    new = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
+    if new:
+        log.info("new weights: %s", ", ".join(new))
+    elif not task.is_regression and theirs != {label: number for number, label in enumerate(task.labels)}:
+        log.warning("%s has a head for the classes %s; it is trained on as a head for %s", source,
+                    ", ".join(theirs), ", ".join(task.labels))  # fmt: skip
+    return model
+
+
+def _verify(source: str, model: Any, info: dict[str, Any]) -> None:
+    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over.
+
+    Loading is lenient by default, and a model that silently starts from random weights looks like a bad hyperparameter.
+    """
+    encoder = model.base_model_prefix + "."
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    faults = {
+        "not in the checkpoint": [key for key in info["missing_keys"] if _of_encoder(key, encoder)],
+        "of another shape": [key for key in mismatched if _of_encoder(key, encoder)],
+        "not in the model": [key for key in info["unexpected_keys"] if _of_encoder(key, encoder)],
+    }
+    found = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}, ...)" for what, keys in faults.items() if keys]
+    if found:
+        raise _problem("name_or_path", f"{source!r} does not fit its config.json; weights: {'; '.join(found)}")
+
+
+def _of_encoder(key: str, encoder: str) -> bool:
+    # A pooler is a head by another name: models pretrained on masked words alone come without one.
+    return key.startswith(encoder) and ".pooler." not in key
+
+
+def _check_fit(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    if len(tokenizer) > model.config.vocab_size:
+        raise _problem(
+            "tokenizer", f"has {len(tokenizer)} entries, but the model only {model.config.vocab_size} embeddings"
+        )
+    limits = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
+    limit = min(limit for limit in limits if limit is not None)
+    if max_length > limit:
+        raise ConfigError([Problem(("data", "max_length"), f"is {max_length}, but the model takes at most {limit}")])
+
+
+@contextmanager
+def _explained(source: str, key: str) -> Iterator[None]:
+    """Turns what Hugging Face raises for a model that is not there into one message that says what to do."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, huggingface_hub's own
+        path = Path(source)
+        if path.is_dir():
+            message = f"{source!r} is a directory, but no model can be loaded from it: {_first_line(error)}"
+            if not (path / "config.json").is_file():
+                message = f"{source!r} is a directory without config.json, so no Hugging Face model"
+        elif path.exists():
+            message = f"{source!r} is a file; expected a directory with config.json and model.safetensors"
+        else:
+            message = (
+                f"there is no directory {source!r} here, and the hub did not give such a model: {_first_line(error)}\n"
+                "  Compute nodes often reach no hub. Download the model where there is a connection, with\n"
+                f"    hf download {source}\n  and the same HF_HOME, or give its directory."
+            )
+        raise _problem(key, message) from None
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Hides the table of missing and unexpected weights: `_verify` judges them, and what matters is said once."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _problem(key: str, message: str) -> ConfigError:
+    return ConfigError([Problem(("model", key), message)])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,60 @@
+"""The settings of a command: from a YAML file, from `key=value` arguments, or from a line of a manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from neobert.config import TASKS, ConfigError, Problem, Source, Strict, nearest, parse_value, read_yaml, set_at, validate
+from neobert.config.base import KeyPath
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to do, and with which settings."""
+
+    task: str
+    config: Strict
+
+
+def from_command_line(task: str, file: Path | None, overrides: Sequence[str]) -> Settings:
+    """The settings of `file`, with every `key=value` (dotted key, YAML value) put over them; raises `ConfigError`."""
+    source = read_yaml(file) if file else Source("command line", {})
+    data = {} if source.data is None else source.data
+    if not isinstance(data, dict):
+        raise ConfigError([Problem((), "expected a mapping of settings", source.where(()))])
+    given: set[KeyPath] = set()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError(f"{override!r}: expected key=value, as in optimizer.lr=3e-5")
+        path = tuple(key.split("."))
+        set_at(data, path, parse_value(value))
+        given.add(path)
+
+    def where(path: KeyPath) -> str:
+        on_command_line = any(path[: len(key)] == key or key[: len(path)] == path != () for key in given)
+        return "command line" if on_command_line else source.where(path)
+
+    return Settings(task, validate(TASKS[task], data, where))
+
+
+def from_manifest(manifest: Path, index: int) -> Settings:
+    """The trial in line `index` (from 0) of a file of JSON lines with `task` and `config`; raises `ConfigError`."""
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem((), f"cannot be read: {error}", str(manifest))]) from None
+    if not 0 <= index < len(lines):
+        raise ConfigError([Problem((), f"has {len(lines)} trials, so there is no number {index}", str(manifest))])
+    where = f"{manifest}:{index + 1}"
+    try:
+        trial = json.loads(lines[index])
+        task, config = trial["task"], trial["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError([Problem((), f"is no trial with task and config: {error!r}", where)]) from None
+    if task not in TASKS:
+        raise ConfigError([Problem(("task",), f"{task!r} is not known{nearest(str(task), TASKS)}", where)])
+    return Settings(task, validate(TASKS[task], config, lambda path: where))

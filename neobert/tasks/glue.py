@@ -1,0 +1,96 @@
+"""`neobert glue`: fine-tunes an encoder on a GLUE task and scores it on the task's dev set."""
+
+from __future__ import annotations
+
+import logging
+import math
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neobert.config import GlueConfig
+from neobert.data.examples import Splits
+from neobert.data.sources import load_splits
+from neobert.errors import DONE, RUN_AGAIN
+from neobert.hub import work_offline_if_unreachable
+from neobert.training.distributed import Ranks
+from neobert.training.files import TrialFiles, write_json, write_text
+from neobert.training.preemption import Preemption
+
+if TYPE_CHECKING:
+    from neobert.training.finetune import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
+    """Returns the exit code. The main process leaves the trial's files behind, result.json last."""
+    if config.data.hub or not Path(config.model.name_or_path or ".").exists():
+        work_offline_if_unreachable()
+    splits = load_splits(config.data, config.task_name)
+    _announce(splits)
+
+    # Imported here, because torch and transformers take seconds: a mistake in the settings or data shows before.
+    from neobert.training.finetune import finetune
+
+    outcome = finetune(config, splits, paths, ranks, preemption)
+    if outcome is None:
+        return RUN_AGAIN
+    if ranks.is_main:
+        _write_result(outcome, config, splits, paths)
+    return DONE
+
+
+def _announce(splits: Splits) -> None:
+    dev = " + ".join(str(len(dev)) for dev in splits.dev.values())
+    log.info("%s (%s): %d training and %s dev examples", splits.task.name, splits.source, len(splits.train), dev)
+    if splits.source == "generated":
+        log.info("this data is synthetic: scores say nothing about GLUE")
+
+
+def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: TrialFiles) -> None:
+    from neobert.training import metrics
+
+    task = splits.task
+    baseline = metrics.baseline(task, splits.train.labels, {name: dev.labels for name, dev in splits.dev.items()})
+    if outcome.test_outputs is not None:
+        _write_predictions(outcome.test_outputs, splits, paths.predictions)
+    result: dict[str, Any] = {
+        "schema": 1,
+        "task": "glue",
+        "score": metrics.score(task, outcome.metrics),
+        "metric": "+".join(task.scored),
+        "baseline": baseline,
+        "baseline_name": "mean of the training labels" if task.is_regression else "majority class",
+        "metrics": {name: value for name, value in sorted(outcome.metrics.items()) if math.isfinite(value)},
+        "seconds": round(outcome.seconds, 3),
+        "step": outcome.best_step,
+        "steps": outcome.steps,
+        "versions": _versions(),
+        "data": splits.source,
+    }
+    write_json(paths.result, result, durable=True)
+    log.info(
+        "done: %s %.4f (%s: %.4f) at step %d of %d, after %.0f s; written to %s", result["metric"], result["score"],
+        result["baseline_name"], baseline, outcome.best_step, outcome.steps, outcome.seconds, paths.result,
+    )  # fmt: skip
+
+
+def _write_predictions(outputs: Any, splits: Splits, path: Path) -> None:
+    """One line an example of the test file, as GLUE takes submissions."""
+    task = splits.task
+    numbers = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
+    said = [f"{number:.3f}" if task.is_regression else task.labels[number] for number in numbers]
+    write_text(path, "index\tprediction\n" + "".join(f"{index}\t{label}\n" for index, label in enumerate(said)))
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in ("neobert-slurm", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # the code may run from a snapshot that is not installed
+            from neobert import __version__
+
+            versions[name] = __version__
+    return versions

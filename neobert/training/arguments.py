@@ -1,0 +1,82 @@
+"""Our settings as Hugging Face's TrainingArguments."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from neobert.config import ConfigError, Problem
+from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def training_arguments(
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    scheduler: SchedulerConfig,
+    *,
+    seed: int,
+    train_examples: int,
+    world_size: int,
+    metric: str,
+    greater_is_better: bool,
+    checkpoints: Path,
+) -> TrainingArguments:
+    """`metric` names what chooses the best checkpoint; checkpoints are saved at every evaluation."""
+    on_cpu = trainer.use_cpu or not torch.cuda.is_available()
+    if on_cpu and trainer.mixed_precision == "fp16":
+        raise ConfigError([Problem(("trainer", "mixed_precision"), "is fp16, which needs a GPU; bf16 works without")])
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=seed,
+        # The sampler of epoch e is seeded with this number + e: with neighbouring seeds, two trials of a sweep would
+        # see the same orders of the data, one epoch apart.
+        data_seed=seed * 1_000_003 % 2**31,
+        max_steps=total_steps(trainer, train_examples, world_size),
+        per_device_train_batch_size=trainer.per_device_train_batch_size,
+        per_device_eval_batch_size=trainer.per_device_eval_batch_size,
+        gradient_accumulation_steps=trainer.gradient_accumulation_steps,
+        gradient_checkpointing=trainer.gradient_checkpointing,
+        max_grad_norm=trainer.gradient_clipping or 0.0,
+        bf16=trainer.mixed_precision == "bf16",
+        fp16=trainer.mixed_precision == "fp16",
+        learning_rate=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        adam_beta1=optimizer.betas[0],
+        adam_beta2=optimizer.betas[1],
+        adam_epsilon=optimizer.eps,
+        lr_scheduler_type=SCHEDULES[scheduler.name],
+        warmup_steps=scheduler.warmup_steps,
+        eval_strategy=trainer.eval_strategy,
+        save_strategy=trainer.eval_strategy,
+        eval_steps=trainer.eval_steps,
+        save_steps=trainer.eval_steps or 500,  # not read with save_strategy="epoch"
+        metric_for_best_model=metric,
+        greater_is_better=greater_is_better,
+        # Both are ours: Trainer would count every checkpoint, complete or not, and load what we read from a file.
+        save_total_limit=None,
+        load_best_model_at_end=False,
+        logging_steps=trainer.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it shows the last finite loss in place of NaN
+        disable_tqdm=True,
+        report_to=[],
+        log_level="warning",
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and world_size > 1 else None,
+        dataloader_num_workers=trainer.dataloader_num_workers,
+        dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,
+        label_names=["labels"],
+    )
+
+
+def total_steps(trainer: TrainerConfig, train_examples: int, world_size: int) -> int:
+    """Optimiser steps of the whole training; an epoch's last step may be a smaller batch."""
+    batches = math.ceil(math.ceil(train_examples / trainer.per_device_train_batch_size) / world_size)
+    steps = math.ceil(trainer.num_train_epochs * math.ceil(batches / trainer.gradient_accumulation_steps))
+    return min(steps, trainer.max_steps or steps)

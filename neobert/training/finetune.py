@@ -1,0 +1,147 @@
+"""Fine-tunes a classifier: to the end, or to a checkpoint when asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import transformers
+from safetensors.torch import load_file
+from transformers import TrainerState
+
+from neobert.config import GlueConfig
+from neobert.data.examples import Examples, Splits
+from neobert.data.tokenizing import Collator, Tokenized, tokenize
+from neobert.errors import RunError
+from neobert.model.loading import Classifier, build_classifier
+from neobert.training import checkpoints, metrics
+from neobert.training.arguments import training_arguments
+from neobert.training.callbacks import EarlyStopping, Report, StopOnNaN, StopWhenAsked, tensorboard
+from neobert.training.console import Console
+from neobert.training.distributed import Ranks
+from neobert.training.files import TrialFiles, drop_lines_after
+from neobert.training.libraries import spare_deepspeed_import
+from neobert.training.preemption import Preemption
+from neobert.training.progress import Progress
+from neobert.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training came to; `metrics` are those of its best checkpoint."""
+
+    metrics: dict[str, float]
+    best_step: int
+    steps: int
+    seconds: float
+    test_outputs: np.ndarray[Any, Any] | None
+    """(examples, classes), from the best checkpoint; None without a test set."""
+
+
+def finetune(
+    config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ranks, preemption: Preemption
+) -> Outcome | None:
+    """Trains and evaluates, from the newest complete checkpoint if there is one; None when asked to stop."""
+    resumed = checkpoints.newest_complete(paths.checkpoints)
+    if ranks.is_main:
+        _forget_lost_steps(paths, resumed)
+    progress = Progress(paths.progress if ranks.is_main else None)
+    stop = StopWhenAsked(preemption)
+    early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
+    watching = [Report(progress, paths.metrics), Console(), tensorboard(paths.tensorboard, resumed)]
+
+    spare_deepspeed_import()
+    transformers.set_seed(config.seed)
+    classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
+    trainer = _trainer(config, splits, classifier, paths, ranks, progress)
+    for callback in [StopOnNaN(), *(watching if ranks.is_main else []), early, stop]:
+        trainer.add_callback(callback)
+    _announce(trainer, resumed)
+
+    state = TrainerState(**resumed.state) if resumed else None
+    if state is None or not _finished(state, trainer, early):
+        trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
+        state = trainer.state
+        if stop.stopped and not _finished(state, trainer, early):
+            log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)
+            return None
+    return _outcome(state, trainer, classifier, config, splits, paths, progress)
+
+
+def _trainer(
+    config: GlueConfig, splits: Splits, classifier: Classifier, paths: TrialFiles, ranks: Ranks, progress: Progress
+) -> Trainer:
+    metric, greater_is_better = config.selection(splits.task)
+    return Trainer(
+        model=classifier.model,
+        args=training_arguments(
+            config.trainer, config.optimizer, config.scheduler, seed=config.seed, world_size=ranks.world_size,
+            train_examples=len(splits.train), metric=metric, greater_is_better=greater_is_better,
+            checkpoints=paths.checkpoints,
+        ),
+        train_dataset=_tokenized(splits.train, classifier, config),
+        # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
+        eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
+        data_collator=Collator(classifier.tokenizer, splits.task.is_regression),
+        processing_class=classifier.tokenizer,
+        metrics=partial(metrics.compute, splits.task.metrics),
+        score=partial(metrics.score, splits.task),
+        progress=progress,
+        keep_checkpoints=config.trainer.save_total_limit,
+    )  # fmt: skip
+
+
+def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
+    return tokenize(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
+
+
+def _forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:
+    paths.checkpoints.mkdir(exist_ok=True)
+    checkpoints.clear_partial(paths.checkpoints)
+    drop_lines_after(paths.metrics, resumed.step if resumed else -1)
+
+
+def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
+    args, lengths = trainer.args, trainer.train_dataset.lengths
+    size = sum(weight.numel() for weight in trainer.model.parameters())
+    log.info("model: %s, %.1f M weights", type(trainer.model).__name__, size / 1e6)
+    log.info("tokens: %.0f an example on average, %d at most", lengths.mean(), lengths.max())
+    log.info(
+        "training: %d steps of %d examples on %d x %s, lr %g%s", args.max_steps,
+        args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, args.world_size,
+        args.device.type, args.learning_rate, f", resumed from step {resumed.step}" if resumed else "",
+    )  # fmt: skip
+
+
+def _finished(state: TrainerState, trainer: Trainer, early: EarlyStopping) -> bool:
+    early.restore(state)
+    return state.global_step >= trainer.args.max_steps or early.exhausted
+
+
+def _outcome(
+    state: TrainerState,
+    trainer: Trainer,
+    classifier: Classifier,
+    config: GlueConfig,
+    splits: Splits,
+    paths: TrialFiles,
+    progress: Progress,
+) -> Outcome:
+    best = state.best_global_step
+    if best is None:
+        raise RunError(f"no evaluation gave a finite {trainer.args.metric_for_best_model}: the training has diverged")
+    evaluated = [entry for entry in state.log_history if "eval_score" in entry and entry["step"] == best]
+    found = {name.removeprefix("eval_"): value for name, value in evaluated[-1].items() if name.startswith("eval_")}
+    for rate in ("samples_per_second", "tokens_per_second"):
+        found[rate] = statistics.median(entry[rate] for entry in state.log_history if rate in entry)
+    outputs = None
+    if splits.test is not None:
+        trainer.model.load_state_dict(load_file(paths.checkpoints / f"checkpoint-{best}" / "model.safetensors"))
+        outputs = trainer.outputs(_tokenized(splits.test, classifier, config))
+    return Outcome(found, best, state.global_step, progress.seconds, outputs)

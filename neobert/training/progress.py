@@ -1,0 +1,103 @@
+"""How far a trial is and how fast: progress.json, and the meter behind its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from neobert.training.files import write_json
+
+SECONDS_BETWEEN_WRITES = 1.0
+
+
+class Meter:
+    """Examples and real (non-padding) tokens per second of training; time spent otherwise does not count."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._tokens: torch.Tensor | int = 0  # stays on the device until it is read, so that no step waits for it
+        self._since = time.perf_counter()
+
+    def add(self, attention_mask: torch.Tensor) -> None:
+        self._samples += len(attention_mask)
+        self._tokens = self._tokens + attention_mask.sum()
+
+    def read(self, accelerator: Any) -> dict[str, float]:
+        """The rates since the last reading, summed over all processes: every one of them must call this."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        counts = torch.tensor([self._samples, int(self._tokens)], dtype=torch.float32, device=accelerator.device)
+        samples, tokens = accelerator.reduce(counts, reduction="sum").tolist()
+        self._samples, self._tokens, self._since = 0, 0, time.perf_counter()
+        return {"samples_per_second": samples / seconds, "tokens_per_second": tokens / seconds}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - start
+
+
+class Progress:
+    """Keeps progress.json; written at most once a second, and whenever the phase changes."""
+
+    def __init__(self, path: Path | None):
+        """`path` is None in processes that write no files."""
+        self._path = path
+        self._started = time.time()
+        self._written = 0.0
+        self._trained_from: tuple[float, int] | None = None
+        self._state: dict[str, Any] = {
+            "schema": 1, "step": 0, "total_steps": 0, "loss": None, "samples_per_second": None,
+            "tokens_per_second": None, "seconds_left": None, "phase": "starting",
+        }  # fmt: skip
+        self.earlier_seconds = 0.0
+        """How long earlier attempts took, up to the checkpoint that this one resumed from."""
+        self._write()
+
+    @property
+    def seconds(self) -> float:
+        """How long the trial has been running, over all attempts."""
+        return self.earlier_seconds + time.time() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        return self._state["seconds_left"]
+
+    def train_from(self, step: int, total_steps: int) -> None:
+        self._trained_from = time.time(), step
+        self._state |= {"step": step, "total_steps": total_steps, "phase": "training"}
+        self._write()
+
+    def at_step(self, step: int) -> None:
+        self._state["step"] = step
+        if self._trained_from is not None:
+            start, first = self._trained_from
+            per_step = (time.time() - start) / max(step - first, 1)
+            self._state["seconds_left"] = round(per_step * (self._state["total_steps"] - step), 1)
+        if time.time() - self._written >= SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    def update(self, **values: float) -> None:
+        """New values of `loss`, `samples_per_second` and the like; other keys are not for this file."""
+        self._state |= {key: value for key, value in values.items() if key in self._state}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Says so in the file while the block runs."""
+        before, self._state["phase"] = self._state["phase"], name
+        self._write()
+        yield
+        self._state["phase"] = before
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.time()
+        if self._path is not None:
+            write_json(self._path, self._state | {"time": self._written})
