@@ -103,11 +103,11 @@ def bundled(folder: str) -> Path:
 def find_recipe(name: str | Path) -> Path:
     """The recipe's file: the path as given, or the recipe of that name that comes with the program."""
     path = Path(name)
+    shipped = bundled(".") / (str(name) if path.suffix else f"{name}.yaml")
+    if not path.is_file() and not path.is_absolute() and shipped.is_file():
+        return shipped
     if path.exists():
         return path
-    shipped = bundled(".") / (str(name) if path.suffix else f"{name}.yaml")
-    if not path.is_absolute() and shipped.is_file():
-        return shipped
     files = [file.relative_to(bundled(".")).with_suffix("") for file in bundled(".").rglob("*.yaml")]
     known = [str(file) for file in files if file.parts[0] != "clusters"]
     asked = str(name).removeprefix("recipes/").removesuffix(".yaml")
