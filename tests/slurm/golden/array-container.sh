@@ -36,7 +36,8 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 export HF_HUB_OFFLINE=1
-export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+# The code is that of the submission: neither the current directory nor packages in the user's home go before it.
+export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=1
 
 command=(

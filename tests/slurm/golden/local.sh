@@ -18,7 +18,8 @@ job=${RECIPE_JOB_ID:?is not set: this script is started by the local queue}_$tas
 die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
-export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+# The code is that of the submission: neither the current directory nor packages in the user's home go before it.
+export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=1
 
 command=(

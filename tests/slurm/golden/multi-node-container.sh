@@ -39,7 +39,8 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 module load cuda/12.4 || die "cannot load a module on $node"
 export NCCL_DEBUG=WARN
-export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+# The code is that of the submission: neither the current directory nor packages in the user's home go before it.
+export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=8
 
 command=(
