@@ -212,6 +212,7 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
+        click.echo("interrupted; what was submitted goes on (recipe status, recipe cancel)", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -219,6 +220,9 @@ def main() -> None:
     except BrokenPipeError:  # `recipe render ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except UnicodeEncodeError as error:
+        click.echo(f"error: {error.object!r} holds bytes that are no UTF-8 text; rename it", err=True)
+        sys.exit(2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {place}{error.strerror or error}", err=True)

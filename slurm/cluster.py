@@ -15,7 +15,7 @@ from slurm.values import Scope, render
 
 
 def _directive(value: str) -> str:
-    if not value.startswith("--") or "\n" in value:
+    if not value.startswith("--") or not value.isprintable():
         raise ValueError(f"expected one option of sbatch, such as --mail-type=FAIL, found {value!r}")
     return value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,20 @@ def make_plan(recipe: Recipe, cluster: str, profile: Profile) -> Plan:
         name = next(n for n in waiting if all(need in stages for need in recipe.spec.stages[n].needs))
         waiting.remove(name)
         stages[name] = _stage(recipe, profile, name, stages)
+    _no_trial_twice(recipe, stages.values())
     return Plan(recipe.spec.name, cluster, profile, tuple(stages.values()))
+
+
+def _no_trial_twice(recipe: Recipe, stages: Iterable[Stage]) -> None:
+    """Stages too must differ in their trials: one trial has one directory."""
+    owner: dict[str, str] = {}
+    for stage in stages:
+        for trial in stage.trials:
+            if trial.id in owner:
+                path = ("stages", stage.name)
+                message = f"its trial {label(trial.point)} is one of stage '{owner[trial.id]}' as well"
+                raise ConfigError.at(path, message, recipe.where(path))
+            owner[trial.id] = stage.name
 
 
 def missing_paths(plan: Plan) -> list[Problem]:

@@ -249,6 +249,11 @@ def test_a_full_disk_is_one_message_and_nothing_is_queued(
         subprocess.run(["umount", work / "runs"], check=True)
 
 
+def test_a_path_that_is_no_text_is_one_message(run_recipe: Recipe, recipe: Path, stand_in: Path) -> None:
+    done = run_recipe("submit", recipe, "--cluster", stand_in, "--runs", os.fsdecode(b"caf\xe9"))
+    refuse(done, "holds bytes that are no UTF-8 text")
+
+
 def test_commands_without_a_run_say_how_to_make_one(run_recipe: Recipe, work: Path) -> None:
     for command in ("status", "logs", "cancel", "results"):
         refuse(run_recipe(command), "there is no run in runs; `recipe submit` makes one")

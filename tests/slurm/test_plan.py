@@ -96,6 +96,13 @@ def test_a_value_is_filled_in_once_and_never_again(write: Write) -> None:
     assert (model["tokenizer"], model["name_or_path"]) == ("{{ x }}", "{{ x }}")
 
 
+def test_stages_with_the_same_trial_are_an_error(write: Write) -> None:
+    stage = "{task: glue, config: {task_name: rte, data: {generated: 9}}}"
+    path = write("same.yaml", f"name: same\nstages:\n  one: {stage}\n  two: {stage}\n")
+    with pytest.raises(ConfigError, match=r"same\.yaml:4: stages\.two: its trial .* is one of stage 'one' as well"):
+        plan(path)
+
+
 def test_a_later_stage_names_the_directory_of_an_earlier_trial(write: Write) -> None:
     path = write("stages.yaml", """
         name: two
