@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.cluster import Cluster, ClusterError, faults
+from tests.cluster import Cluster, ClusterError, faults, requirements
 from tests.cluster.layout import default_dir
 from tests.cluster.report import report
 
@@ -19,11 +20,16 @@ DOWN = 3  # exit code of `status`, as the init scripts of Linux have it
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
+        if os.geteuid() != 0:
+            raise ClusterError(requirements.NOT_ROOT)
         action: Callable[[argparse.Namespace], int] = options.action
         return action(options)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def up(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cluster import config, daemons, faults, machines, processes, requirements, slurm
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import CONTROLLER, GPUS_PER_NODE, LONGEST_DIR, Layout, Spec, State, default_dir
+from tests.cluster.layout import CONTROLLER, GPUS_PER_NODE, LONGEST_DIR, Layout, Spec, State, command, default_dir
 from tests.cluster.locks import locked
 from tests.cluster.processes import wait_for
 
@@ -51,7 +51,7 @@ class Cluster:
                 if state.layout.spec != self.spec:
                     raise ClusterError(
                         f"a cluster with {state.layout.spec} is up in {self.dir}, not one with {self.spec}: "
-                        f"end it with `python -m tests.cluster down --dir {self.dir}` first"
+                        f"end it with {command(self.dir, 'down')} first"
                     )
                 return False
             self._remove()
@@ -82,7 +82,7 @@ class Cluster:
         """Addresses and paths; of the cluster that is up, whatever this object would have started."""
         state = State.read(self.dir)
         if state is None or not state.ready:
-            raise ClusterError(f"no cluster is up in {self.dir}: start it with `python -m tests.cluster up`")
+            raise ClusterError(f"no cluster is up in {self.dir}: start it with {command(self.dir, 'up')}")
         return state.layout
 
     @property
@@ -175,6 +175,7 @@ class Cluster:
         files = {
             "slurm.conf": config.slurm_conf(layout),
             "gres.conf": config.gres_conf(layout),
+            "cgroup.conf": config.cgroup_conf(),
             "slurmdbd.conf": config.slurmdbd_conf(layout),
             "mariadb.conf": config.mariadb_conf(layout),
         }

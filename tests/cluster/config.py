@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tests.cluster.layout import CONTROLLER, GPUS_PER_NODE, SLURMCTLD_PORT, SLURMD_PORT, SLURMDBD_PORT, Layout
 
 CPUS_PER_NODE = 32
+ENFORCE_MEMORY = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup"}
 
 
 def slurm_conf(layout: Layout) -> str:
@@ -98,6 +99,15 @@ def _accounting(layout: Layout) -> dict[str, object]:
 def gres_conf(layout: Layout) -> str:
     files = f"{layout.dir}/gpu/nvidia[0-{GPUS_PER_NODE - 1}]"
     return _lines(f"NodeName={node} Name=gpu File={files}" for node in layout.nodes)
+
+
+def cgroup_conf() -> str:
+    """By default nothing uses cgroups, but slurmd would even then ask the host's systemd for some of version 2.
+
+    With ENFORCE_MEMORY as settings, a step that takes more than its --mem ends OUT_OF_MEMORY. That needs a host with
+    cgroups of version 1, and no other cluster like it there: Slurm calls the cgroup of a node by the node's name.
+    """
+    return _lines(["CgroupPlugin=cgroup/v1", "ConstrainRAMSpace=yes"])
 
 
 def slurmdbd_conf(layout: Layout) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from tests.cluster import daemons, machines, processes, slurm
 from tests.cluster.daemons import Daemon
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import Layout
+from tests.cluster.layout import Layout, command
 
 
 def _crash(layout: Layout, node: str) -> None:
@@ -23,7 +23,7 @@ def _boot(layout: Layout, node: str) -> None:
 
 def _link(layout: Layout, node: str, *, state: str) -> None:
     if node not in processes.first_processes(layout.dir):
-        raise ClusterError(f"{node} has no link, since it does not run: `python -m tests.cluster fault boot {node}`")
+        raise ClusterError(f"{node} has no link, since it does not run: {command(layout.dir, f'fault boot {node}')}")
     machines.set_link(layout, node, state)
 
 

@@ -26,6 +26,12 @@ def default_dir() -> Path:
     return Path(tempfile.gettempdir()).resolve() / f"slurm-test-cluster-{os.getuid()}"
 
 
+def command(directory: Path, action: str) -> str:
+    """What to type for that, in messages."""
+    place = "" if directory == default_dir() else f" --dir {directory}"
+    return f"`python -m tests.cluster {action}{place}`"
+
+
 def short_id(directory: Path) -> str:
     """Eight characters that tell two clusters apart, for names outside their directories (network interface)."""
     return hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]

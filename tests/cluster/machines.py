@@ -18,13 +18,13 @@ from pathlib import Path
 
 from tests.cluster import config, processes
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import SWITCH, Layout, host_interface, short_id
+from tests.cluster.layout import SWITCH, Layout, State, command, host_interface, short_id
 from tests.cluster.locks import locked
 
 FIRST_PROCESS = Path(__file__).with_name("machine.sh")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Mounts come in from the host, where they are shared there; none goes back.
 NAMESPACES = ("--net", "--uts", "--mount", "--pid")
+# "slave": what is mounted on the host below a shared mount (see Layout.mounts) comes in; nothing goes out.
 UNSHARE = ("unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc", "--propagation", "slave")
 
 
@@ -96,7 +96,7 @@ def inside(layout: Layout, machine: str, argv: Sequence[str]) -> list[str]:
     """argv of a process that runs `argv` on that machine, as if logged in there."""
     first = processes.first_processes(layout.dir).get(machine)
     if first is None:
-        raise ClusterError(f"{machine} does not run: boot it with `python -m tests.cluster fault boot {machine}`")
+        raise ClusterError(f"{machine} does not run: boot it with {command(layout.dir, f'fault boot {machine}')}")
     return [*_enter(first, *NAMESPACES), *argv]
 
 
@@ -113,6 +113,9 @@ def end_all(directory: Path) -> None:
         _run(["umount", "--lazy", mount])
     if _mounts_below(directory):  # else whoever removes the directory would remove what is mounted there
         raise ClusterError(f"these could not be unmounted: {', '.join(_mounts_below(directory))}")
+    state = State.read(directory)
+    if state and state.layout.spec.settings.items() >= config.ENFORCE_MEMORY.items():
+        _remove_cgroups(state.layout)
     interface = Path("/sys/class/net", host_interface(directory))
     if interface.exists():
         _unplug([], interface.name)
@@ -125,6 +128,13 @@ def _mounts_below(directory: Path) -> list[str]:
     return [point for point in points if point.startswith(f"{directory}/")]
 
 
+def _remove_cgroups(layout: Layout) -> None:
+    for node in layout.nodes:
+        for top in Path("/sys/fs/cgroup").glob(f"*/slurm_{node}"):
+            for directory, _, _ in os.walk(top, topdown=False):
+                Path(directory).rmdir()
+
+
 def _start(layout: Layout, machine: str) -> int:
     directory = layout.machine_dir(machine)
     (directory / "local").mkdir(parents=True, exist_ok=True)
@@ -132,7 +142,7 @@ def _start(layout: Layout, machine: str) -> int:
     (directory / "hosts").write_text(config.hosts(layout, socket.gethostname()))
     (directory / "hostname").write_text(f"{machine}\n")
     log = layout.logs / f"machine-{machine}.log"
-    argv = ["setsid", "--fork", *UNSHARE, str(FIRST_PROCESS), machine, str(directory), str(layout.local)]
+    argv = ["setsid", "--fork", *UNSHARE, "bash", str(FIRST_PROCESS), machine, str(directory), str(layout.local)]
     detached(argv, log, {"PATH": PATH, **processes.mark(layout.dir, machine)})
 
     def is_up() -> bool:

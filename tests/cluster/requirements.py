@@ -9,6 +9,7 @@ import sys
 
 from tests.cluster.machines import PATH, UNSHARE
 
+NOT_ROOT = "the test cluster needs root, for its namespaces: use sudo"
 INSTALL = "sudo bash tests/cluster/install.sh"
 COMMANDS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "srun", "sacct", "ip", "nsenter", "unshare")
 
@@ -21,7 +22,7 @@ def missing() -> str | None:
     if absent:
         return f"the test cluster needs {', '.join(absent)}: run `{INSTALL}`"
     if os.geteuid() != 0:
-        return "the test cluster needs root, for network namespaces: run `sudo make test`"
+        return NOT_ROOT
     trial = subprocess.run([*UNSHARE, "true"], env={"PATH": PATH}, capture_output=True, text=True)
     if trial.returncode:
         return f"the test cluster needs namespaces, which this container does not allow: {trial.stderr.strip()}"

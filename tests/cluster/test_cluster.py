@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ else:
             time.sleep(0.05)
 """
     (tmp_path / "ask.py").write_text(ask)
-    said = cluster.run(["srun", "--nodes=2", "--ntasks-per-node=1", "python3", str(tmp_path / "ask.py")])
+    said = cluster.run(["srun", "--nodes=2", "--ntasks-per-node=1", sys.executable, str(tmp_path / "ask.py")])
     assert said.strip() == f"hello from {cluster.layout.address('node1')}"
 
 

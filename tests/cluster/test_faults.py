@@ -23,6 +23,7 @@ def wait_for_state(cluster: Cluster, node: str, state: str, timeout: float = 40)
     wait_for(lambda: cluster.node_states()[node].startswith(state), timeout, lambda: f"{cluster.node_states()}")
 
 
+@pytest.mark.slow_cluster  # Slurm needs 14 to 24 s to give a node up
 def test_jobs_of_a_crashed_and_of_an_unreachable_node_are_requeued(cluster: Cluster, tmp_path: Path) -> None:
     crashed = running_on(cluster, "node1", tmp_path / "crashed")
     cut_off = running_on(cluster, "node2", tmp_path / "cut off")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, ClusterError, daemons, processes, requirements
-from tests.cluster.layout import host_interface
+from tests.cluster import Cluster, ClusterError, config, daemons, processes, requirements
+from tests.cluster.layout import Layout, Spec, host_interface
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,6 +46,7 @@ def traces(directory: Path) -> list[str]:
     found += [f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(directory) in line]
     found += [f"socket {line}" for line in Path("/proc/net/unix").read_text().splitlines() if f"{directory}/" in line]
     found += [f"file {path}" for path in directory.parent.glob(f"{directory.name}*")]
+    found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob("*/slurm_node*")]
     found += [f"interface {path}" for path in Path("/sys/class/net").glob(host_interface(directory))]
     names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
     return found + [f"namespace {name}" for name in names.splitlines() if "slurm" in name]
@@ -162,6 +163,17 @@ def test_a_daemon_that_does_not_start_is_named_with_the_end_of_its_log(directory
     assert traces(directory) == []
 
 
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/memory").exists(), reason="needs cgroups of version 1")
+def test_memory_is_enforced_if_asked_for(directory: Path) -> None:
+    cluster = Cluster(directory, nodes=1, accounting=False, settings=config.ENFORCE_MEMORY)
+    cluster.up()
+    greedy = f"{sys.executable} -c 'bytearray(300 << 20)'"
+    job = cluster.submit(["--mem=100M", "--output=/dev/null", "--wrap", greedy])
+    cluster.wait_for_job(job, "OUT_OF_MEMORY")
+    cluster.down()
+    assert traces(directory) == []
+
+
 def test_a_directory_with_something_else_in_it_is_left_alone(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for action in (Cluster(tmp_path).up, Cluster(tmp_path).down):
@@ -198,7 +210,5 @@ def test_the_environment_of_clients_points_to_this_cluster_alone(
 
 
 def test_the_controller_needs_its_database_first() -> None:
-    from tests.cluster.layout import Layout, Spec
-
     names = [daemon.name for daemon in daemons.of_controller(Layout(Path("/tmp/x"), Spec(), "198.18.0"))]
     assert names == ["munged", "mariadbd", "slurmdbd", "slurmctld"]
