@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Runs the command; returns the exit code. Mistakes and foreseen failures become one message, without traceback."""
     if not arguments or arguments[0] in ("-h", "--help", "--version"):
-        print(f"neobert {__version__}" if arguments[:1] == ["--version"] else USAGE, end="" if arguments else "\n")
+        print(f"neobert {__version__}\n" if arguments[:1] == ["--version"] else USAGE, end="")
         return DONE if arguments else USERS_MISTAKE
     command, *rest = arguments
     parsers = {**dict.fromkeys(RUNNERS, _task_parser), "trial": _trial_parser}
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _complain(f"{error.filename or 'a file'}: {error.strerror}", FAILED)
+        return _complain(f"{error.filename or 'output'}: {error.strerror}", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted; run the same command again to resume from the last checkpoint", FAILED)
 

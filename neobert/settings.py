@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from neobert.config import TASKS, ConfigError, Problem, Source, Strict, nearest, parse_value, read_yaml, set_at, validate
+from neobert.config import (
+    TASKS,
+    ConfigError,
+    Problem,
+    Source,
+    Strict,
+    nearest,
+    parse_value,
+    read_yaml,
+    set_at,
+    validate,
+)
 from neobert.config.base import KeyPath
 
 

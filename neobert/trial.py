@@ -15,11 +15,11 @@ from neobert.training.files import TrialFiles, write_text
 def open_trial(directory: Path, task: str, config: Strict, writes: bool) -> TrialFiles:
     """The files of the trial; writes its config.yaml (only where `writes`).
 
-    Raises `ConfigError` when the directory cannot be written to, or belongs to a trial with other settings: to resume
-    it with these would give a result that belongs to neither.
+    Raises `ConfigError` when the directory cannot be written to, or holds checkpoints or the result of a trial with
+    other settings: to resume it with these would give a result that belongs to neither.
     """
     paths = TrialFiles(directory)
-    if paths.config.exists():
+    if paths.config.exists() and (paths.result.exists() or any(paths.checkpoints.glob("checkpoint-*"))):
         _compare(paths.config, task, config)
     elif writes:
         settings = {"task": task, "config": config.model_dump(mode="json")}
@@ -39,7 +39,9 @@ def _compare(path: Path, task: str, config: Strict) -> None:
     theirs = validate(type(config), data.get("config"), lambda place: source.where(("config", *place)))
     differences = list(_differences((), theirs.model_dump(mode="json"), config.model_dump(mode="json")))
     if differences:
-        listed = "; ".join(f"{dotted(place)} is {there!r} there and {here!r} here" for place, there, here in differences)
+        listed = "; ".join(
+            f"{dotted(place)} is {there!r} there and {here!r} here" for place, there, here in differences
+        )
         raise ConfigError([Problem((), f"this directory belongs to a trial with other settings: {listed}{_ADVICE}",
                                    str(path))])  # fmt: skip
 

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,8 @@ def _task_of(rows: list[Row], columns: tuple[str, ...], labels: list[str] | None
     return GlueTask("own files", columns, tuple(labels), ("accuracy",))
 
 
-def _examples(
-    rows: Iterable[Row], columns: tuple[str, ...], task: GlueTask, may_lack_labels: bool = False
-) -> Examples:
+def _examples(rows: list[Row], columns: tuple[str, ...], task: GlueTask, may_lack_labels: bool = False) -> Examples:
+    labelled = not may_lack_labels or LABEL in rows[0].cells
     texts: list[Texts] = []
     labels: list[float] = []
     for row in rows:
@@ -80,12 +79,8 @@ def _examples(
         if missing:
             raise at(row.where, f"has no {' or '.join(missing)}; it holds {', '.join(row.cells)}")
         texts.append(tuple(row.cells[name] for name in columns))
-        if not (may_lack_labels and LABEL not in row.cells):
+        if labelled:
             labels.append(label_number(_label(row), task, row.where))
-        elif labels:
-            raise at(row.where, "has no label, unlike the rows before it")
-    if labels and len(labels) != len(texts):
-        raise at(row.where, "has a label, unlike the rows before it")
     return Examples(texts, labels)
 
 

@@ -34,7 +34,7 @@ class NeoBERTConfig(PreTrainedConfig):
 
         With three matrices instead of two, the factor keeps the number of weights that of a plain feed-forward layer.
         """
-        return -(-int(2 * self.intermediate_size / 3) // 8) * 8
+        return -(-max(1, int(2 * self.intermediate_size / 3)) // 8) * 8
 
     def validate_architecture(self) -> None:
         """Called by Hugging Face on construction."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -43,16 +44,17 @@ def build_classifier(config: ModelConfig, splits: Splits, max_length: int, check
         tokenizer = _load_tokenizer(tokenizer_source, config)
     else:
         tokenizer = train_wordpiece(splits.train.texts, config.vocab_size, config.max_position_embeddings)
-    model = _load(source, splits.task, config) if source else _new(splits.task, config, len(tokenizer))
+    model = _load(source, splits.task, config) if source else _new(splits.task, config, tokenizer)
     _check_fit(model, tokenizer, max_length)
     return Classifier(model, tokenizer)
 
 
-def _new(task: GlueTask, config: ModelConfig, vocab_size: int) -> Any:
+def _new(task: GlueTask, config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "rope_theta",
              "max_position_embeddings", "initializer_range", "classifier_dropout")  # fmt: skip
     sizes = {name: getattr(config, name) for name in names}
-    return NeoBERTForSequenceClassification(NeoBERTConfig(vocab_size=vocab_size, **sizes, **_head(task)))
+    shape = NeoBERTConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes, **_head(task))
+    return NeoBERTForSequenceClassification(shape)
 
 
 def _head(task: GlueTask) -> dict[str, Any]:
@@ -69,9 +71,8 @@ def _head(task: GlueTask) -> dict[str, Any]:
 def _load_tokenizer(source: str, config: ModelConfig) -> PreTrainedTokenizerBase:
     key = "tokenizer" if config.tokenizer else "name_or_path"
     with _explained(source, key):
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
+        revision = config.revision if key == "name_or_path" else None  # it belongs to the model's repository
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     if tokenizer.pad_token_id is None:
         raise _problem(key, f"{source!r}: the tokenizer has no padding token, so examples cannot share a batch")
     return tokenizer
@@ -84,8 +85,10 @@ def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
         shape = AutoConfig.from_pretrained(source, **options)
         theirs = dict(shape.label2id or {})
         shape.update(_head(task))
+        if "classifier_dropout" in config.model_fields_set:
+            shape.update({"classifier_dropout": config.classifier_dropout})
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, **options
+            source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, **options
         )
     _verify(source, model, info)
     new = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
@@ -137,7 +140,7 @@ def _explained(source: str, key: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError, huggingface_hub's own
+    except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
         path = Path(source)
         if path.is_dir():
             message = f"{source!r} is a directory, but no model can be loaded from it: {_first_line(error)}"
@@ -145,6 +148,8 @@ def _explained(source: str, key: str) -> Iterator[None]:
                 message = f"{source!r} is a directory without config.json, so no Hugging Face model"
         elif path.exists():
             message = f"{source!r} is a file; expected a directory with config.json and model.safetensors"
+        elif source[0] in "/.~":
+            message = f"there is no directory {source!r}"
         else:
             message = (
                 f"there is no directory {source!r} here, and the hub did not give such a model: {_first_line(error)}\n"

@@ -31,7 +31,7 @@ class Restored(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {name: getattr(self, name) for name in self.remembered}}
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step:
             self.restore(state)
 
@@ -62,10 +62,10 @@ class Report(Restored):
         super().on_train_begin(args, state, control, **kwargs)
         self.progress.train_from(state.global_step, state.max_steps)
 
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.progress.at_step(state.global_step)
 
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "train_runtime" in logs:
             return  # Trainer's closing summary, which mixes this attempt's time with all attempts' steps
         self.progress.update(**logs)
@@ -122,7 +122,7 @@ class StopWhenAsked(TrainerCallback):
             control.should_log = control.should_save = True
             self._stop(state, control)
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:  # noqa: ARG002
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.stopped:  # in the middle of the epoch: nothing is due that Trainer now thinks is
             control.should_evaluate = control.should_save = control.should_log = False
         elif self._asked:  # what all ranks know; the signal itself may have reached only some by now
@@ -137,7 +137,7 @@ class StopWhenAsked(TrainerCallback):
 class StopOnNaN(TrainerCallback):
     """Ends a training that has diverged, instead of letting it use up its hours."""
 
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
         if not math.isfinite(logs.get("loss", 0.0)):
             raise RunError(
                 f"the training loss is {logs['loss']} at step {state.global_step}: the training has diverged. "

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from typing import Any
 
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-NOT_SHOWN = ("eval_score",)
+from neobert.training.progress import Progress
 
 
 class Console(TrainerCallback):
     """Tells of the training on standard output, in the main process."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._bar: Any = None
-        self._began = (0.0, 0)
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._began = time.time(), state.global_step
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if sys.stdout.isatty():
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, unit="step", file=sys.stdout, dynamic_ncols=True
             )
 
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
         speed = f"{logs['samples_per_second']:.0f} examples/s, {logs['tokens_per_second']:,.0f} tokens/s"
@@ -39,27 +37,24 @@ class Console(TrainerCallback):
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {speed}")
         else:
             self._say(f"step {state.global_step}/{state.max_steps} ({state.epoch:.2f} epochs): "
-                      f"loss {logs['loss']:.4f}, {speed}{self._left(state)}")  # fmt: skip
+                      f"loss {logs['loss']:.4f}, {speed}{self._left()}")  # fmt: skip
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any
-    ) -> None:  # noqa: ARG002
+    ) -> None:
         shown = {name: value for name, value in metrics.items() if name.startswith("eval_")}
         if len(shown) == 3:  # one metric and the loss: the score is that metric
             shown.pop("eval_score")
         values = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in shown.items())
         self._say(f"evaluation at step {state.global_step}: {values}{_best(args, state, metrics)}")
 
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def _left(self, state: TrainerState) -> str:
-        start, first = self._began
-        if state.global_step - first < 2:
-            return ""
-        seconds = (time.time() - start) / (state.global_step - first) * (state.max_steps - state.global_step)
-        return f", {tqdm.format_interval(seconds)} left"
+    def _left(self) -> str:
+        seconds = self._progress.seconds_left
+        return "" if seconds is None else f", {tqdm.format_interval(seconds)} left"
 
     def _say(self, line: str) -> None:
         if self._bar is not None:

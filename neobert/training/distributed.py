@@ -47,7 +47,7 @@ def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
                 f"process {ranks.rank} of {ranks.world_size} does not know where to meet the others: "
                 f"{' and '.join(missing)} must be set, to the host name of the first and a free port there"
             )
-    environ |= dict(zip(_TORCHRUN, map(str, numbers), strict=True))
+    environ.update(zip(_TORCHRUN, map(str, numbers), strict=True))
     return ranks
 
 

@@ -54,7 +54,7 @@ def finetune(
     progress = Progress(paths.progress if ranks.is_main else None)
     stop = StopWhenAsked(preemption)
     early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
-    watching = [Report(progress, paths.metrics), Console(), tensorboard(paths.tensorboard, resumed)]
+    watching = [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
 
     spare_deepspeed_import()
     transformers.set_seed(config.seed)
@@ -63,6 +63,8 @@ def finetune(
     for callback in [StopOnNaN(), *(watching if ranks.is_main else []), early, stop]:
         trainer.add_callback(callback)
     _announce(trainer, resumed)
+    if resumed:
+        _check_same_length(trainer, resumed)
 
     state = TrainerState(**resumed.state) if resumed else None
     if state is None or not _finished(state, trainer, early):
@@ -70,8 +72,13 @@ def finetune(
         state = trainer.state
         if stop.stopped and not _finished(state, trainer, early):
             log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)
+            progress.end("stopped")
+            trainer.accelerator.end_training()
             return None
-    return _outcome(state, trainer, classifier, config, splits, paths, progress)
+    outcome = _outcome(state, trainer, classifier, config, splits, paths, progress)
+    progress.end("done")
+    trainer.accelerator.end_training()
+    return outcome
 
 
 def _trainer(
@@ -117,6 +124,16 @@ def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
         args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, args.world_size,
         args.device.type, args.learning_rate, f", resumed from step {resumed.step}" if resumed else "",
     )  # fmt: skip
+
+
+def _check_same_length(trainer: Trainer, resumed: checkpoints.Checkpoint) -> None:
+    """With other data or another number of processes, a checkpoint's place in the data means something else."""
+    before, now = resumed.state["max_steps"], trainer.args.max_steps
+    if before != now:
+        raise RunError(
+            f"{resumed.path} belongs to a training of {before} steps, but this one has {now}: the data or the number "
+            "of processes has changed since. Start it as before, or remove the checkpoints to begin anew."
+        )
 
 
 def _finished(state: TrainerState, trainer: Trainer, early: EarlyStopping) -> bool:

@@ -97,6 +97,10 @@ class Progress:
         self._state["phase"] = before
         self._write()
 
+    def end(self, phase: str) -> None:
+        self._state["phase"] = phase
+        self._write()
+
     def _write(self) -> None:
         self._written = time.time()
         if self._path is not None:

@@ -19,7 +19,6 @@ from neobert.errors import RunError
 from neobert.training import checkpoints
 from neobert.training.progress import Meter, Progress
 
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -39,7 +38,9 @@ def mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) ->
 
 
 class Trainer(transformers.Trainer):
-    """`eval_dataset` holds all dev sets by suffix; `metrics(outputs, labels)` judges each, `score(metrics)` the whole."""
+    """`eval_dataset` holds all dev sets, by suffix; `metrics(outputs, labels)` judges one, `score(metrics)` all."""
+
+    control: Any
 
     def __init__(
         self,
@@ -112,7 +113,6 @@ class Trainer(transformers.Trainer):
                 checkpoints.keep_newest(directory, self._keep, newest, best)
             self.accelerator.wait_for_everyone()
 
-
     def _written(self, directory: Path) -> Path:
         """What Trainer has just written, with the place of the best checkpoint as it will be: not aside."""
         written = directory / checkpoints.PARTIAL / f"checkpoint-{self.state.global_step}"
@@ -131,7 +131,7 @@ def _cannot_save(directory: Path, step: int, error: Exception) -> str:
     free = shutil.disk_usage(directory).free
     return (
         f"the checkpoint of step {step} cannot be written to {directory}: {error} "
-        f"({free / 1e6:.0f} MB are free there). Earlier checkpoints are untouched; run the same command again to resume."
+        f"({free / 1e6:.0f} MB are free there). Earlier checkpoints are untouched; the same command resumes."
     )
 
 

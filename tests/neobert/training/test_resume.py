@@ -1,0 +1,174 @@
+"""A training that is interrupted and resumed ends bit for bit like one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.neobert.conftest import TINY, launch
+
+# 160 examples in batches of 8: 20 steps an epoch; a line in metrics.jsonl at steps 1, 3, 6, ... and one an evaluation.
+SETTINGS = [*TINY, "task_name=qnli", "data.generated=160", "trainer.num_train_epochs=3"]
+Run = Callable[..., int]
+
+
+def weights(directory: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(directory / "checkpoints" / f"checkpoint-{step}" / "model.safetensors")
+
+
+def assert_same_end(directory: Path, undisturbed: Path, step: int = 60) -> None:
+    expected, found = weights(undisturbed, step), weights(directory, step)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    results = [json.loads((path / "result.json").read_text()) for path in (directory, undisturbed)]
+    for key in ("score", "step", "steps", "baseline", "metric"):
+        assert results[0][key] == results[1][key], key
+    assert results[0]["metrics"]["loss"] == results[1]["metrics"]["loss"]
+
+
+def newest(directory: Path) -> int:
+    return max(int(path.name.split("-")[1]) for path in (directory / "checkpoints").glob("checkpoint-*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from neobert.cli import run
+
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("undisturbed")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    assert run(["glue", *SETTINGS, "--output-dir", str(directory)]) == 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return directory
+
+
+def test_stopping_in_mid_epoch_again_and_again_changes_nothing(
+    neobert: Run, signal_at_line: Callable[[Path, int], None], undisturbed: Path, tmp_path: Path
+) -> None:
+    stops = []
+    for lines in (4, 12):
+        signal_at_line(tmp_path / "metrics.jsonl", lines)
+        assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 85
+        stops.append(newest(tmp_path))
+        assert not (tmp_path / "result.json").exists()
+        progress = json.loads((tmp_path / "progress.json").read_text())
+        assert (progress["phase"], progress["step"], progress["total_steps"]) == ("stopped", stops[-1], 60)
+    assert 0 < stops[0] < stops[1] < 60
+    assert any(step % 20 for step in stops)
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 0
+    assert_same_end(tmp_path, undisturbed)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    evaluations = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if "eval_score" in line]
+    assert [json.loads(line)["step"] for line in evaluations] == [20, 40, 60]
+
+
+def test_a_stop_at_the_end_of_an_epoch_does_not_lose_its_evaluation(
+    neobert: Run, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes during the last step of the first epoch."""
+    from neobert.training.preemption import Preemption
+
+    asked = iter([False] * 19 + [True] * 2)
+    monkeypatch.setattr(Preemption, "agreed", lambda self: next(asked))  # noqa: ARG005
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 85
+    assert newest(tmp_path) == 20
+    monkeypatch.undo()
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 0
+    assert_same_end(tmp_path, undisturbed)
+    evaluated = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in evaluated if "eval_score" in entry] == [20, 40, 60]
+
+
+def test_a_stop_at_the_very_end_just_finishes(
+    neobert: Run, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neobert.training.preemption import Preemption
+
+    asked = iter([False] * 59 + [True])
+    monkeypatch.setattr(Preemption, "agreed", lambda self: next(asked))  # noqa: ARG005
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 0
+    assert_same_end(tmp_path, undisturbed)
+
+
+def test_after_a_crash_it_goes_on_from_the_newest_complete_checkpoint(
+    neobert: Run, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if killed while the checkpoint of step 60 was being copied: it is there, but cut short."""
+    directory = Path(shutil.copytree(undisturbed, tmp_path / "trial"))
+    (directory / "result.json").unlink()
+    cut = directory / "checkpoints" / "checkpoint-60" / "optimizer.pt"
+    cut.write_bytes(cut.read_bytes()[:100])
+    partial = directory / "checkpoints" / "partial" / "checkpoint-80"
+    partial.mkdir(parents=True)
+    assert neobert("glue", *SETTINGS, "--output-dir", directory) == 0
+    output = capsys.readouterr()
+    assert "checkpoint-60: optimizer.pt has 100 bytes instead of" in output.err
+    assert "resumed from step 40" in output.out
+    assert_same_end(directory, undisturbed)
+    assert not partial.parent.exists()
+
+
+def test_a_crash_between_the_last_checkpoint_and_the_result_costs_no_training(
+    neobert: Run, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = Path(shutil.copytree(undisturbed, tmp_path / "trial"))
+    (directory / "result.json").unlink()
+    assert neobert("glue", *SETTINGS, "--output-dir", directory) == 0
+    assert "step 60/60" not in capsys.readouterr().out
+    assert_same_end(directory, undisturbed)
+
+
+def test_early_stopping_counts_on_after_a_resume(
+    neobert: Run, signal_at_line: Callable[[Path, int], None], tmp_path: Path
+) -> None:
+    """A threshold that nothing can exceed: the first of 12 evaluations is the best, and the third after it the last."""
+    settings = [*SETTINGS, "trainer.eval_strategy=steps", "trainer.eval_steps=5", "trainer.early_stopping_patience=3",
+                "trainer.early_stopping_threshold=2.0", "trainer.save_total_limit=1"]  # fmt: skip
+    undisturbed, directory = tmp_path / "undisturbed", tmp_path / "trial"
+    assert neobert("glue", *settings, "--output-dir", undisturbed) == 0
+    assert json.loads((undisturbed / "result.json").read_text())["steps"] == 20
+    signal_at_line(directory / "metrics.jsonl", 5)
+    assert neobert("glue", *settings, "--output-dir", directory) == 85
+    assert 5 <= newest(directory) < 20
+    assert neobert("glue", *settings, "--output-dir", directory) == 0
+    assert_same_end(directory, undisturbed, step=20)
+
+
+def test_a_checkpoint_of_other_data_is_refused(neobert: Run, undisturbed: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(undisturbed, tmp_path / "trial"))
+    (directory / "result.json").unlink()
+    state = directory / "checkpoints" / "checkpoint-60" / "trainer_state.json"
+    state.write_text(state.read_text().replace('"max_steps": 60', '"max_steps": 30'))
+    assert neobert("glue", *SETTINGS, "--output-dir", directory) == 1
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path: Path) -> None:
+    settings = ["glue", *SETTINGS, "trainer.num_train_epochs=6", "trainer.logging_steps=1"]
+    undisturbed, directory = tmp_path / "undisturbed", tmp_path / "trial"
+    started = launch([*settings, "--output-dir", undisturbed], 2, 29617)
+    assert [process.wait(120) for process in started] == [0, 0], [process.stdout.read() for process in started]
+
+    first = launch([*settings, "--output-dir", directory], 2, 29618)
+    while not (directory / "metrics.jsonl").exists():
+        assert first[0].poll() is None, first[0].stdout.read()
+        time.sleep(0.005)
+    first[1].send_signal(signal.SIGUSR2)  # not the one that writes
+    assert [process.wait(60) for process in first] == [85, 85], [process.stdout.read() for process in first]
+    stopped_at = newest(directory)
+    assert stopped_at < 60
+    names = {path.name for path in (directory / "checkpoints" / f"checkpoint-{stopped_at}").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth", "complete.json"} <= names
+
+    second = launch([*settings, "--output-dir", directory], 2, 29619)
+    assert [process.wait(120) for process in second] == [0, 0], [process.stdout.read() for process in second]
+    assert_same_end(directory, undisturbed)
+    assert second[1].stdout.read() == ""  # one process speaks for all
