@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -33,8 +34,17 @@ example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 mod
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process."""
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = run(list(sys.argv[1:] if arguments is None else arguments))
+    except Exception:  # noqa: BLE001  # not foreseen: the traceback is what helps
+        traceback.print_exc()
+        code = FAILED
     sys.stdout.flush()
+    sys.stderr.flush()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Everything is written by now. Tearing down a process group can block for ever: gloo's destructor holds the
+        # interpreter's lock while it waits for a thread that needs it (seen with torch 2.13).
+        os._exit(code)
     sys.exit(code)
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neobert.config import GlueConfig
+from neobert.config import ConfigError, GlueConfig
 from neobert.data.examples import Splits
 from neobert.data.sources import load_splits
 from neobert.errors import DONE, RUN_AGAIN
@@ -28,6 +28,7 @@ def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preempt
     if config.data.hub or not Path(config.model.name_or_path or ".").exists():
         work_offline_if_unreachable()
     splits = load_splits(config.data, config.task_name)
+    _check_selection(config, splits)
     _announce(splits)
 
     # Imported here, because torch and transformers take seconds: a mistake in the settings or data shows before.
@@ -39,6 +40,14 @@ def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preempt
     if ranks.is_main:
         _write_result(outcome, config, splits, paths)
     return DONE
+
+
+def _check_selection(config: GlueConfig, splits: Splits) -> None:
+    """With files of one's own, only they tell which metrics there are; for GLUE's tasks it was checked long before."""
+    try:
+        config.selection(splits.task)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _announce(splits: Splits) -> None:

@@ -41,7 +41,7 @@ def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
         return Ranks()
     ranks = Ranks(*numbers)
     if ranks.world_size > 1:
-        missing = [name for name in _RENDEZVOUS if not environ.get(name)]
+        missing = [name for name in _RENDEZVOUS if environ.get(name, "0") in ("", "0")]
         if missing:
             raise RunError(
                 f"process {ranks.rank} of {ranks.world_size} does not know where to meet the others: "

@@ -54,17 +54,16 @@ def finetune(
     progress = Progress(paths.progress if ranks.is_main else None)
     stop = StopWhenAsked(preemption)
     early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
-    watching = [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
-
     spare_deepspeed_import()
+    args = _arguments(config, splits, paths, ranks)
+    if resumed:
+        _check_same_length(args, resumed)
     transformers.set_seed(config.seed)
     classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
-    trainer = _trainer(config, splits, classifier, paths, ranks, progress)
-    for callback in [StopOnNaN(), *(watching if ranks.is_main else []), early, stop]:
+    trainer = _trainer(config, splits, classifier, args, progress)
+    for callback in [StopOnNaN(), *(_reports(paths, progress, resumed) if ranks.is_main else []), early, stop]:
         trainer.add_callback(callback)
     _announce(trainer, resumed)
-    if resumed:
-        _check_same_length(trainer, resumed)
 
     state = TrainerState(**resumed.state) if resumed else None
     if state is None or not _finished(state, trainer, early):
@@ -73,25 +72,27 @@ def finetune(
         if stop.stopped and not _finished(state, trainer, early):
             log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)
             progress.end("stopped")
-            trainer.accelerator.end_training()
             return None
     outcome = _outcome(state, trainer, classifier, config, splits, paths, progress)
     progress.end("done")
-    trainer.accelerator.end_training()
     return outcome
 
 
-def _trainer(
-    config: GlueConfig, splits: Splits, classifier: Classifier, paths: TrialFiles, ranks: Ranks, progress: Progress
-) -> Trainer:
+def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ranks) -> transformers.TrainingArguments:
     metric, greater_is_better = config.selection(splits.task)
+    return training_arguments(
+        config.trainer, config.optimizer, config.scheduler, seed=config.seed, world_size=ranks.world_size,
+        train_examples=len(splits.train), metric=metric, greater_is_better=greater_is_better,
+        checkpoints=paths.checkpoints,
+    )  # fmt: skip
+
+
+def _trainer(
+    config: GlueConfig, splits: Splits, classifier: Classifier, args: transformers.TrainingArguments, progress: Progress
+) -> Trainer:
     return Trainer(
         model=classifier.model,
-        args=training_arguments(
-            config.trainer, config.optimizer, config.scheduler, seed=config.seed, world_size=ranks.world_size,
-            train_examples=len(splits.train), metric=metric, greater_is_better=greater_is_better,
-            checkpoints=paths.checkpoints,
-        ),
+        args=args,
         train_dataset=_tokenized(splits.train, classifier, config),
         # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
         eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
@@ -101,7 +102,7 @@ def _trainer(
         score=partial(metrics.score, splits.task),
         progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
-    )  # fmt: skip
+    )
 
 
 def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
@@ -112,6 +113,12 @@ def _forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None
     paths.checkpoints.mkdir(exist_ok=True)
     checkpoints.clear_partial(paths.checkpoints)
     drop_lines_after(paths.metrics, resumed.step if resumed else -1)
+
+
+def _reports(
+    paths: TrialFiles, progress: Progress, resumed: checkpoints.Checkpoint | None
+) -> list[transformers.TrainerCallback]:
+    return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
 
 
 def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
@@ -126,9 +133,9 @@ def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
     )  # fmt: skip
 
 
-def _check_same_length(trainer: Trainer, resumed: checkpoints.Checkpoint) -> None:
+def _check_same_length(args: transformers.TrainingArguments, resumed: checkpoints.Checkpoint) -> None:
     """With other data or another number of processes, a checkpoint's place in the data means something else."""
-    before, now = resumed.state["max_steps"], trainer.args.max_steps
+    before, now = resumed.state["max_steps"], args.max_steps
     if before != now:
         raise RunError(
             f"{resumed.path} belongs to a training of {before} steps, but this one has {now}: the data or the number "

@@ -117,8 +117,12 @@ def launch(arguments: list[Any], ranks: int, port: int) -> list[subprocess.Popen
         }  # fmt: skip
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "neobert", *map(str, arguments)], env=environ, cwd=REPOSITORY, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                [sys.executable, "-m", "neobert", *map(str, arguments)],
+                env=environ,
+                cwd=REPOSITORY,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
         )
     return processes

@@ -18,7 +18,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     """Makes load_dataset give what the hub would."""
 
     def serve(splits: dict[str, Any]) -> None:
-        monkeypatch.setattr(datasets, "load_dataset", lambda name, config: datasets.DatasetDict(splits))  # noqa: ARG005
+        monkeypatch.setattr(datasets, "load_dataset", lambda name, config: datasets.DatasetDict(splits))
 
     return serve
 

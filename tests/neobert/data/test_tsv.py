@@ -165,5 +165,5 @@ def test_what_is_missing_is_named_with_what_was_expected(tmp_path: Path) -> None
     rte(tmp_path / "RTE" / "train.tsv", "0\ta\tb\tentailment")
     with pytest.raises(ConfigError, match=r"RTE/dev.tsv: does not exist"):
         read_glue_directory(tmp_path, task)
-    with pytest.raises(ConfigError, match="holds a train.tsv itself, so its parent directory may be what is meant"):
+    with pytest.raises(ConfigError, match=r"holds a train.tsv itself, so its parent directory may be what is meant"):
         read_glue_directory(tmp_path / "RTE", task)

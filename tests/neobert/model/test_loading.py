@@ -104,8 +104,9 @@ def test_a_head_of_another_size_is_made_anew_and_one_of_other_classes_is_told(
     with caplog.at_level(logging.INFO):
         other = build(tmp_path, "sst2").model
     assert torch.equal(other.classifier.weight, trained.model.classifier.weight)
-    assert "has a head for the classes entailment, not_entailment; it is trained on as a head for negative, positive" in (
-        caplog.text
+    assert (
+        "has a head for the classes entailment, not_entailment; it is trained on as a head for negative, positive"
+        in (caplog.text)
     )
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -132,7 +133,9 @@ def test_what_is_no_model_is_refused_with_the_reason(tmp_path: Path, make: objec
 def test_a_truncated_weight_file_is_refused_with_the_reason(own_copy: Path) -> None:
     weights = own_copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(ConfigError, match=r"is a directory, but no model can be loaded from it: .*(?i:header|incomplete)"):
+    with pytest.raises(
+        ConfigError, match=r"is a directory, but no model can be loaded from it: .*(?i:header|incomplete)"
+    ):
         build(own_copy)
 
 

@@ -12,7 +12,9 @@ from neobert.errors import RunError
 from neobert.training.callbacks import EarlyStopping, StopOnNaN
 
 
-def evaluations_until_stop(values: list[float], patience: int | None, threshold: float = 0.0, greater: bool = True) -> int:
+def evaluations_until_stop(
+    values: list[float], patience: int | None, threshold: float = 0.0, greater: bool = True
+) -> int:
     """How many of `values` are looked at, with Trainer's own bookkeeping of the best one between them."""
     args = SimpleNamespace(metric_for_best_model="score", greater_is_better=greater)
     callback, state, control = EarlyStopping(patience, threshold), TrainerState(), TrainerControl()

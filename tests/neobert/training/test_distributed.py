@@ -50,3 +50,5 @@ def test_half_of_torchruns_variables_are_an_error(missing: str) -> None:
 def test_several_processes_must_know_where_to_meet(base: dict[str, str]) -> None:
     with pytest.raises(RunError, match="MASTER_PORT must be set"):
         find_ranks({name: value for name, value in base.items() if name != "MASTER_PORT"})
+    with pytest.raises(RunError, match="MASTER_PORT must be set"):
+        find_ranks(base | {"MASTER_PORT": "0"})

@@ -8,9 +8,11 @@ gradient's size; with a large epsilon it does not.
 from __future__ import annotations
 
 import json
-import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.neobert.conftest import REPOSITORY
+from tests.neobert.conftest import REPOSITORY, launch
 
 SETTINGS = ["data.max_length=32", "data.max_eval_samples=20", "trainer.num_train_epochs=2", "trainer.logging_steps=1",
             "trainer.use_cpu=true", "trainer.gradient_clipping=null", "optimizer.eps=1.0", "optimizer.lr=1.0",
@@ -26,7 +28,9 @@ SETTINGS = ["data.max_length=32", "data.max_eval_samples=20", "trainer.num_train
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(max(directory.glob("checkpoints/checkpoint-*"), key=lambda p: p.stat().st_mtime) / "model.safetensors")
+    return load_file(
+        max(directory.glob("checkpoints/checkpoint-*"), key=lambda p: p.stat().st_mtime) / "model.safetensors"
+    )
 
 
 def logged(directory: Path, key: str) -> list[float]:
@@ -59,17 +63,52 @@ def test_accumulated_pieces_count_as_one_batch(
     assert (weights(whole)["bert.encoder.layer.0.output.dense.weight"] - start).abs().max() > 5e-4
 
 
-def test_two_processes_count_as_one(neobert: Callable[..., int], tiny_bert: Path, tmp_path: Path) -> None:
-    """Really two, started by torchrun, that also accumulate."""
-    common = [*SETTINGS, "task_name=rte", "data.generated=48", f"model.name_or_path={tiny_bert}"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert neobert("glue", *common, "trainer.per_device_train_batch_size=16", "--output-dir", one) == 0
-    split = ["trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "neobert"]
-    environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*torchrun, "glue", *common, *split, "--output-dir", str(two)], check=True, cwd=REPOSITORY, env=environ
-    )
-    assert_same_training(one, two)
-    results = [json.loads((directory / "result.json").read_text()) for directory in (one, two)]
+@pytest.fixture(scope="module")
+def two_processes(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """The settings and directory of a training by two real processes, which also accumulate, started by torchrun."""
+    settings = ["glue", *SETTINGS, "task_name=rte", "data.generated=48", f"model.name_or_path={tiny_bert}",
+                "trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2"]  # fmt: skip
+    directory = tmp_path_factory.mktemp("two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "neobert"]
+    subprocess.run([*torchrun, *settings, "--output-dir", str(directory)], check=True, cwd=REPOSITORY, timeout=120)
+    return settings, directory
+
+
+def test_two_processes_count_as_one(
+    neobert: Callable[..., int], two_processes: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    settings, two = two_processes
+    whole = ["trainer.per_device_train_batch_size=16", "trainer.gradient_accumulation_steps=1"]
+    assert neobert(*settings, *whole, "--output-dir", tmp_path) == 0
+    assert_same_training(tmp_path, two)
+    results = [json.loads((directory / "result.json").read_text()) for directory in (tmp_path, two)]
     assert results[0]["metrics"]["accuracy"] == results[1]["metrics"]["accuracy"]
+    assert len(list((two / "tensorboard").iterdir())) == 1  # one of them writes
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_and_a_resume_ends_the_same(
+    two_processes: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    settings, undisturbed = two_processes
+    first = launch([*settings, "--output-dir", tmp_path], 2, free_port())
+    while not (tmp_path / "progress.json").exists():
+        assert first[0].poll() is None, first[0].stdout.read()
+        time.sleep(0.01)
+    first[1].send_signal(signal.SIGUSR2)  # not the one that writes; both are still starting
+    assert [process.wait(120) for process in first] == [85, 85], [process.stdout.read() for process in first]
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert checkpoint.name == "checkpoint-1"
+    assert {"rng_state_0.pth", "rng_state_1.pth", "complete.json"} <= {path.name for path in checkpoint.iterdir()}
+
+    second = launch([*settings, "--output-dir", tmp_path], 2, free_port())
+    assert [process.wait(120) for process in second] == [0, 0], [process.stdout.read() for process in second]
+    assert second[1].stdout.read() == ""  # one process speaks for all
+    expected, found = weights(undisturbed), weights(tmp_path)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
