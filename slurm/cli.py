@@ -41,7 +41,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed((
         click.argument("recipe", metavar="RECIPE"),
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="Override a value, read as YAML: --set config.seed=3. May be repeated."),
+                     help="Override a value, read as YAML: --set resources.cpus=2. May be repeated."),
         click.option("--unset", multiple=True, metavar="KEY", help="Remove a value. May be repeated."),
         click.option("--cluster", "-c", envvar="RECIPE_CLUSTER", default="local", show_default=True, metavar="NAME",
                      help="Cluster profile: a name, or a YAML file. [env: RECIPE_CLUSTER]"),
@@ -69,7 +69,7 @@ _stage_option = click.option("--stage", metavar="NAME", help="One stage of the r
 _all_option = click.option("--all", "every", is_flag=True, help="Show every trial.")
 
 
-@cli.command(epilog=_example("recipe plan recipes/demo.yaml --set config.seed=3"))
+@cli.command(epilog=_example("recipe plan recipes/demo.yaml --set resources.cpus=2"))
 @_recipe_options
 @_all_option
 def plan(every: bool, **options: Any) -> None:
@@ -78,7 +78,8 @@ def plan(every: bool, **options: Any) -> None:
     from slurm.session import open_session
 
     session = open_session(**options)
-    show.console().print(show.plan_view(session.plan, session.todo, session.states, every))
+    states, todo = session.look()
+    show.console().print(show.plan_view(session.plan, todo, states, every))
 
 
 @cli.command(epilog=_example("recipe render recipes/demo.yaml --cluster a100 | sbatch"))
@@ -93,9 +94,11 @@ def render(stage: str | None, chunk: int, **options: Any) -> None:
     """
     from slurm.session import open_session
 
-    session = open_session(**options)
-    click.echo(session.render(stage, chunk), nl=False)
-    click.echo(f"wrote {os.path.relpath(session.run.path)}; nothing is submitted", err=True)
+    run, text, needs = open_session(**options).render(stage, chunk)
+    click.echo(text, nl=False)
+    click.echo(f"wrote {os.path.relpath(run.path)}; nothing is submitted", err=True)
+    if needs:
+        click.echo(f"this stage needs {', '.join(needs)}: give sbatch --dependency=afterok:JOBID", err=True)
 
 
 @cli.command(epilog=_example("recipe submit recipes/demo.yaml --cluster a100 --wait && recipe results"))
@@ -111,9 +114,8 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
     """
     from slurm.session import open_session
 
-    session = open_session(**options, backend=backend)
-    jobs = session.submit()
-    where = os.path.relpath(session.run.path)
+    found, jobs = open_session(**options, backend=backend).submit()
+    where = os.path.relpath(found.path)
     if jobs:
         ids = ", ".join(f"{job.id} ({job.tasks} task{'s' if job.tasks > 1 else ''})" for job in jobs)
         click.echo(f"submitted to {jobs[0].backend}: {ids}\nrun: {where}")
@@ -123,7 +125,7 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
         from slurm import show
         from slurm.follow import follow
 
-        sys.exit(0 if follow(session.run, show.console(), quiet=not watch) else 1)
+        sys.exit(0 if follow(found, show.console(), quiet=not watch) else 1)
     click.echo("recipe status, recipe logs and recipe results tell more")
 
 
@@ -174,9 +176,11 @@ def cancel(run: str | None, runs: Path, trials: tuple[str, ...]) -> None:
     from slurm.rundir import find_run
 
     found = find_run(runs, run)
-    count = cancel_run(found, trials)
+    waiting, running = cancel_run(found, trials)
+    count = waiting + running
     tasks = f"{count} array task{'' if count == 1 else 's'}"
-    click.echo(f"cancelled {tasks} of {os.path.relpath(found.path)}" if count else "nothing waits or runs")
+    saving = f"; {running} of them ran and may save a checkpoint first" if running else ""
+    click.echo(f"cancelled {tasks} of {os.path.relpath(found.path)}{saving}" if count else "nothing waits or runs")
 
 
 @cli.command(epilog=_example("recipe results demo --format markdown > table.md"))

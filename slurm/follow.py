@@ -12,6 +12,7 @@ from slurm.plan import label
 from slurm.rundir import RunDir
 from slurm.show import status_view
 from slurm.state import RunState, State, run_state
+from slurm.submissions import read_submissions
 
 FIRST_POLL, SLOWEST_POLL, FACTOR = 1.0, 30.0, 1.25  # seconds; the queue is asked once a poll
 
@@ -27,7 +28,11 @@ def follow(run: RunDir, console: Console, *, every: bool = False, quiet: bool = 
                 live.update(status_view(state, every))
     else:
         known: dict[str, State] | None = None
+        warned = ""
         for state in _polls(run):
+            if state.warning and state.warning != warned:
+                console.print(f"{state.warning}; asking again")
+            warned = state.warning
             if not quiet:
                 for line in _changes(state, known):
                     console.print(line)
@@ -52,11 +57,8 @@ def _polls(run: RunDir) -> Iterator[RunState]:
     while True:
         state = run_state(run)
         yield state
-        if state.ended and not state.warning:
+        if state.ended:
             return
         time.sleep(pause)
-        pause = min(pause * FACTOR, SLOWEST_POLL if not _local(run) else FIRST_POLL)
-
-
-def _local(run: RunDir) -> bool:
-    return run.queue.exists()
+        local = all(job.backend == "local" for job in read_submissions(run)[-1:])
+        pause = min(pause * FACTOR, FIRST_POLL if local else SLOWEST_POLL)

@@ -81,6 +81,6 @@ def _listed(entries: Any, path: KeyPath) -> Iterator[Point]:
         raise ConfigError.at(path, f"expected a list of points, found {entries!r}")
     for index, entry in enumerate(entries):
         at = (*path, index)
-        if not isinstance(entry, dict) or not entry:
+        if not isinstance(entry, dict) or not entry or not all(isinstance(key, str) for key in entry):
             raise ConfigError.at(at, f"expected a point such as {{seed: 1}}, found {entry!r}")
         yield Point(dict(entry), {key: (*at, key) for key in entry})

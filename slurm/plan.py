@@ -98,28 +98,47 @@ def _no_trial_twice(recipe: Recipe, stages: Iterable[Stage]) -> None:
             owner[trial.id] = stage.name
 
 
-def missing_paths(plan: Plan) -> list[Problem]:
-    """The files and directories that configs name and this machine does not have.
+def missing_paths(plan: Plan, recipe: Recipe) -> list[Problem]:
+    """The images, files and directories that the plan names and this machine does not have.
 
     Paths that the run itself will make, or that lie on node-local scratch, are left out.
     """
-    problems: dict[str, Problem] = {}
+    named: dict[str, KeyPath] = {}
     for stage, trial in plan.trials:
         config = TASKS[trial.task].model_validate_json(trial.config)
         for path, value in local_paths(config):
-            local = plan.profile.scratch is not None and Path(value).is_relative_to(plan.profile.scratch)
-            if value not in problems and not value.startswith(RUN) and not local and not Path(value).exists():
-                where = f"stage {stage.name}" if len(plan.stages) > 1 else ""
-                problems[value] = Problem(path, f"there is no {value} (here: {Path.cwd()})", where)
-    return list(problems.values())
+            named.setdefault(value, ("stages", stage.name, "config", *path))
+    for stage in plan.stages:
+        image = image_path(stage, plan.profile)
+        if image is not None:
+            named.setdefault(str(image), ("stages", stage.name, "image"))
+    scratch = plan.profile.scratch
+    missing = {
+        value: path
+        for value, path in named.items()
+        if not (scratch is not None and Path(value).is_relative_to(scratch))
+        and not value.startswith(RUN)
+        and not Path(value).exists()
+    }
+    return [
+        Problem(recipe.source_path(path), f"there is no {value} (here: {Path.cwd()})", recipe.where(path))
+        for value, path in missing.items()
+    ]
+
+
+def image_path(stage: Stage, profile: Profile) -> Path | None:
+    """The image that a stage runs in, or None if it runs on the host."""
+    if stage.image is None or profile.container.runtime == "none":
+        return None
+    return Path.cwd() / Path(profile.image_dir or "").expanduser() / Path(stage.image).expanduser()
 
 
 def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage]) -> Stage:
     spec = recipe.spec.stages[name]
     at = ("stages", name)
     try:
-        _within_limits(spec, profile)
         points = expand(spec.grid)
+        _within_limits(spec, profile, len(points))
         trials = _trials(recipe, spec, points, done, name)
     except ConfigError as error:
         raise error.located(lambda p: recipe.where((*at, *p)), lambda p: recipe.source_path((*at, *p))) from None
@@ -132,7 +151,8 @@ def _trials(
 ) -> tuple[Trial, ...]:
     model = TASKS[spec.task]
     templated = has_template(spec.config)
-    names = {**recipe.names, "stages": _upstream(done), "stage": stage}
+    needed = {name: done[name] for name in _all_needs(recipe, stage)}
+    names = {**recipe.names, "stages": _upstream(needed), "stage": stage}
     trials: dict[str, Trial] = {}
     first: dict[str, Point] = {}
     problems: dict[str, Problem] = {}
@@ -153,6 +173,12 @@ def _trials(
     if problems:
         raise ConfigError(list(problems.values())[:MAX_PROBLEMS])
     return tuple(trials.values())
+
+
+def _all_needs(recipe: Recipe, stage: str) -> list[str]:
+    """The stages that this one needs, and those that they need."""
+    direct = recipe.spec.stages[stage].needs
+    return list(dict.fromkeys([*direct, *(name for need in direct for name in _all_needs(recipe, need))]))
 
 
 def _settings(model: type[Strict], spec: StageSpec, point: Point, names: Mapping[str, Any] | None) -> Strict:
@@ -193,9 +219,18 @@ def _duplicate(first: Point, second: Point) -> Problem:
     return Problem(place, f"two trials are the same: {label(first.values)} and {label(second.values)}")
 
 
+def slurm_time(seconds: int) -> str:
+    """Seconds as Slurm's `[D-]HH:MM:SS`."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours:02}:{minutes:02}:{seconds:02}"
+    return f"{days}-{clock}" if days else clock
+
+
 def label(point: Mapping[str, Any]) -> str:
     """A point in short: `task_name=rte optimizer.lr=1e-05`."""
-    parts = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in point.items()]
+    parts = [f"{key}={value:.12g}" if isinstance(value, float) else f"{key}={value}" for key, value in point.items()]
     return " ".join(parts) or "(no grid)"
 
 
@@ -208,14 +243,17 @@ def _upstream(done: Mapping[str, Stage]) -> Scope:
     return Scope("stages", tree, {})
 
 
-def _within_limits(spec: StageSpec, profile: Profile) -> None:
+def _within_limits(spec: StageSpec, profile: Profile, trials: int) -> None:
     limits, asked = profile.limits, spec.resources
     for key, value, limit in (
         ("nodes", asked.nodes, limits.max_nodes),
         ("gpus_per_node", asked.gpus_per_node, limits.max_gpus_per_node),
         ("cpus", asked.cpus, limits.max_cpus),
-        ("time", asked.time * spec.array.pack, limits.max_time),
     ):
         if limit is not None and value > limit:
-            unit = " seconds (a trial's time x pack)" if key == "time" else ""
-            raise ConfigError.at(("resources", key), f"{value}{unit} is more than the cluster profile allows: {limit}")
+            raise ConfigError.at(("resources", key), f"{value} is more than the cluster profile allows: {limit}")
+    seconds = asked.time * min(spec.array.pack, trials)
+    if limits.max_time is not None and seconds > limits.max_time:
+        told = slurm_time(seconds) + (" (a trial's time x pack)" if spec.array.pack > 1 else "")
+        message = f"{told} is more than the cluster profile allows: {slurm_time(limits.max_time)}"
+        raise ConfigError.at(("resources", "time"), message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError, Problem, nearest, parse_value, read_yaml, set_at, validate
+from neobert.config import ConfigError, Problem, dotted, nearest, parse_value, read_yaml, set_at, validate
 from neobert.config.base import KeyPath
 from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
 from slurm.values import Scope, render
@@ -73,13 +73,27 @@ def load_recipe(file: str | Path, overrides: Iterable[str] = (), unset: Iterable
         keys = split_key(key)
         try:
             # To YAML a leading `{{` opens a mapping; here it can only be meant as Jinja.
-            set_at(data, keys, value if value.lstrip().startswith("{{") else parse_value(value))
+            set_at(data, keys, value if value.lstrip().startswith("{{") else parse_value(value, f"--set {text}"))
         except ConfigError as error:
-            raise error.located(lambda path, text=text: f"--set {text}") from None  # type: ignore[misc]
+            raise error.located(lambda _, text=text: f"--set {text}") from None  # type: ignore[misc]
         origins.set(keys, f"--set {text}")
     for key in unset:
         _remove(data, split_key(key), f"--unset {key}")
-    return _check(data, origins, path)
+    recipe = _check(data, origins, path)
+    _check_axes(recipe)
+    return recipe
+
+
+def _check_axes(recipe: Recipe) -> None:
+    """An override of a value that the grid gives to every trial would change nothing, and nobody would notice."""
+    for name, stage in recipe.spec.stages.items():
+        axes = [key for key in stage.grid if key not in ("include", "exclude")] if isinstance(stage.grid, dict) else []
+        for axis in (part.strip() for key in axes for part in str(key).split(",")):
+            path = recipe.source_path(("stages", name, "config", *axis.split(".")))
+            origin = recipe.origins.at.get(path, "")
+            if origin.startswith("--set"):
+                grid = dotted(recipe.source_path(("stages", name, "grid", axis)))
+                raise ConfigError.at(path, f"is an axis of the grid: use --set '{grid}=[...]'", origin)
 
 
 def split_key(key: str) -> KeyPath:
@@ -225,6 +239,8 @@ def _check_needs(stages: dict[str, StageSpec]) -> None:
         if stage in order:
             return
         for need in stages[stage].needs:
+            if need == stage:
+                raise ConfigError.at(("stages", stage, "needs"), "a stage cannot need itself")
             if need not in stages:
                 path = ("stages", stage, "needs")
                 raise ConfigError.at(path, f"there is no stage '{need}'{nearest(need, stages)}")

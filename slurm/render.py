@@ -13,7 +13,7 @@ import jinja2
 from neobert.config import ConfigError
 from slurm.cluster import Profile
 from slurm.container import exec_command
-from slurm.plan import Stage
+from slurm.plan import Stage, image_path, slurm_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,10 @@ class Job:
     code: Path
     workdir: Path
     python: str
+
+    @property
+    def is_array(self) -> bool:
+        return self.trials > self.stage.array.pack
 
     @property
     def name(self) -> str:
@@ -95,7 +99,7 @@ def render(job: Job, chunk: Chunk) -> str:
         workdir=str(job.workdir),
         code=str(job.code),
         modules=job.profile.modules,
-        env=[*job.profile.env.items(), *stage.env.items()],
+        is_array=job.is_array or not slurm,
         command=command(job),
         max_requeues=job.profile.max_requeues,
     )  # fmt: skip
@@ -111,14 +115,10 @@ def command(job: Job) -> list[str]:
         gpus = job.stage.resources.gpus_per_node > 0
         inner = ["python3", "-m", "neobert", "trial"]
         words = exec_command(job.profile.container, image, binds, job.workdir, gpus, inner)
-    return [*_srun(job), *words] if job.backend == "sbatch" else words
-
-
-def image_path(stage: Stage, profile: Profile) -> Path | None:
-    """The image that a stage runs in, or None if it runs on the host."""
-    if stage.image is None or profile.container.runtime == "none":
-        return None
-    return Path.cwd() / (profile.image_dir or "") / stage.image
+    words = [*_srun(job), *words] if job.backend == "sbatch" else words
+    env = {**job.profile.env, **job.stage.env}
+    # As arguments of env(1), and not as exports: no variable of a user's can then be one that bash or the script uses.
+    return ["env", *(f"{key}={value}" for key, value in env.items()), *words] if env else words
 
 
 def _srun(job: Job) -> Iterator[str]:
@@ -149,13 +149,13 @@ def _directives(job: Job, chunk: Chunk) -> Iterator[str]:
         kind = f"{profile.gpu_type}:" if profile.gpu_type else ""
         gres = "gpu:" if profile.gpus == "gres" else ""
         yield f"--{profile.gpus}={gres}{kind}{resources.gpus_per_node}"
-    seconds = resources.time * array.pack
+    seconds = resources.time * min(array.pack, job.trials)
     yield f"--time={slurm_time(seconds)}"
     if seconds >= 5 * 60:  # Slurm may signal up to a minute early, so a shorter job would stop when it has just begun
         yield f"--signal=USR2@{min(profile.signal_seconds, seconds // 4)}"
-    if job.trials > array.pack:
+    if job.is_array:
         yield f"--array=0-{chunk.tasks - 1}" + (f"%{chunk.parallel}" if chunk.parallel else "")
-    name = "%A_%a" if job.trials > array.pack else "%j"
+    name = "%A_%a" if job.is_array else "%j"
     yield f"--output={_output(job.directory / 'logs', name)}"
     yield "--open-mode=append"
     yield "--requeue"
@@ -174,15 +174,6 @@ def _output(folder: Path, name: str) -> str:
         )
     path = f"{text}/{name}.out"
     return f'"{path}"' if " " in text else path
-
-
-def slurm_time(seconds: int) -> str:
-    """Seconds as Slurm's `[D-]HH:MM:SS`."""
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    clock = f"{hours:02}:{minutes:02}:{seconds:02}"
-    return f"{days}-{clock}" if days else clock
 
 
 @cache

@@ -131,7 +131,7 @@ def cell(value: Any) -> str:
 
 def key_cell(value: Any) -> str:
     """A value of the grid, as short as it can be written."""
-    return MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return MISSING if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def to_csv(table: Table) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ def write_atomically(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:  # those of a full disk name no file
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,21 +44,45 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The mappings in a JSON-lines file (none if it is missing); a last line cut short by a crash is left out."""
+    """The mappings in a JSON-lines file that was written as a whole; raises `ConfigError` where it is damaged."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The mappings in a JSON-lines file that grows; lines that a crash or a full disk cut short are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return []
     rows = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
+    for line in lines:
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ConfigError(f"{path}:{number}: is damaged: {error}") from None
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows += [row] if isinstance(row, dict) else []
     return rows
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a file that grows; a line that was cut short before it stays a line of its own."""
+    with path.open("a+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end and (stream.seek(end - 1), stream.read(1))[1] != b"\n":
+            stream.write(b"\n")
+        stream.write(line.encode() + b"\n")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes that ask for the same directory out."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +134,11 @@ class RunDir:
         return self.path / "submissions.jsonl"
 
     @property
+    def cancellations(self) -> Path:
+        """The array tasks that a user cancelled, one a line."""
+        return self.path / "cancellations.jsonl"
+
+    @property
     def code(self) -> Path:
         return self.path / "code"
 
@@ -132,22 +166,25 @@ def new_run(runs: Path, recipe: str) -> RunDir:
 
 
 def list_runs(runs: Path, recipe: str = "*") -> list[RunDir]:
-    """The runs of a recipe, or of all recipes, oldest first."""
+    """The runs of a recipe, or of all recipes, the one that was submitted last at the end."""
     found = runs.glob(f"{recipe}/*/manifest.jsonl")
-    return sorted((RunDir(path.parent) for path in found), key=lambda run: run.path.name)
+    return [RunDir(path.parent) for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))]
 
 
 def find_run(runs: Path, target: str | None) -> RunDir:
-    """The run that a user means by a run's directory, by a recipe's name or file, or by nothing: then the newest.
+    """The run that a user means by its directory or name, by a recipe's name or file, or by nothing: then the newest.
 
     Raises `ConfigError` if there is none.
     """
     if target is not None and (Path(target) / "manifest.jsonl").is_file():
         return RunDir(Path(target).resolve())
-    name = Path(target).stem if target is not None else "*"
-    if target is not None and Path(target).is_file():
-        name = str((read_yaml(target).data or {}).get("name", name))
-    found = list_runs(runs, name)
+    found = list_runs(runs)
+    if target is not None:
+        names = {target, Path(target).stem}
+        if Path(target).is_file():
+            data = read_yaml(target).data
+            names = {str(data["name"])} if isinstance(data, dict) and "name" in data else names
+        found = [run for run in found if names & {run.path.name, run.path.parent.name}]
     if not found:
         what = "no run" if target is None else f"no run of '{target}'"
         raise ConfigError(f"there is {what} in {runs}; `recipe submit` makes one, --runs tells where others are")

@@ -13,7 +13,14 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 
 
-def _name(value: str) -> str:
+OURS = (
+    "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "RECIPE_JOB_ID",
+)  # fmt: skip
+"""Environment variables that job scripts set or live by."""
+
+
+def check_name(value: str) -> str:
     """Names become parts of paths, of job names and of `#SBATCH` lines, so they hold no character with a meaning."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         raise ValueError(f"{value!r} is no name: letters, digits, '.', '_' and '-', the first a letter or a digit")
@@ -49,8 +56,10 @@ def _time(value: Any) -> Any:
     return seconds
 
 
-def _memory(value: str) -> str:
-    if not re.fullmatch(r"\d+[KMGT]?", value):
+def _memory(value: Any) -> Any:
+    if value == 0 and not isinstance(value, bool):
+        return "0"
+    if not isinstance(value, str) or not re.fullmatch(r"\d+[KMGT]?", value):
         raise ValueError(f"expected memory such as 16G or 500M (0: all of the node), found {value!r}")
     return value
 
@@ -65,16 +74,18 @@ def _environment(value: dict[str, str]) -> dict[str, str]:
     for key, text in value.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
             raise ValueError(f"{key!r} is no name of an environment variable")
+        if key in OURS:
+            raise ValueError(f"{key} is set by the job script itself")
         if "\0" in text:
             raise ValueError(f"{key}: an environment variable cannot hold a NUL character")
     return value
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 TaskName = Annotated[str, AfterValidator(_task)]
 Word = Annotated[str, AfterValidator(_word)]
 Seconds = Annotated[int, BeforeValidator(_time)]
-Memory = Annotated[str, AfterValidator(_memory)]
+Memory = Annotated[str, BeforeValidator(_memory)]
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 
 
@@ -114,6 +125,15 @@ class Array(Strict):
     pack: Positive = Field(1, description="trials in one array task, one after the other")
 
 
+def _grid(value: Any) -> Any:
+    if value is not None and not isinstance(value, dict | list):
+        raise ValueError(f"expected a mapping of axes or a list of points, found {value!r}")
+    return value
+
+
+Grid = Annotated[Any, AfterValidator(_grid)]
+
+
 class StageSpec(Strict):
     """One kind of job."""
 
@@ -124,7 +144,7 @@ class StageSpec(Strict):
     array: Array = Array()
     env: Environment = {}
     config: dict[str, Any] = {}
-    grid: dict[str, Any] | list[Any] | None = None
+    grid: Grid = None
 
 
 class RecipeSpec(Strict):

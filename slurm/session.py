@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from neobert.config import ConfigError, nearest
-from slurm.backends import QueuedTask, get_backend
+from slurm.backends import Backend, get_backend
 from slurm.cluster import load_profile
-from slurm.plan import Plan, Trial, make_plan
+from slurm.plan import Plan, Stage, Trial, make_plan, missing_paths
 from slurm.recipe import Recipe, load_recipe
-from slurm.rundir import RunDir, list_runs, new_run
+from slurm.rundir import RunDir, list_runs, locked, new_run
+from slurm.schema import check_name
 from slurm.state import TrialState, run_state
-from slurm.submit import (
-    Scripts,
-    Submitted,
-    choose,
-    hand_over,
-    in_flight,
-    one_at_a_time,
-    prepare,
-    read_submissions,
-    submit,
-)
+from slurm.submissions import InFlight, Submitted, by_trial, hand_over, in_flight, read_cancelled, read_submissions
+from slurm.submit import Scripts, make_job, submit, write_run
 
 
 @dataclass(frozen=True)
 class Session:
-    """A plan, and the run that it continues (`exists`) or would make."""
+    """A plan, and which run of it is meant: the one of that name, or the newest, or a new one."""
 
     recipe: Recipe
     plan: Plan
-    run: RunDir
+    runs: Path
+    run_name: str | None
+    new: bool
     backend: str
 
-    @property
-    def states(self) -> dict[str, TrialState]:
-        """The trials of the run so far."""
-        return {trial.id: trial for trial in run_state(self.run).trials} if self.run.manifest.exists() else {}
+    def find_run(self) -> RunDir:
+        """The run to continue or to make; raises `ConfigError` when a new one is asked for under a taken name."""
+        earlier = list_runs(self.runs, self.plan.name)
+        if self.run_name is not None:
+            if self.new and any(run.path.name == self.run_name for run in earlier):
+                raise ConfigError(f"--new: the run '{self.run_name}' exists already")
+            return RunDir(self.runs / self.plan.name / self.run_name)
+        return earlier[-1] if earlier and not self.new else new_run(self.runs, self.plan.name)
 
-    @property
-    def todo(self) -> dict[str, list[Trial]]:
-        """What a submission now would run."""
-        return choose(self.plan, self.run, self._busy())
+    def look(self) -> tuple[dict[str, TrialState], dict[str, list[Trial]]]:
+        """The trials of the run so far, and what a submission now would run."""
+        run = self.find_run()
+        states = {trial.id: trial for trial in run_state(run).trials} if run.manifest.exists() else {}
+        todo = {
+            stage.name: [t for t in stage.trials if t.id not in states or not states[t.id].taken]
+            for stage in self.plan.stages
+        }
+        return states, todo
 
-    def render(self, stage: str | None, chunk: int) -> str:
-        """Writes the run's directory and gives the text of one job script, noted as handed over to the queue."""
-        with one_at_a_time(self.run):
-            scripts = prepare(self.recipe, self.plan, self.run, self.backend, self.todo)
+    def render(self, stage: str | None, chunk: int) -> tuple[RunDir, str, tuple[str, ...]]:
+        """Writes the run's directory; gives it, the text of one job script, and the stages that this one needs.
+
+        The script is noted as handed over: piped to sbatch, its job is found in the queue.
+        """
+        with self._locked() as run:
+            _, flights, todo = self._todo(run)
+            scripts = write_run(self.recipe, self.plan, run, self.backend, todo)
             if not scripts:
                 raise ConfigError("nothing to render: every trial is done or in the queue (--new starts a new run)")
             item = _pick(scripts, stage)
@@ -55,48 +66,106 @@ class Session:
             if chunk not in texts:
                 raise ConfigError(f"--chunk {chunk}: stage {item.job.stage.name} has the scripts 0 to {len(texts) - 1}")
             part, text = texts[chunk]
-            hand_over(self.run, item.job, part)
-            return text
+            hand_over(run, item.job, part)
+            busy = by_trial(flights)
+            open_needs = [
+                s.name for s in self.plan.stages
+                if s.name in item.job.stage.needs and (todo[s.name] or any(t.id in busy for t in s.trials))
+            ]  # fmt: skip
+            return run, text, tuple(open_needs)
 
-    def submit(self) -> list[Submitted]:
-        """Queues what is to be run."""
-        backend = get_backend(self.backend, self.run.path)
-        with one_at_a_time(self.run):
-            busy = self._busy()
-            todo = choose(self.plan, self.run, busy)
-            scripts = prepare(self.recipe, self.plan, self.run, self.backend, todo)
-            return submit(self.run, scripts, backend, self._queued_jobs(busy))
+    def submit(self) -> tuple[RunDir, list[Submitted]]:
+        """Queues what is to be run; gives the run and the new jobs."""
+        with self._locked() as run:
+            backend, flights, todo = self._todo(run)
+            scripts = write_run(self.recipe, self.plan, run, self.backend, todo)
+            flights = _release(self.plan, flights, todo, scripts, backend)
+            return run, submit(run, scripts, backend, _to_wait_for(self.plan, flights, todo))
 
-    def _busy(self) -> dict[str, QueuedTask]:
-        return in_flight(self.run, read_submissions(self.run))
+    @contextmanager
+    def _locked(self) -> Iterator[RunDir]:
+        """The run, while no other submission of this recipe is under way. What is wrong shows before a file is made."""
+        missing = missing_paths(self.plan, self.recipe)
+        if missing:
+            raise ConfigError(missing)
+        backend = get_backend(self.backend, Path())
+        code = Path("code.zip")
+        run = RunDir(self.runs / self.plan.name / "run")
+        backend.check([make_job(self.plan, s, len(s.trials), run, self.backend, code) for s in self.plan.stages])
+        with locked(self.runs / self.plan.name):
+            yield self.find_run()
 
-    def _queued_jobs(self, busy: dict[str, QueuedTask]) -> dict[str, list[str]]:
-        """The jobs of earlier submissions that still wait or run, by stage."""
-        return {
-            stage.name: sorted({busy[trial.id].key[0] for trial in stage.trials if trial.id in busy})
+    def _todo(self, run: RunDir) -> tuple[Backend, list[InFlight], dict[str, list[Trial]]]:
+        """The backend, what is in flight, and the trials of each stage that are neither done nor in flight.
+
+        A cancelled task that still saves its checkpoint is waited for, so that its trials are not left out.
+        """
+        backend = get_backend(self.backend, run.path)
+        told = False
+        while True:
+            flights = in_flight(run, read_submissions(run))
+            cancelled = read_cancelled(run)
+            ending = [flight for flight in flights if flight.task.name in cancelled]
+            if not ending:
+                break
+            if not told:
+                print(f"waiting for {len(ending)} cancelled array tasks to end", file=sys.stderr)
+                told = True
+            time.sleep(0.5)
+        busy = by_trial(flights)
+        todo = {
+            stage.name: [t for t in stage.trials if t.id not in busy and not run.trial(t.id).result.exists()]
             for stage in self.plan.stages
         }
+        _requeue_dependents(self.plan, flights, todo)
+        return backend, flights, todo
+
+
+def _requeue_dependents(plan: Plan, flights: list[InFlight], todo: dict[str, list[Trial]]) -> None:
+    """A stage that waits for trials which are now run again must wait for their new jobs: it is queued anew."""
+    for stage in plan.stages:
+        if any(todo[need] for need in stage.needs):
+            waiting = {id for f in flights if f.task.state.state == "PENDING" for id in f.trials}
+            chosen = {trial.id for trial in todo[stage.name]}
+            todo[stage.name] = [trial for trial in stage.trials if trial.id in waiting or trial.id in chosen]
+
+
+def _release(
+    plan: Plan, flights: list[InFlight], todo: dict[str, list[Trial]], scripts: list[Scripts], backend: Backend
+) -> list[InFlight]:
+    """Takes the waiting tasks out of the queue whose trials are about to be queued anew; gives what is left."""
+    again = {trial.id for item in scripts for trial in item.trials}
+    released = [flight for flight in flights if again & set(flight.trials)]
+    if released:
+        backend.cancel([flight.task.name for flight in released])
+    return [flight for flight in flights if flight not in released]
+
+
+def _to_wait_for(plan: Plan, flights: list[InFlight], todo: dict[str, list[Trial]]) -> dict[str, list[str]]:
+    """What is in the queue for each stage: whole jobs, or the single tasks of jobs of which a trial has failed."""
+    return {stage.name: _tasks(stage, flights, bool(todo[stage.name])) for stage in plan.stages}
+
+
+def _tasks(stage: Stage, flights: list[InFlight], some_failed: bool) -> list[str]:
+    ids = {trial.id for trial in stage.trials}
+    tasks = [flight.task for flight in flights if ids & set(flight.trials)]
+    return sorted({task.name if some_failed else task.job for task in tasks})
 
 
 def open_session(
     recipe: str, overrides: tuple[str, ...] = (), unset: tuple[str, ...] = (), cluster: str = "local",
     run_name: str | None = None, new: bool = False, runs: Path = Path("runs"), backend: str | None = None,
 ) -> Session:  # fmt: skip
-    """Reads recipe and profile, makes the plan, and finds the run; raises `ConfigError`."""
+    """Reads recipe and profile and makes the plan; raises `ConfigError`."""
     loaded = load_recipe(recipe, overrides, unset)
     profile = load_profile(cluster)
     plan = make_plan(loaded, cluster, profile)
-    runs = Path.cwd() / runs
-    earlier = list_runs(runs, plan.name)
     if run_name is not None:
-        if new and any(run.path.name == run_name for run in earlier):
-            raise ConfigError(f"--new: the run '{run_name}' exists already")
-        run = RunDir(runs / plan.name / run_name)
-    elif earlier and not new:
-        run = earlier[-1]
-    else:
-        run = new_run(runs, plan.name)
-    return Session(loaded, plan, run, backend or profile.backend)
+        try:
+            check_name(run_name)
+        except ValueError as error:
+            raise ConfigError(f"--run: {error}") from None
+    return Session(loaded, plan, Path.cwd() / runs, run_name, new, backend or profile.backend)
 
 
 def _pick(scripts: list[Scripts], stage: str | None) -> Scripts:

@@ -11,8 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from slurm.plan import Plan, Stage, Trial
-from slurm.render import image_path, slurm_time
+from slurm.plan import Plan, Stage, Trial, image_path, slurm_time
 from slurm.results import Table, cell, key_cell
 from slurm.state import RunState, State, TrialState
 

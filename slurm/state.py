@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError
 from slurm.backends import QueuedTask, TaskState, get_backend
-from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl
-from slurm.submit import Submitted, in_flight, read_submissions
+from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log
+from slurm.submissions import Submitted, by_trial, in_flight, read_cancelled, read_submissions
 
 INTERRUPTED_EXIT = 85
 
@@ -43,6 +43,11 @@ class TrialState:
     result: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 0
 
+    @property
+    def taken(self) -> bool:
+        """Whether a submission would leave it out."""
+        return self.state is State.DONE or self.state.active
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -56,7 +61,31 @@ class RunState:
 
     @property
     def ended(self) -> bool:
-        return not any(trial.state.active for trial in self.trials)
+        return not self.warning and not any(trial.state.active for trial in self.trials)
+
+    def find(self, prefix: str) -> TrialState:
+        """The trial whose id begins with `prefix`; raises `ConfigError` if there is none, or more than one."""
+        found = [trial for trial in self.trials if trial.id.startswith(prefix)]
+        if len(found) != 1:
+            what = "several trials begin" if found else "no trial begins"
+            raise ConfigError(f"{what} with '{prefix}'; `recipe status --all` lists them")
+        return found[0]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The job and array task that a trial was last given to."""
+
+    job: Submitted
+    index: int
+
+    @property
+    def task(self) -> str:
+        return f"{self.job.id}_{self.index}" if self.job.array else str(self.job.id)
+
+    def output(self, run: RunDir) -> Path:
+        """What the job script itself printed, outside of the trial's log."""
+        return run.job(self.job.stage, self.job.directory) / "logs" / f"{self.task}.out"
 
 
 def run_state(run: RunDir) -> RunState:
@@ -64,54 +93,97 @@ def run_state(run: RunDir) -> RunState:
     rows = read_jsonl(run.manifest)
     submissions = read_submissions(run)
     warning = ""
-    queued: dict[str, QueuedTask] = {}
+    queued: dict[str, QueuedTask] | None = None
     try:
-        queued = in_flight(run, submissions)
+        queued = by_trial(in_flight(run, submissions))
     except ConfigError as error:
         warning = str(error)
-    last = _last_submission(run, submissions)
-    states = [_read(row, run, queued.get(row["id"]), row["id"] in last) for row in rows]
-    lost = {trial.id: last[trial.id] for trial in states if trial.state is State.UNKNOWN}
+    given = last_given(run, submissions)
+    cancelled = read_cancelled(run)
+    states = [_read(row, run, queued, given.get(row["id"]), cancelled) for row in rows]
+    lost = {trial.id: given[trial.id] for trial in states if trial.state is State.UNKNOWN and trial.id in given}
     if lost and not warning:
         told = _history(run, lost)
-        states = [_ended(trial, told[trial.id]) if trial.id in told else trial for trial in states]
+        states = [_by_history(run, trial, told, lost.get(trial.id)) for trial in states]
     return RunState(run, tuple(states), warning)
 
 
-def _read(row: Mapping[str, Any], run: RunDir, queued: QueuedTask | None, submitted: bool) -> TrialState:
+def last_given(run: RunDir, submissions: list[Submitted]) -> dict[str, _Given]:
+    """For each trial of the run's jobs the one that it was last given to; jobs that no queue took are left out."""
+    last = {}
+    for job in submissions:
+        if job.id is not None:
+            tasks = job.trials(run)
+            for index, ids in enumerate(tasks):
+                last.update(dict.fromkeys(ids, _Given(job, index)))
+    return last
+
+
+def _read(
+    row: Mapping[str, Any],
+    run: RunDir,
+    queued: Mapping[str, QueuedTask] | None,
+    given: _Given | None,
+    cancelled: set[str],
+) -> TrialState:
     """One trial; a damaged file of its own does not hide the others."""
     try:
-        return _trial(row, run.trial(row["id"]), queued, submitted)
-    except ConfigError as error:
-        return TrialState(row["id"], row["stage"], row["point"], State.UNKNOWN, str(error))
+        return _trial(row, run.trial(row["id"]), queued, given, cancelled)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        return TrialState(row["id"], row["stage"], row["point"], State.UNKNOWN, f"its files are damaged: {error!r}")
 
 
-def _trial(row: Mapping[str, Any], directory: TrialDir, queued: QueuedTask | None, submitted: bool) -> TrialState:
-    attempts = read_jsonl(directory.attempts)
-    count = max((entry["attempt"] for entry in attempts), default=0)
-    base = {"id": row["id"], "stage": row["stage"], "point": row["point"], "attempts": count}
+def _trial(
+    row: Mapping[str, Any],
+    directory: TrialDir,
+    queued: Mapping[str, QueuedTask] | None,
+    given: _Given | None,
+    cancelled: set[str],
+) -> TrialState:
+    trial = TrialState(row["id"], row["stage"], row["point"], State.NEW)
     result = read_json(directory.result)
     if result is not None:
-        return TrialState(**base, state=State.DONE, result=result)
+        _check_result(directory.result, result)
+        trial = replace(trial, state=State.DONE, result=result)
+    attempts = read_log(directory.attempts)
+    trial = replace(trial, attempts=max((entry["attempt"] for entry in attempts), default=0))
+    if result is not None:
+        return trial
     running = bool(attempts) and "end" not in attempts[-1]
-    if queued is not None:
-        if queued.state.state == "RUNNING" and running:
+    task = (queued or {}).get(trial.id)
+    if task is not None:
+        if task.state.state != "PENDING" and running:
             progress = read_json(directory.progress) or {}
-            return TrialState(**base, state=State.RUNNING, progress=progress, detail=attempts[-1].get("node", ""))
-        return TrialState(**base, state=State.QUEUED, detail=_reason(queued.state))
+            return replace(trial, state=State.RUNNING, progress=progress, detail=attempts[-1].get("node", ""))
+        return replace(trial, state=State.QUEUED, detail=_reason(task.state))
     failure = read_json(directory.failure)
     if failure is not None:
-        detail = f"{_failure(failure)}: {_last_line(directory.log(failure['attempt']))}"
-        return TrialState(**base, state=State.FAILED, detail=detail)
-    if attempts and attempts[-1].get("exit_code") == INTERRUPTED_EXIT:
-        detail = "saved a checkpoint; submit again to go on"
-        return TrialState(**base, state=State.INTERRUPTED, detail=detail)
-    if not submitted and not attempts:
-        return TrialState(**base, state=State.NEW)
-    return TrialState(**base, state=State.UNKNOWN, detail="in no queue, and it left no result" if submitted else "")
+        detail = f"{_failure(failure)}: {last_line(directory.log(failure['attempt']))}"
+        return replace(trial, state=State.FAILED, detail=detail)
+    if queued is None and running:
+        detail = "when it was last heard of"
+        return replace(trial, state=State.RUNNING, progress=read_json(directory.progress) or {}, detail=detail)
+    if attempts and attempts[-1].get("exit_code") == INTERRUPTED_EXIT and queued is not None:
+        return replace(trial, state=State.INTERRUPTED, detail="saved a checkpoint; submit again to go on")
+    if given is not None and given.task in cancelled and queued is not None:
+        return replace(trial, state=State.CANCELLED)
+    if given is None and not attempts:
+        return trial
+    detail = "in no queue, and it left no result" if queued is not None else "the queue gives no answer"
+    return replace(trial, state=State.UNKNOWN, detail=detail)
+
+
+def _check_result(path: Path, result: Mapping[str, Any]) -> None:
+    number = (int, float)
+    good = isinstance(result.get("score"), number) and isinstance(result.get("metric"), str)
+    metrics = result.get("metrics")
+    if not good or not isinstance(metrics, dict) or not all(isinstance(value, number) for value in metrics.values()):
+        raise ConfigError(f"{path} has no score, metric and metrics as it should")
 
 
 def _reason(state: TaskState) -> str:
+    if state.state == "RUNNING":
+        return "starting, or waiting for others of its array task"
     return state.reason if state.reason not in ("", "None") else state.state.lower()
 
 
@@ -121,42 +193,42 @@ def _failure(failure: Mapping[str, Any]) -> str:
     return f"{reason}{ending}, attempt {failure['attempt']} on {failure['node']}"
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
     """The last line of a log that says something; for most failures it is the message."""
     try:
         with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 4000))
-            lines = stream.read().decode(errors="replace").split("\n")
+            stream.seek(max(0, log.stat().st_size - 8000))
+            lines = [line.strip() for line in stream.read().decode(errors="replace").split("\n")]
     except FileNotFoundError:
         return "there is no log"
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "the log is empty")
+    said = [line for line in lines if line]
+    # srun and Slurm come last, and only repeat that something ended.
+    own = [line for line in said if not line.startswith(("srun: ", "slurmstepd: "))]
+    return (own or said or ["the log is empty"])[-1][:300]
 
 
-def _last_submission(run: RunDir, submissions: list[Submitted]) -> dict[str, tuple[Submitted, int]]:
-    """For each trial the job and array task that it was last given to."""
-    last = {}
-    for job in submissions:
-        for index, ids in enumerate(job.trials(run)):
-            last.update(dict.fromkeys(ids, (job, index)))
-    return last
-
-
-def _history(run: RunDir, lost: Mapping[str, tuple[Submitted, int]]) -> dict[str, TaskState]:
+def _history(run: RunDir, lost: Mapping[str, _Given]) -> dict[str, TaskState]:
     told: dict[str, TaskState] = {}
-    for backend in {job.backend for job, _ in lost.values()}:
-        ids = sorted({str(job.id) for job, _ in lost.values() if job.backend == backend and job.id is not None})
-        history = get_backend(backend, run.path).history(ids) if ids else {}
-        for trial, (job, index) in lost.items():
-            state = history.get((str(job.id), index))
-            if job.backend == backend and state is not None:
+    for backend in {given.job.backend for given in lost.values()}:
+        mine = {trial: given for trial, given in lost.items() if given.job.backend == backend}
+        history = get_backend(backend, run.path).history(sorted({str(given.job.id) for given in mine.values()}))
+        for trial, given in mine.items():
+            state = history.get((str(given.job.id), given.index))
+            if state is not None:
                 told[trial] = state
     return told
 
 
-def _ended(trial: TrialState, told: TaskState) -> TrialState:
-    """A trial without a result, by what the queue's history says of its task."""
-    state = State.CANCELLED if told.state == "CANCELLED" else State.FAILED
-    if told.state in ("COMPLETED", "RUNNING", "PENDING"):  # the task ended well, or accounts lag behind: no verdict
-        state = State.UNKNOWN
-    detail = f"{told.state} {told.reason}".strip()
-    return TrialState(trial.id, trial.stage, trial.point, state, detail, attempts=trial.attempts)
+def _by_history(run: RunDir, trial: TrialState, told: Mapping[str, TaskState], given: _Given | None) -> TrialState:
+    """A trial without a result, by what the queue's history says of its task, and by what its script printed."""
+    if given is None or "damaged" in trial.detail:
+        return trial
+    output = given.output(run)
+    said = f": {last_line(output)}" if not trial.attempts and output.exists() and output.stat().st_size else ""
+    state = told.get(trial.id)
+    if state is None:
+        return replace(trial, detail=trial.detail + said)
+    if state.state in ("COMPLETED", "RUNNING", "PENDING"):  # the task ended well, or accounts lag behind: no verdict
+        return replace(trial, detail=f"{state.state} {state.reason}".strip() + said)
+    kind = State.CANCELLED if state.state == "CANCELLED" else State.FAILED
+    return replace(trial, state=kind, detail=f"{state.state} {state.reason}".strip() + said)

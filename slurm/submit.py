@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,13 @@ from typing import Any
 import yaml
 
 from neobert.config import ConfigError
-from slurm.backends import Backend, QueuedTask, get_backend
-from slurm.plan import Plan, Stage, Trial, missing_paths
+from slurm.backends import Backend
+from slurm.plan import Plan, Stage, Trial, image_path
 from slurm.provenance import provenance, snapshot_code
 from slurm.recipe import Recipe
-from slurm.render import Chunk, Job, chunks, image_path, render
-from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, write_atomically
+from slurm.render import Chunk, Job, chunks, render
+from slurm.rundir import RunDir, read_jsonl, write_atomically
+from slurm.submissions import Submitted, hand_over, note
 
 
 @dataclass(frozen=True)
@@ -36,101 +34,36 @@ class Scripts:
         return self.job.directory / ("job.sh" if len(self.texts) == 1 else f"job-{chunk.number}.sh")
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A line of submissions.jsonl: one job, and which of its manifest's trials each array task runs."""
-
-    stage: str
-    directory: str
-    chunk: int
-    offset: int
-    tasks: int
-    pack: int
-    backend: str
-    name: str
-    comment: str
-    id: str | None  # None: handed over, and no answer noted yet
-    time: float
-
-    def trials(self, run: RunDir) -> list[list[str]]:
-        """The ids of each array task's trials."""
-        ids = [row["id"] for row in read_jsonl(run.job(self.stage, self.directory) / "trials.jsonl")]
-        starts = range(self.offset * self.pack, (self.offset + self.tasks) * self.pack, self.pack)
-        return [ids[start : start + self.pack] for start in starts]
+def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, code: Path) -> Job:
+    """A job of a stage, for so many of its trials."""
+    return Job(
+        recipe=plan.name,
+        stage=stage,
+        profile=plan.profile,
+        backend=backend,
+        trials=trials,
+        run=run.path,
+        directory=run.job(stage.name, "0"),
+        code=code,
+        workdir=Path.cwd(),
+        python=str(Path(plan.profile.python).expanduser()) if plan.profile.python else sys.executable,
+    )
 
 
-def read_submissions(run: RunDir) -> list[Submitted]:
-    """All jobs of a run, oldest first; a job whose id came to be known appears once, with it."""
-    found: dict[tuple[str, float], Submitted] = {}
-    for row in read_jsonl(run.submissions):
-        job = Submitted(**row)
-        found[job.comment, job.time] = job
-    return list(found.values())
+def write_run(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping[str, list[Trial]]) -> list[Scripts]:
+    """Renders all scripts and writes the run's directory; nothing is submitted.
 
-
-def in_flight(run: RunDir, submissions: Iterable[Submitted]) -> dict[str, QueuedTask]:
-    """The trials that wait or run in a queue now, with what the queue says. One question for each backend.
-
-    Jobs that reached the queue although their submission was cut off before it noted the id are found by their
-    comment, and noted.
+    Doing it again with the same trials writes the same files. Raises `ConfigError`, or OSError where the directory
+    cannot be written.
     """
-    jobs = list(submissions)
-    trials: dict[str, QueuedTask] = {}
-    for backend in {job.backend for job in jobs}:
-        mine = [job for job in jobs if job.backend == backend]
-        queued = get_backend(backend, run.path).queue({job.name for job in mine})
-        tasks = {task.key: task for task in queued}
-        known = {job.id for job in mine}
-        for job in mine:
-            if job.id is None:
-                adopted = [task.key[0] for task in queued if task.comment == job.comment and task.key[0] not in known]
-                if not adopted:
-                    continue
-                job = replace(job, id=adopted[0])
-                known.add(job.id)
-                _note(run, job)
-            for index, ids in enumerate(job.trials(run)):
-                task = tasks.get((str(job.id), index))
-                if task is not None:
-                    trials.update({trial: task for trial in ids if not _over(run.trial(trial), task)})
-    return trials
-
-
-def _over(trial: TrialDir, task: QueuedTask) -> bool:
-    """Whether a trial has ended although its array task still runs: there are others in it, or it is just ending."""
-    if task.state.state == "PENDING":
-        return False
-    failure = read_json(trial.failure)
-    failed_here = failure is not None and failure["job"] in (f"{task.key[0]}_{task.key[1]}", task.key[0])
-    return failed_here or trial.result.exists()
-
-
-def choose(plan: Plan, run: RunDir | None, busy: Mapping[str, Any]) -> dict[str, list[Trial]]:
-    """The trials of each stage that are to be submitted: all that are neither done nor in a queue."""
-    return {
-        stage.name: [
-            trial for trial in stage.trials
-            if trial.id not in busy and not (run is not None and run.trial(trial.id).result.exists())
-        ]
-        for stage in plan.stages
-    }  # fmt: skip
-
-
-def prepare(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping[str, list[Trial]]) -> list[Scripts]:
-    """Renders all scripts, then writes the run's directory. Nothing is submitted.
-
-    Doing it again with the same trials writes the same files. Raises `ConfigError` before anything is written, or
-    OSError if the directory cannot be written.
-    """
-    missing = missing_paths(plan)
-    if missing:
-        raise ConfigError(missing)
-    workdir = Path.cwd()
-    stages = [stage for stage in plan.stages if todo[stage.name]]
-    images = [image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None]
+    rows = _manifest(plan, run)
     run.path.mkdir(parents=True, exist_ok=True)
     code = snapshot_code(run)
-    scripts = [_scripts(plan, stage, tuple(todo[stage.name]), run, backend, code, workdir) for stage in stages]
+    scripts = [
+        _scripts(make_job(plan, stage, len(todo[stage.name]), run, backend, code), tuple(todo[stage.name]), run)
+        for stage in plan.stages
+        if todo[stage.name]
+    ]
     for item in scripts:
         (item.job.directory / "logs").mkdir(parents=True, exist_ok=True)
         lines = (trial.manifest_line(run.path) for trial in item.trials)
@@ -139,44 +72,48 @@ def prepare(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping
             write_atomically(item.script(chunk), text)
     spec = recipe.spec.model_dump(mode="json")
     write_atomically(run.recipe, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
-    record = provenance(workdir, code, images[0] if images else None)
+    images = [image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None]
+    record = provenance(Path.cwd(), code, images[0] if images else None)
     write_atomically(run.provenance, json.dumps({**record, "cluster": plan.cluster}, indent=1) + "\n")
-    rows = (
-        {"id": trial.id, "stage": stage.name, "task": trial.task, "point": dict(trial.point)}
-        for stage, trial in plan.trials
-    )
     write_atomically(run.manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return scripts
 
 
-def _scripts(
-    plan: Plan, stage: Stage, trials: tuple[Trial, ...], run: RunDir, backend: str, code: Path, workdir: Path
-) -> Scripts:
-    job = Job(
-        recipe=plan.name,
-        stage=stage,
-        profile=plan.profile,
-        backend=backend,
-        trials=len(trials),
-        run=run.path,
-        directory=run.job(stage.name, ""),
-        code=code,
-        workdir=workdir,
-        python=plan.profile.python or sys.executable,
-    )
+def _scripts(job: Job, trials: tuple[Trial, ...], run: RunDir) -> Scripts:
     # The directory's name is the hash of what is in it, so that an equal submission is recognised as the same.
     content = "".join([*(render(job, chunk) for chunk in chunks(job)), *(trial.id for trial in trials)])
-    job = replace(job, directory=run.job(stage.name, hashlib.sha256(content.encode()).hexdigest()[:8]))
+    job = replace(job, directory=run.job(job.stage.name, hashlib.sha256(content.encode()).hexdigest()[:8]))
     return Scripts(job, trials, tuple((chunk, render(job, chunk)) for chunk in chunks(job)))
+
+
+def _manifest(plan: Plan, run: RunDir) -> list[dict[str, Any]]:
+    """The run's trials from now on: a run only grows, so that no result of it is lost from sight.
+
+    Raises `ConfigError` for a recipe that has other trials than the run, not more: one table could not hold both.
+    """
+    planned = {
+        trial.id: {"id": trial.id, "stage": stage.name, "task": trial.task, "point": dict(trial.point)}
+        for stage, trial in plan.trials
+    }
+    earlier = {row["id"]: row for row in read_jsonl(run.manifest)} if run.manifest.exists() else {}
+    if planned.keys() <= earlier.keys():
+        return list(earlier.values())
+    dropped = [trial for trial in earlier if trial not in planned and run.trial(trial).path.exists()]
+    if dropped:
+        new = len(planned.keys() - earlier.keys())
+        raise ConfigError(
+            f"the run {run.path.name} has {len(dropped)} trials that this recipe no longer has, and lacks {new} that "
+            "it has now: start a new run with --new (or keep the old points in the grid to add to it)"
+        )
+    return list(planned.values())
 
 
 def submit(run: RunDir, scripts: list[Scripts], backend: Backend, earlier: Mapping[str, list[str]]) -> list[Submitted]:
     """Queues all scripts, each stage after those it needs.
 
-    `earlier` gives, for a stage, the ids of jobs in the queue from earlier submissions. When one is refused, those
-    that this call has queued already are cancelled again: all or nothing.
+    `earlier` gives, for a stage, what is in the queue from earlier submissions: jobs, or single tasks as `JOB_TASK`.
+    When one is refused, those that this call has queued already are cancelled again: all or nothing.
     """
-    backend.check([item.job for item in scripts])
     done: list[Submitted] = []
     ids = {stage: list(jobs) for stage, jobs in earlier.items()}
     try:
@@ -186,35 +123,20 @@ def submit(run: RunDir, scripts: list[Scripts], backend: Backend, earlier: Mappi
                 entry = hand_over(run, item.job, chunk)
                 entry = replace(entry, id=backend.submit(item.script(chunk), item.job, chunk, after))
                 done.append(entry)
-                _note(run, entry)
+                note(run, entry)
                 ids.setdefault(entry.stage, []).append(str(entry.id))
-    except BaseException:
+    except BaseException as error:
         if done:
-            backend.cancel([str(entry.id) for entry in done])
+            _take_back(backend, [str(entry.id) for entry in done], error)
         raise
     return done
 
 
-def hand_over(run: RunDir, job: Job, chunk: Chunk) -> Submitted:
-    """Notes, before it happens, that a script goes to the queue: should its id get lost, it is still looked for."""
-    entry = Submitted(
-        stage=job.stage.name, directory=job.directory.name, chunk=chunk.number, offset=chunk.offset, tasks=chunk.tasks,
-        pack=job.stage.array.pack, backend=job.backend, name=job.name, comment=job.comment(chunk), id=None,
-        time=time.time(),
-    )  # fmt: skip
-    _note(run, entry)
-    return entry
-
-
-def _note(run: RunDir, entry: Submitted) -> None:
-    with run.submissions.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(vars(entry)) + "\n")
-
-
-@contextmanager
-def one_at_a_time(run: RunDir) -> Iterator[None]:
-    """Keeps two submissions of one run apart."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    with (run.path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _take_back(backend: Backend, jobs: list[str], error: BaseException) -> None:
+    try:
+        backend.cancel(jobs)
+    except ConfigError as second:
+        message = f"and the jobs {', '.join(jobs)}, queued a moment before, could not be cancelled: {second}"
+        if isinstance(error, ConfigError):
+            raise ConfigError([*error.problems, *second.problems]) from error
+        error.add_note(message)

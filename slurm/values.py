@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,11 @@ class _Undefined(jinja2.StrictUndefined):
         known = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else {}
         owner = self._undefined_obj.label + "." if isinstance(self._undefined_obj, Scope) else ""
         hint = nearest(str(self._undefined_name), map(str, known))
+        if isinstance(self._undefined_obj, Scope) and self._undefined_obj.label in ("env", "stages"):
+            # No list of the whole environment; and of stages only those are known that are in `needs`.
+            hint = (
+                hint if "mean" in hint else "; it must be in `needs`" if self._undefined_obj.label == "stages" else ""
+            )
         return f"the Jinja variable '{owner}{self._undefined_name}' is not defined{hint}"
 
 
@@ -116,7 +122,7 @@ def _render_text(text: str, names: Mapping[str, Any], path: KeyPath) -> Any:
         if len(body) == 1 and isinstance(body[0], nodes.Output):
             parts = body[0].nodes
             if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData):
-                expression = text.strip().removeprefix("{{").removesuffix("}}").strip("-+")
+                expression = re.sub(r"^\{\{[-+]?|[-+]?\}\}$", "", text.strip())
                 value = _ENV.compile_expression(expression, undefined_to_none=False)(**names)
                 if isinstance(value, jinja2.Undefined):
                     value = str(value)  # raises
@@ -124,6 +130,8 @@ def _render_text(text: str, names: Mapping[str, Any], path: KeyPath) -> Any:
         return _ENV.from_string(text).render(**names)
     except ConfigError as error:
         raise error.located(lambda _: "", lambda _: path) from None
+    except RecursionError:
+        raise ConfigError.at(path, f"calls itself without end (in {text!r})") from None
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         raise ConfigError.at(path, f"{error.args[0] if error.args else error} (in {text!r})") from None
 

@@ -125,7 +125,7 @@ def _data_path(loc: KeyPath, data: Any) -> KeyPath:
         if isinstance(data, Mapping):
             if part in data:
                 data = data[part]
-            elif not last:
+            elif not last or part == "[key]":
                 continue
         elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
             data = data[part]

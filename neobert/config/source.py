@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from neobert.config.base import ConfigError, KeyPath
+from neobert.config.base import ConfigError, KeyPath, Problem
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -78,6 +78,10 @@ def read_yaml(path: Path | str) -> Source:
 
 def parse_yaml(text: str, name: str) -> Source:
     """Parses YAML text; `name` stands for the file in messages."""
+    if "\x85" in text:  # a line break to this parser and not in YAML 1.2: it would come out as another character
+        line = text[: text.index("\x85")].count("\n") + 1
+        message = r'holds the character U+0085; write it as "\x85" in double quotes'
+        raise ConfigError.at((), message, f"{name}:{line}")
     source = Source(name, None)
     try:
         loader = _Loader(text)
@@ -94,14 +98,18 @@ def parse_yaml(text: str, name: str) -> Source:
         raise ConfigError.at((), f"is not valid YAML: {error.problem or error.context}", where) from None
     except RecursionError:
         raise ConfigError.at((), "is not valid YAML: it contains itself, or is nested too deeply", name) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, KeyError) as error:
         raise ConfigError.at((), f"is not valid YAML: {error}", name) from None
     return source
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str, name: str | None = None) -> Any:
     """A value as it would be read from a YAML file (`3`, `[1, 2]`, `null`, `1e-5`); raises `ConfigError`."""
-    return parse_yaml(text, repr(text)).data
+    try:
+        return parse_yaml(text, "").data
+    except ConfigError as error:
+        problems = [Problem((), problem.message, name or repr(text)) for problem in error.problems]
+        raise ConfigError(problems) from None
 
 
 def _record(node: Any, path: KeyPath, source: Source, line: int | None = None) -> None:

@@ -24,11 +24,17 @@ TaskKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class QueuedTask:
-    """One array task in a queue, with the name and comment that its job was submitted with."""
+    """One array task in a queue: what the queue calls it (`JOB_INDEX`, or `JOB` for one that is no array), its index,
+    and the comment that its job was submitted with."""
 
-    key: TaskKey
+    name: str
+    index: int
     state: TaskState
     comment: str
+
+    @property
+    def job(self) -> str:
+        return self.name.partition("_")[0]
 
 
 class Backend(Protocol):
@@ -38,7 +44,7 @@ class Backend(Protocol):
         """Raises if these jobs cannot be submitted here at all."""
 
     def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
-        """Queues a script and returns the job's id; it waits for the jobs `after` to end well."""
+        """Queues a script and returns the job's id; it waits for `after`, jobs or single tasks, to end well."""
 
     def queue(self, names: Iterable[str]) -> list[QueuedTask]:
         """All waiting and running tasks of jobs with these names, in one question."""
@@ -46,8 +52,8 @@ class Backend(Protocol):
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
         """How tasks that left the queue ended, as far as that is known."""
 
-    def cancel(self, job_ids: Sequence[str], tasks: Sequence[TaskKey] = ()) -> None:
-        """Ends whole jobs, and single array tasks."""
+    def cancel(self, names: Sequence[str]) -> None:
+        """Ends jobs, and single array tasks by their names."""
 
 
 def get_backend(name: str, run: Path) -> Backend:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from neobert.config import ConfigError
 from slurm.backends import QueuedTask, TaskKey, TaskState
 from slurm.backends.slots import machine_gpus
 from slurm.render import Chunk, Job
-from slurm.rundir import RunDir, read_json, read_jsonl, write_atomically
+from slurm.rundir import RunDir, read_json, read_log, write_atomically
 
 START_SECONDS = 20
 ACTIVE = ("PENDING", "RUNNING")
@@ -56,6 +57,7 @@ class LocalBackend:
             "max_requeues": job.profile.max_requeues,
             "grace_seconds": job.profile.signal_seconds,
             "host": socket.gethostname(),
+            "machine": _machine(),
         }
         write_atomically(directory / "job.json", json.dumps(description, indent=1) + "\n")
         with (directory / "supervisor.log").open("ab") as log:
@@ -66,6 +68,7 @@ class LocalBackend:
         deadline = time.monotonic() + START_SECONDS
         while not (directory / "events.jsonl").exists():
             if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
                 text = (directory / "supervisor.log").read_text(errors="replace").strip()
                 raise ConfigError(f"the local queue did not start (see {directory}/supervisor.log): {text[-500:]}")
             time.sleep(0.02)
@@ -94,7 +97,7 @@ class LocalBackend:
             for task in range(job["tasks"]):
                 state = states.get(task, TaskState("PENDING", _waiting(directory, job)))
                 if state.state in ACTIVE:
-                    found.append(QueuedTask((directory.name, task), state, job["comment"]))
+                    found.append(QueuedTask(f"{directory.name}_{task}", task, state, job["comment"]))
         return found
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
@@ -105,18 +108,20 @@ class LocalBackend:
             if state.state not in ACTIVE
         }
 
-    def cancel(self, job_ids: Sequence[str], tasks: Sequence[TaskKey] = ()) -> None:
-        for job in job_ids:
-            (self._queue / job / "cancel").touch()
-        for job, task in tasks:
-            (self._queue / job / f"cancel-{task}").touch()
+    def cancel(self, names: Sequence[str]) -> None:
+        for name in names:
+            job, _, task = name.partition("_")
+            directory = self._queue / job
+            if _elsewhere(directory):
+                host = read_json(directory / "job.json")["host"]  # type: ignore[index]
+                raise ConfigError(f"{job} runs on another machine, {host}: cancel it there")
+            (directory / (f"cancel-{task}" if task else "cancel")).touch()
 
 
 def alive(directory: Path) -> bool:
     """Whether a job's supervisor lives; it holds a lock for all of its life, so a reused pid deceives nobody."""
-    job = read_json(directory / "job.json")
-    if job is not None and job["host"] != socket.gethostname():
-        return not any(event.get("state") == "END" for event in read_jsonl(directory / "events.jsonl"))
+    if _elsewhere(directory):
+        return not any(event.get("state") == "END" for event in read_log(directory / "events.jsonl"))
     try:
         with (directory / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -127,28 +132,46 @@ def alive(directory: Path) -> bool:
     return False
 
 
-def ended(directory: Path) -> bool | None:
-    """None while a job's supervisor lives; else whether all of its tasks ended well."""
-    if alive(directory):
+def _elsewhere(directory: Path) -> bool:
+    job = read_json(directory / "job.json")
+    return job is not None and job["machine"] != _machine()
+
+
+@cache
+def _machine() -> str:
+    """What tells this machine from others that share its file systems; unlike the hostname it is never changed."""
+    try:
+        return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
+    except OSError:
+        return socket.gethostname()
+
+
+def ended(queue: Path, name: str) -> bool | None:
+    """Whether a job, or one task of it, ended well; None while it waits or runs."""
+    job_id, _, task = name.partition("_")
+    lives = alive(queue / job_id)
+    if lives and not task:
         return None
-    job, states = read_json(directory / "job.json"), _states(directory)
-    return job is not None and all(task in states and states[task].state == "COMPLETED" for task in range(job["tasks"]))
+    job, states = read_json(queue / job_id / "job.json"), _states(queue / job_id)
+    tasks = [int(task)] if task else range(job["tasks"] if job else 0)
+    if lives and any(task not in states or states[task].state in ACTIVE for task in tasks):
+        return None
+    return job is not None and all(task in states and states[task].state == "COMPLETED" for task in tasks)
 
 
 def _states(directory: Path) -> dict[int, TaskState]:
     states = {}
-    for event in read_jsonl(directory / "events.jsonl"):
+    for event in read_log(directory / "events.jsonl"):
         if "task" in event:
             states[event["task"]] = TaskState(event["state"], event.get("reason", ""))
     return states
 
 
 def _waiting(directory: Path, job: dict) -> str:
-    blocked = [name for name in job["after"] if ended(directory.parent / name) is None]
+    blocked = [name for name in job["after"] if ended(directory.parent, name) is None]
     return f"Dependency: {', '.join(blocked)}" if blocked else "Resources"
 
 
-def environment(job_id: str, task: int, gpus: Sequence[str], asked: int) -> dict[str, str]:
-    """What the local queue adds to the environment of a task's script, in place of what Slurm sets."""
-    added = {"RECIPE_JOB_ID": job_id, "SLURM_ARRAY_TASK_ID": str(task)}
-    return {**added, "CUDA_VISIBLE_DEVICES": ",".join(gpus)} if asked else added
+def environment(job_id: str, task: int, gpus: Sequence[str]) -> dict[str, str]:
+    """What the local queue adds to the environment of a task's script; a trial sees no GPU that it did not get."""
+    return {"RECIPE_JOB_ID": job_id, "SLURM_ARRAY_TASK_ID": str(task), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from neobert.config import ConfigError
 from slurm.backends import QueuedTask, TaskKey, TaskState
 from slurm.render import Chunk, Job
 
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
 
 
@@ -50,9 +52,10 @@ class SbatchBackend:
             parts = line.split(separator)
             if len(parts) != 5:
                 raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
-            job, index, state, comment, reason = parts
-            key = (job.strip(), int(index) if index.strip().isdigit() else 0)
-            tasks.append(QueuedTask(key, TaskState(state.strip(), reason.strip()), comment.strip()))
+            job, index, state, comment, reason = map(str.strip, parts)
+            array = index.isdigit()
+            name = f"{job}_{index}" if array else job
+            tasks.append(QueuedTask(name, int(index) if array else 0, TaskState(state, reason), comment))
         return tasks
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
@@ -71,10 +74,9 @@ class SbatchBackend:
                 states[number, int(index or 0)] = TaskState(state.split()[0], f"exit {code}")
         return states
 
-    def cancel(self, job_ids: Sequence[str], tasks: Sequence[TaskKey] = ()) -> None:
-        targets = [*job_ids, *(f"{job}_{index}" for job, index in tasks)]
+    def cancel(self, names: Sequence[str]) -> None:
         try:
-            answer = _run(["scancel", *targets])
+            answer = _run(["scancel", *names])
         except (subprocess.TimeoutExpired, FileNotFoundError):
             raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
         if answer.returncode:
@@ -82,6 +84,14 @@ class SbatchBackend:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # Inside a job, that job's SLURM_* would go on into the new one and speak there of the wrong tasks and memory.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_") or key in KEPT}
     return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL,
+        env=environment,
     )

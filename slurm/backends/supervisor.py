@@ -71,7 +71,7 @@ class Supervisor:
         if slots is None:
             return False
         task = self.pending.pop(0)
-        added = environment(self.directory.name, task, slots.gpus, self.job["gpus"])
+        added = environment(self.directory.name, task, slots.gpus)
         with (Path(self.job["script"]).parent / "logs" / f"{self.directory.name}_{task}.out").open("ab") as output:
             process = subprocess.Popen(
                 ["bash", self.job["script"]], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -84,7 +84,7 @@ class Supervisor:
     def ready(self) -> bool:
         """Whether the jobs that this one needs have ended well; if one has not, nothing is started any more."""
         while self.job["after"]:
-            result = ended(self.directory.parent / self.job["after"][0])
+            result = ended(self.directory.parent, self.job["after"][0])
             if result is None:
                 return False
             if not result:

@@ -1,7 +1,8 @@
 """Takes the place of `python -m neobert trial` in tests of the launcher: a few steps, then a result.
 
 What it does, it is told by the trial's seed and by the environment: STAND_IN_STEPS steps of 0.05 s each; the seeds of
-STAND_IN_FAIL fail with exit code 3. It keeps its step in a file, stops with 85 at SIGUSR2 or SIGTERM, and goes on from
+STAND_IN_FAIL fail with exit code 3, those of STAND_IN_FAIL_EARLY at once, until there is a file `mended`; saving takes
+STAND_IN_SAVE_SECONDS. It keeps its step in a file, stops with 85 at SIGUSR2 or SIGTERM, and goes on from
 there when it is started again.
 """
 
@@ -26,7 +27,10 @@ start = step = int(saved.read_text()) if saved.exists() else 0
 total = int(os.environ.get("STAND_IN_STEPS", "4"))
 print(f"trial {trial['id']} starts at step {step}", flush=True)
 while step < total:
+    if str(seed) in os.environ.get("STAND_IN_FAIL_EARLY", "").split():
+        break
     if stopped:
+        time.sleep(float(os.environ.get("STAND_IN_SAVE_SECONDS", "0")))
         print(f"checkpoint at step {step}", flush=True)
         sys.exit(85)
     step += 1
@@ -34,7 +38,8 @@ while step < total:
     (directory / "progress.tmp").write_text(json.dumps({"step": step, "total_steps": total, "loss": 1.0}))
     (directory / "progress.tmp").replace(directory / "progress.json")
     time.sleep(0.05)
-if str(seed) in os.environ.get("STAND_IN_FAIL", "").split():
+early = str(seed) in os.environ.get("STAND_IN_FAIL_EARLY", "").split() and not (directory / "mended").exists()
+if str(seed) in os.environ.get("STAND_IN_FAIL", "").split() or early:
     print("it does not work", flush=True)
     sys.exit(3)
 environment = {key: os.environ.get(key) for key in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "RANK", "WORLD_SIZE")}

@@ -73,7 +73,7 @@ def test_the_run_directory_says_what_was_submitted(
     run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
 ) -> None:
     run_recipe("submit", recipe, "--cluster", stand_in, "--wait")
-    (run,) = work.glob("runs/sweep/*")
+    (run,) = work.glob("runs/sweep/2*")
     record = json.loads((run / "provenance.json").read_text())
     assert record["directory"] == str(work)
     assert record["cluster"] == str(stand_in)

@@ -61,6 +61,8 @@ def test_a_list_is_the_points_themselves() -> None:
         ({"a,": [[1, 2]]}, "is no dotted key"),
         ({"a..b": [1]}, "is no dotted key"),
         ([{}], "expected a point"),
+        ([{1: 2}], "expected a point"),
+        ({"include": [{1: 2}]}, "expected a point"),
     ],
 )
 def test_a_wrong_grid_is_an_error(grid: Any, message: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from neobert.config import ConfigError
-from slurm.cluster import Limits, Profile
+from slurm.cluster import Container, Limits, Profile
 from slurm.plan import RUN, Plan, make_plan, missing_paths
 from slurm.recipe import load_recipe
 
@@ -121,14 +121,16 @@ def test_a_later_stage_names_the_directory_of_an_earlier_trial(write: Write) -> 
     assert line["config"]["model"]["name_or_path"] == f'/a "b"/trials/{first.id}/checkpoint'
     with pytest.raises(ConfigError, match=r"'stages\.frist' is not defined; did you mean 'first'"):
         plan(path, "stages.second.config.model.name_or_path={{ stages.frist.dir }}")
+    with pytest.raises(ConfigError, match=r"'stages\.first' is not defined; it must be in `needs`"):
+        plan(path, "stages.second.needs=[]")
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("resources.nodes=3", "nodes: 3 is more than the cluster profile allows: 2"),
-        ("resources.time=02:00:01", "time: 7201 seconds .* allows: 7200"),
-        ("array.pack=13", r"time: 7800 seconds \(a trial's time x pack\)"),
+        ("resources.time=00:30:01", "time: 02:00:04 .* is more than the cluster profile allows: 02:00:00"),
+        ("resources.time=00:40:00", r"time: 02:40:00 \(a trial's time x pack\) is more"),
         ("resources.gpus_per_node=1", "gpus_per_node: 1 is more than the cluster profile allows: 0"),
         ("resources.cpus=9", "cpus: 9 is more"),
     ],
@@ -136,15 +138,21 @@ def test_a_later_stage_names_the_directory_of_an_earlier_trial(write: Write) -> 
 def test_more_than_the_site_has_is_refused(recipe: Path, override: str, message: str) -> None:
     limits = Limits(max_nodes=2, max_time=120, max_gpus_per_node=0, max_cpus=8)
     with pytest.raises(ConfigError, match=message):
-        plan(recipe, override, profile=Profile(backend="sbatch", limits=limits))
+        plan(recipe, override, "array.pack=4", profile=Profile(backend="sbatch", limits=limits))
 
 
 def test_missing_data_is_told_once_for_all_trials_and_not_for_scratch(recipe: Path) -> None:
-    made = plan(recipe, "config.data={dir: no/where}")
-    (problem,) = missing_paths(made)
-    assert "there is no no/where" in problem.message
-    scratch = Profile(backend="local", scratch="/scratch")
-    assert missing_paths(plan(recipe, "config.data={dir: /scratch/glue}", profile=scratch)) == []
+    def missing(*overrides: str, profile: Profile = LOCAL) -> list[str]:
+        loaded = load_recipe(recipe, overrides)
+        return [str(problem) for problem in missing_paths(make_plan(loaded, "local", profile), loaded)]
+
+    (problem,) = missing("config.data={dir: no/where}")
+    assert problem.startswith("--set config.data={dir: no/where}: config.data.dir: there is no no/where")
+    assert missing("config.data={dir: /scratch/glue}", profile=Profile(backend="local", scratch="/scratch")) == []
+    boxed = Profile(backend="sbatch", container=Container(runtime="apptainer"), image_dir="/images")
+    (problem,) = missing("image=no.sif", profile=boxed)
+    assert "image: there is no /images/no.sif" in problem
+    assert missing("image=no.sif") == [], "without a container runtime an image is not used"
 
 
 def test_gpu_hours_are_those_of_all_trials_at_their_time_limit(recipe: Path) -> None:

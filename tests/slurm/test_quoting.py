@@ -23,6 +23,7 @@ from slurm.container import exec_command
 from slurm.plan import make_plan
 from slurm.recipe import load_recipe
 from slurm.render import Job, chunks, render
+from slurm.schema import OURS
 
 NASTY = [
     "a b",
@@ -58,7 +59,7 @@ names = texts.filter(lambda text: text and "/" not in text and text not in (".",
 TELL = """#!{python}
 import json, os, sys
 from pathlib import Path
-line = Path(sys.argv[sys.argv.index("--manifest") + 1]).read_text(encoding="utf-8").splitlines()[0]
+line = Path(sys.argv[sys.argv.index("--manifest") + 1]).read_text(encoding="utf-8").split("\\n")[0]
 told = {{"argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd(), "config": json.loads(line)["config"]}}
 Path({out!r}).write_text(json.dumps(told))
 (Path(sys.argv[sys.argv.index("--output-dir") + 1]) / "result.json").write_text("{{}}")
@@ -75,7 +76,7 @@ def run_job(
     python.write_text(TELL.format(python=sys.executable, out=str(out)))
     python.chmod(0o755)
     file = top / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+    file.write_text(yaml.safe_dump(recipe))
     plan = make_plan(load_recipe(file), "local", Profile.model_validate({"backend": "local", **profile}))
     job = Job(
         recipe=plan.name, stage=plan.stages[0], profile=plan.profile, backend="local", trials=1, run=run,
@@ -95,18 +96,23 @@ few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 
 
 @few
-@given(value=texts, model=texts.filter(bool))
-@example(value="$(touch pwned)", model="a\nb")
-def test_values_of_the_environment_and_of_configs_arrive_byte_for_byte(value: str, model: str) -> None:
+@given(
+    value=texts, model=texts.filter(bool),
+    key=st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True).filter(lambda key: key not in OURS),
+)  # fmt: skip
+@example(value="$(touch pwned)", model="a\nb", key="run")
+@example(value="x", model="\u2028\x85", key="UID")
+def test_values_of_the_environment_and_of_configs_arrive_byte_for_byte(value: str, model: str, key: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
         # `{{` would be Jinja; a user who means it literally writes it as Jinja's own raw block.
         raw = lambda text: "{% raw %}" + text + "{% endraw %}" if "{" in text else text  # noqa: E731
         config = RECIPE["config"] | {"model": {"name_or_path": raw(model)}}
-        recipe = RECIPE | {"config": config, "env": {"TOLD": raw(value)}}
-        seen = run_job(top, top / "run", top, recipe, {"env": {"SITE": raw(value)}}, top / "python")
-        assert seen["env"]["TOLD"] == value
-        assert seen["env"]["SITE"] == value or "{" in value, "a profile's values are plain when given as a model"
+        recipe = RECIPE | {"config": config, "env": {key: raw(value)}}
+        site = f"SITE{key}"
+        seen = run_job(top, top / "run", top, recipe, {"env": {site: value}}, top / "python")
+        assert seen["env"][key] == value
+        assert seen["env"][site] == value
         assert seen["config"]["model"]["name_or_path"] == model
         assert not (top / "pwned").exists()
 

@@ -56,12 +56,12 @@ def test_extending_itself_is_an_error_that_shows_the_circle(write: Write) -> Non
 
 def test_overrides_have_yaml_types_and_reach_every_key(recipe: Path) -> None:
     overrides = [
-        "config.optimizer.lr=3e-4", "resources.time=2-00:00:00", "grid.seed=[7]", "grid.optimizer.lr=[1e-3]",
+        "config.optimizer.eps=3e-4", "resources.time=2-00:00:00", "grid.seed=[7]", "grid.optimizer.lr=[1e-3]",
         "vars.n={{ 1 + 1 }}", "config.model={hidden_size: 32}",
     ]  # fmt: skip
     loaded = load_recipe(recipe, overrides, ["grid.task_name"])
     stage = loaded.spec.stages["glue"]
-    assert stage.config["optimizer"] == {"lr": 3e-4}
+    assert stage.config["optimizer"] == {"eps": 3e-4}
     assert stage.config["model"] == {"hidden_size": 32}
     assert stage.resources.time == 2 * 24 * 3600
     assert stage.grid == {"seed": [7], "optimizer.lr": [1e-3]}
@@ -78,6 +78,13 @@ def test_overrides_have_yaml_types_and_reach_every_key(recipe: Path) -> None:
         ("resources.time=soon", "expected a time such as 01:30:00"),
         ("resources.time=0", "expected a time above zero"),
         ("resources.mem=4GB", "expected memory such as 16G"),
+        ("resources.mem=16", "expected memory such as 16G or 500M .*, found 16"),
+        ("grid.seed=[1", r"^--set grid\.seed=\[1: is not valid YAML"),
+        ("grid=3", "grid: expected a mapping of axes or a list of points, found 3"),
+        ("env.PYTHONPATH=x", "PYTHONPATH is set by the job script itself"),
+        ("needs=[glue]", "needs: a stage cannot need itself"),
+        ("vars.x=!!bool maybe", "is not valid YAML"),
+        ("vars.x={{ env.NO_SUCH_THING }}", r"'env\.NO_SUCH_THING' is not defined \(in"),
         ("resources.procs_per_node=4", "cpus: 1 is fewer than the 4 processes"),
         ("task=gleu", "there is no task 'gleu'; did you mean 'glue'"),
         ("name=a b", "'a b' is no name"),
@@ -91,6 +98,14 @@ def test_overrides_have_yaml_types_and_reach_every_key(recipe: Path) -> None:
 def test_a_wrong_override_is_blamed_on_the_command_line(recipe: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(recipe, [override])
+
+
+def test_an_override_that_the_grid_would_hide_is_refused(recipe: Path, write: Write) -> None:
+    with pytest.raises(ConfigError, match=r"config\.seed: is an axis of the grid: use --set 'grid\.seed=\[\.\.\.\]'"):
+        load_recipe(recipe, ["config.seed=3"])
+    stages = write("s.yaml", "name: s\nstages:\n  a: {task: glue, grid: {'seed, optimizer.lr': [[1, 1e-3]]}}\n")
+    with pytest.raises(ConfigError, match=r"use --set 'stages\.a\.grid\.optimizer\.lr="):
+        load_recipe(stages, ["stages.a.config.optimizer.lr=1"])
 
 
 def test_unset_of_what_is_not_set_is_an_error(recipe: Path) -> None:

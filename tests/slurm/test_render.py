@@ -235,6 +235,67 @@ def test_no_error_and_no_result_is_a_failure(start: Start, work: Path) -> None:
     assert "without a result" in json.loads((trial(work, 0) / "failure.json").read_text())["reason"]
 
 
+def test_a_failed_trial_of_a_pack_is_not_tried_again_when_the_job_goes_on_for_the_others(
+    start: Start, work: Path
+) -> None:
+    shape = Shape({"backend": "local"}, ("array.pack=2",))
+    second = f'[ -e "{work}/again" ] || {{ touch "{work}/again"; exit 85; }}'
+    python = f'case "$*" in *"--index 0"*) exit 3;; esac; {second}; {DONE}'
+    finish(start(shape, {"python": python}), 85)
+    finish(start(shape, {"python": python}), 1)
+    assert not (trial(work, 0) / "logs/attempt-2.log").exists()
+    assert (trial(work, 1) / "result.json").exists()
+
+
+def test_a_signal_at_the_end_of_a_trial_leaves_the_rest_of_its_pack_for_the_next_start(
+    start: Start, work: Path
+) -> None:
+    python = f'trap "" TERM; touch "{work}/ready"; while [ ! -e "{work}/go" ]; do sleep 0.02; done; {DONE}'
+    process = start(Shape({"backend": "local"}, ("array.pack=2",)), {"python": python})
+    while not (work / "ready").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    (work / "go").touch()
+    finish(process, 85)
+    assert (trial(work, 0) / "result.json").exists()
+    assert not (trial(work, 1) / "logs").exists()
+
+
+@pytest.mark.parametrize("name", ["run", "manifest", "pack", "UID", "SECONDS", "command", "children"])
+def test_a_users_variable_may_have_any_name_that_the_script_uses(start: Start, work: Path, name: str) -> None:
+    shape = Shape({"backend": "local"}, (f"env={{{name}: a b}}",))
+    finish(start(shape, {"python": f'env > "{work}/env"; {DONE}'}), 0)
+    assert f"\n{name}=a b\n" in "\n" + (work / "env").read_text()
+
+
+def test_what_a_distributed_run_left_in_the_environment_does_not_reach_the_trial(start: Start, work: Path) -> None:
+    left = {"RANK": "3", "WORLD_SIZE": "4", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "MASTER_ADDR": "x"}
+    finish(start(Shape({"backend": "local"}), {"python": ECHO + f'env > "{work}/env"; {DONE}'}, env=left), 0)
+    assert not set(left) & {line.split("=")[0] for line in (work / "env").read_text().splitlines()}
+
+
+def test_a_single_job_is_not_misled_by_an_array_that_it_was_submitted_from(start: Start, work: Path) -> None:
+    finish(start(SHAPES["single"], {"srun": DONE}, task=5), 0)
+    assert (trial(work, 0) / "result.json").exists()
+
+
+def test_a_task_beyond_the_trials_is_an_error_and_not_a_success(start: Start, work: Path) -> None:
+    assert "there is no array task 9" in finish(start(Shape({"backend": "local"}), {}, task=9), 1)
+
+
+def test_modules_may_use_variables_that_are_not_set(start: Start, work: Path) -> None:
+    shape = Shape({"backend": "local", "modules": ["cuda"]})
+    load = 'module() { echo "$_NOT_SET_ANYWHERE" > /dev/null; }; export -f module'
+    script = f'{load}; exec bash "{work}/job.sh"'
+    start(shape, {"python": DONE}).wait()
+    (work / "again.sh").write_text(script)
+    done = subprocess.run(
+        ["bash", str(work / "again.sh")], env={**os.environ, "RECIPE_JOB_ID": "local-1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_killed_trial_is_recorded_with_its_signal_and_a_new_attempt_forgets_the_failure(
     start: Start, work: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_one_expression_keeps_its_type_and_a_mixture_is_text(names: dict[str, An
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ lipsum }}", "is no YAML value"),
         ("{{ vars.one.x.y }}", "not defined"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls itself without end"),
         ("{{ [].append(1) }}", "'append' is not defined"),
     ],
 )

@@ -40,6 +40,7 @@ def test_every_value_knows_its_line() -> None:
         ("a:\n\t- 1\n", "f.yaml:2"),
         ("? [1, 2]\n: 3\n", "f.yaml:1: is not valid YAML: a key must be a word"),
         ("a: !!python/object/apply:os.system [true]\n", "f.yaml:1"),
+        ("a: 1\nb: x\x85y", r'f.yaml:2: holds the character U+0085; write it as "\x85"'),
         ("&a [*a]", "nested too deeply"),
     ],
 )

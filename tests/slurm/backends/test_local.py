@@ -150,7 +150,7 @@ def test_cancelled_trials_keep_their_checkpoints_and_go_on_when_submitted_again(
 
 
 def test_one_trial_can_be_cancelled_alone(run_recipe: Recipe, recipe: Path, stand_in: Path) -> None:
-    run = submit(run_recipe, recipe, stand_in, "--set", "array.parallel=1")
+    run = submit(run_recipe, recipe, stand_in, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "20"})
     victim = run_state(run).trials[3].id
     assert "cancelled 1 array task" in run_recipe("cancel", "--trial", victim[:6]).stdout
     state = wait(run, lambda state: state.ended)

@@ -26,12 +26,14 @@ pack=3
 trials=4
 procs=1     # started by this script itself (srun starts the others)
 node=${SLURMD_NODENAME:-$HOSTNAME}
-task=${SLURM_ARRAY_TASK_ID:-0}
-job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$task}
-job=${job:-${SLURM_JOB_ID:?is not set: this script runs under sbatch}}
+task=${SLURM_ARRAY_TASK_ID:?is not set: this script runs under sbatch}
+job=${SLURM_ARRAY_JOB_ID}_$task
 
 die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
+# What the submitting shell may have left behind, if it was in a job or a distributed run itself.
+unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
@@ -84,7 +86,7 @@ launch() {
   return "$status"
 }
 
-record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }
+record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a crash cut short is passed over by readers
 
 # fail CODE REASON: what `recipe status` tells of an attempt that ended badly
 fail() {
@@ -94,6 +96,14 @@ fail() {
   printf '%s\n' "$text" >"$trial/.failure.$$" && mv -f "$trial/.failure.$$" "$trial/failure.json"
 }
 
+# Whether a trial has failed by itself in this very job: when the job goes on for others of its pack, it stays failed.
+failed_here() {
+  local text
+  [[ -e $trial/failure.json ]] || return 1
+  text=$(<"$trial/failure.json")
+  [[ $text == *"\"signal\": null,"* && $text == *"\"job\": \"$job\","* ]]
+}
+
 # run_trial N: runs the trial on line N (from 0) of the manifest; its status: 0 done, 85 to be run again, else failed
 run_trial() {
   local line code log
@@ -101,6 +111,7 @@ run_trial() {
   [[ $line =~ ^\{\"id\":\ \"([0-9a-f]+)\" ]] || die "line $(($1 + 1)) of the manifest is no trial"
   trial=$run/trials/${BASH_REMATCH[1]}
   [[ ! -e $trial/result.json ]] || { printf '%s: done already\n' "${trial##*/}"; return 0; }
+  if failed_here; then return 1; fi
   mkdir -p "$trial/logs" || die "cannot write to the run's directory on $node"
   attempt=1
   while [[ -e $trial/logs/attempt-$attempt.log ]]; do attempt=$((attempt + 1)); done
@@ -137,6 +148,7 @@ again() {
 # A function, so that an error of bash itself anywhere in it is the script's status too.
 main() {
   local failed=0 first=$(((task + offset) * pack)) index
+  ((first < trials)) || die "there is no array task $task in a job of $trials trials"
   for ((index = first; index < first + pack && index < trials; index++)); do
     run_trial "$index"
     case $? in
@@ -144,7 +156,7 @@ main() {
       85) again ;;
       *) failed=1 ;;
     esac
-    [[ -z $stopping ]] || break
+    if [[ -n $stopping ]] && ((index + 1 < first + pack && index + 1 < trials)); then again; fi
   done
   return "$failed"
 }

@@ -17,6 +17,9 @@ job=${RECIPE_JOB_ID:?is not set: this script is started by the local queue}_$tas
 
 die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
+# What the submitting shell may have left behind, if it was in a job or a distributed run itself.
+unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+unset SLURM_STEP_ID SLURM_PROCID SLURM_LOCALID SLURM_NTASKS
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
@@ -31,7 +34,7 @@ command=(
 
 # The rendezvous of all ranks: the first node, and a port from job and task, outside of the ephemeral range (32768 on).
 rendezvous() {
-  local number=${job//[!0-9]/} port tries
+  local number=$$ port tries
   MASTER_ADDR=127.0.0.1
   ((${#number} <= 9)) || number=${number: -9}
   port=$((10000 + 10#$number * 17 % 20000))
@@ -78,7 +81,7 @@ launch() {
   return "$status"
 }
 
-record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }
+record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a crash cut short is passed over by readers
 
 # fail CODE REASON: what `recipe status` tells of an attempt that ended badly
 fail() {
@@ -124,6 +127,7 @@ again() {
 # A function, so that an error of bash itself anywhere in it is the script's status too.
 main() {
   local failed=0 first=$(((task + offset) * pack)) index
+  ((first < trials)) || die "there is no array task $task in a job of $trials trials"
   for ((index = first; index < first + pack && index < trials; index++)); do
     run_trial "$index"
     case $? in
@@ -131,7 +135,7 @@ main() {
       85) again ;;
       *) failed=1 ;;
     esac
-    [[ -z $stopping ]] || break
+    if [[ -n $stopping ]] && ((index + 1 < first + pack && index + 1 < trials)); then again; fi
   done
   return "$failed"
 }
