@@ -30,7 +30,7 @@ def training_arguments(
     on_cpu = trainer.use_cpu or not torch.cuda.is_available()
     if on_cpu and trainer.mixed_precision == "fp16":
         raise ConfigError([Problem(("trainer", "mixed_precision"), "is fp16, which needs a GPU; bf16 works without")])
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         seed=seed,
         # The sampler of epoch e is seeded with this number + e: with neighbouring seeds, two trials of a sweep would
@@ -40,7 +40,8 @@ def training_arguments(
         per_device_train_batch_size=trainer.per_device_train_batch_size,
         per_device_eval_batch_size=trainer.per_device_eval_batch_size,
         gradient_accumulation_steps=trainer.gradient_accumulation_steps,
-        gradient_checkpointing=trainer.gradient_checkpointing,
+        # Newer versions warn of this name even where it is off, and know the new one that older versions lack.
+        **({"gradient_checkpointing": True} if trainer.gradient_checkpointing else {}),
         max_grad_norm=trainer.gradient_clipping or 0.0,
         bf16=trainer.mixed_precision == "bf16",
         fp16=trainer.mixed_precision == "fp16",
@@ -73,6 +74,9 @@ def training_arguments(
         remove_unused_columns=False,
         label_names=["labels"],
     )
+    # A process drives one GPU. With more in sight, Trainer would split every batch over all of them (DataParallel).
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def total_steps(trainer: TrainerConfig, train_examples: int, world_size: int) -> int:

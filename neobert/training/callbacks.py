@@ -31,10 +31,6 @@ class Restored(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {name: getattr(self, name) for name in self.remembered}}
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step:
-            self.restore(state)
-
     def restore(self, state: TrainerState) -> None:
         for name, value in state.stateful_callbacks[type(self).__name__]["attributes"].items():
             setattr(self, name, value)
@@ -59,7 +55,6 @@ class Report(Restored):
         self.progress.earlier_seconds = seconds
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
         self.progress.train_from(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:

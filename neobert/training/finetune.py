@@ -20,7 +20,7 @@ from neobert.errors import RunError
 from neobert.model.loading import Classifier, build_classifier
 from neobert.training import checkpoints, metrics
 from neobert.training.arguments import training_arguments
-from neobert.training.callbacks import EarlyStopping, Report, StopOnNaN, StopWhenAsked, tensorboard
+from neobert.training.callbacks import EarlyStopping, Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, drop_lines_after
@@ -51,7 +51,8 @@ def finetune(
     resumed = checkpoints.newest_complete(paths.checkpoints)
     if ranks.is_main:
         _forget_lost_steps(paths, resumed)
-    progress = Progress(paths.progress if ranks.is_main else None)
+    state = TrainerState(**resumed.state) if resumed else TrainerState()
+    progress = Progress(paths.progress if ranks.is_main else None, state.global_step, state.max_steps)
     stop = StopWhenAsked(preemption)
     early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
     spare_deepspeed_import()
@@ -63,13 +64,14 @@ def finetune(
     trainer = _trainer(config, splits, classifier, args, progress)
     for callback in [StopOnNaN(), *(_reports(paths, progress, resumed) if ranks.is_main else []), early, stop]:
         trainer.add_callback(callback)
+        if resumed and isinstance(callback, Restored):
+            callback.restore(state)
     _announce(trainer, resumed)
 
-    state = TrainerState(**resumed.state) if resumed else None
-    if state is None or not _finished(state, trainer, early):
+    if not _finished(state, args, early):
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
         state = trainer.state
-        if stop.stopped and not _finished(state, trainer, early):
+        if stop.stopped and not _finished(state, args, early):
             log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)
             progress.end("stopped")
             return None
@@ -143,9 +145,8 @@ def _check_same_length(args: transformers.TrainingArguments, resumed: checkpoint
         )
 
 
-def _finished(state: TrainerState, trainer: Trainer, early: EarlyStopping) -> bool:
-    early.restore(state)
-    return state.global_step >= trainer.args.max_steps or early.exhausted
+def _finished(state: TrainerState, args: transformers.TrainingArguments, early: EarlyStopping) -> bool:
+    return state.global_step >= args.max_steps or early.exhausted
 
 
 def _outcome(

@@ -47,14 +47,14 @@ class Meter:
 class Progress:
     """Keeps progress.json; written at most once a second, and whenever the phase changes."""
 
-    def __init__(self, path: Path | None):
-        """`path` is None in processes that write no files."""
+    def __init__(self, path: Path | None, step: int = 0, total_steps: int = 0):
+        """`path` is None in processes that write no files; a resumed trial starts at its checkpoint's step."""
         self._path = path
         self._started = time.time()
         self._written = 0.0
         self._trained_from: tuple[float, int] | None = None
         self._state: dict[str, Any] = {
-            "schema": 1, "step": 0, "total_steps": 0, "loss": None, "samples_per_second": None,
+            "schema": 1, "step": step, "total_steps": total_steps, "loss": None, "samples_per_second": None,
             "tokens_per_second": None, "seconds_left": None, "phase": "starting",
         }  # fmt: skip
         self.earlier_seconds = 0.0

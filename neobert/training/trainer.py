@@ -107,7 +107,9 @@ class Trainer(transformers.Trainer):
                 if self.args.should_save:
                     checkpoints.complete(self._written(directory), directory)
             except Exception as error:  # safetensors and torch.save have their own classes for a full disk
-                raise RunError(_cannot_save(directory, self.state.global_step, error)) from error
+                message = _cannot_save(directory, self.state.global_step, error)
+                checkpoints.clear_partial(directory)  # others may need the room
+                raise RunError(message) from error
             if self.args.should_save:
                 newest, best = self.state.global_step, self.state.best_global_step
                 checkpoints.keep_newest(directory, self._keep, newest, best)
@@ -128,10 +130,12 @@ def _logits(output: EvalLoopOutput) -> Array:
 
 
 def _cannot_save(directory: Path, step: int, error: Exception) -> str:
-    free = shutil.disk_usage(directory).free
+    free = shutil.disk_usage(directory).free / 1e6
+    # torch.save says "unexpected pos 56192 vs 56080" of a full disk.
+    reason = str(error) if free >= 1 else "no space left on device"
     return (
-        f"the checkpoint of step {step} cannot be written to {directory}: {error} "
-        f"({free / 1e6:.0f} MB are free there). Earlier checkpoints are untouched; the same command resumes."
+        f"the checkpoint of step {step} cannot be written to {directory}: {reason} ({free:.0f} MB are free there). "
+        "Earlier checkpoints are untouched; the same command resumes."
     )
 
 

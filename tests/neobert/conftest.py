@@ -17,6 +17,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: several of these run at once on few cores
 
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # as the command itself does, but before all imports
+
 REPOSITORY = Path(__file__).parents[2]
 TINY_MODEL = [
     "model.hidden_size=16", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=48",
@@ -52,6 +54,7 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with random weights and without dropout: a model that is not ours, in a second."""
+    import torch
     from transformers import BertConfig, BertForMaskedLM
 
     from neobert.data.glue_tasks import TASKS
@@ -64,7 +67,9 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    BertForMaskedLM(shape).save_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForMaskedLM(shape).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
 

@@ -125,6 +125,9 @@ def test_a_crash_between_the_last_checkpoint_and_the_result_costs_no_training(
     assert neobert("glue", *SETTINGS, "--output-dir", directory) == 0
     assert "step 60/60" not in capsys.readouterr().out
     assert_same_end(directory, undisturbed)
+    state = json.loads((directory / "checkpoints" / "checkpoint-60" / "trainer_state.json").read_text())
+    before = state["stateful_callbacks"]["Report"]["attributes"]["earlier_seconds"]
+    assert json.loads((directory / "result.json").read_text())["seconds"] > before > 0.1  # time adds up over attempts
 
 
 def test_early_stopping_counts_on_after_a_resume(

@@ -1,0 +1,292 @@
+"""`neobert glue` from start to result, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from neobert.config import GlueConfig, validate
+from neobert.data.grammar import write_glue_directory
+from tests.neobert.conftest import TINY
+
+Run = Callable[..., int]
+SHORT = [*TINY, "data.generated=64", "trainer.num_train_epochs=2"]
+
+
+def read(path: Path) -> dict[str, object]:
+    return json.loads(path.read_text())
+
+
+def entries(directory: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small training that learns something."""
+    from neobert.cli import run
+
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("learned")
+    settings = [
+        "task_name=qnli", "data.generated=1600", "data.max_length=32", "model.hidden_size=32",
+        "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=96",
+        "model.initializer_range=0.1", "optimizer.lr=3e-3", "trainer.num_train_epochs=3", "trainer.use_cpu=true",
+    ]  # fmt: skip
+    assert run(["glue", *settings, "--output-dir", str(directory)]) == 0
+    return directory
+
+
+def test_a_new_neobert_learns_far_more_than_the_majority_class(learned: Path) -> None:
+    result = read(learned / "result.json")
+    assert result["baseline"] == 0.53
+    assert result["score"] > 0.85  # type: ignore[operator]
+
+
+def test_the_result_is_that_of_the_best_evaluation(learned: Path) -> None:
+    result = read(learned / "result.json")
+    evaluations = {entry["step"]: entry for entry in entries(learned) if "eval_score" in entry}
+    assert list(evaluations) == [50, 100, 150]
+    best = max(evaluations.values(), key=lambda entry: entry["eval_score"])
+    assert (result["score"], result["step"]) == (best["eval_score"], best["step"])
+    assert result["metrics"]["loss"] == best["eval_loss"]  # type: ignore[index]
+    assert (learned / "checkpoints" / f"checkpoint-{best['step']}" / "complete.json").is_file()
+
+
+def test_every_file_says_what_the_launcher_expects(learned: Path) -> None:
+    result = read(learned / "result.json")
+    assert set(result) == {
+        "schema", "task", "score", "metric", "baseline", "baseline_name", "metrics", "seconds", "step", "steps",
+        "versions", "data",
+    }  # fmt: skip
+    assert (result["schema"], result["task"], result["metric"], result["data"]) == (1, "glue", "accuracy", "generated")
+    assert (result["baseline_name"], result["steps"]) == ("majority class", 150)
+    assert all(isinstance(value, float) for value in result["metrics"].values())  # type: ignore[attr-defined]
+    assert 0 < result["seconds"] < 120  # type: ignore[operator]
+
+    progress = read(learned / "progress.json")
+    assert set(progress) == {
+        "schema", "step", "total_steps", "loss", "samples_per_second", "tokens_per_second", "seconds_left", "phase",
+        "time",
+    }  # fmt: skip
+    assert (progress["step"], progress["total_steps"], progress["phase"]) == (150, 150, "done")
+    assert abs(time.time() - progress["time"]) < 600  # type: ignore[operator]
+
+    settings = yaml.safe_load((learned / "config.yaml").read_text())
+    assert settings["task"] == "glue"
+    assert validate(GlueConfig, settings["config"]).data.generated == 1600
+    assert len(list((learned / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    names = {path.name for path in (learned / "checkpoints" / "checkpoint-150").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "trainer_state.json", "optimizer.pt"} <= names
+
+
+def test_speed_counts_real_tokens_without_padding(learned: Path) -> None:
+    """Every training step has 32 examples of 18.1 tokens on average; padded to the longest they are up to 22."""
+    rates = [entry for entry in entries(learned) if "tokens_per_second" in entry]
+    ratios = [entry["tokens_per_second"] / entry["samples_per_second"] for entry in rates]
+    assert sum(ratios) / len(ratios) == pytest.approx(18.1, abs=0.3)
+
+
+def test_doing_it_again_says_that_it_is_done(neobert: Run, learned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = yaml.safe_load((learned / "config.yaml").read_text())["config"]
+    again = learned.parent / "again.yaml"
+    again.write_text(yaml.safe_dump(settings))
+    before = (learned / "result.json").stat().st_mtime_ns
+    assert neobert("glue", "--config", again, "--output-dir", learned) == 0
+    assert capsys.readouterr().out == f"already done: {learned / 'result.json'}\n"
+    assert (learned / "result.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_a_directory_that_is_taken_are_refused(
+    neobert: Run, learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = yaml.safe_load((learned / "config.yaml").read_text())["config"]
+    other = learned.parent / "other.yaml"
+    other.write_text(yaml.safe_dump(settings))
+    assert neobert("glue", "--config", other, "optimizer.lr=1e-4", "--output-dir", learned) == 2
+    message = capsys.readouterr().err
+    assert "belongs to a trial with other settings: optimizer.lr is 0.003 there and 0.0001 here" in message
+
+
+def test_mending_a_mistake_needs_no_other_directory(neobert: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert neobert("glue", *TINY, "task_name=rte", f"data.dir={tmp_path / 'typo'}", "--output-dir", out) == 2
+    assert neobert("glue", *SHORT, "task_name=rte", "--output-dir", out) == 0
+
+
+def test_a_checkpoint_is_a_model_to_go_on_from(neobert: Run, learned: Path, tmp_path: Path) -> None:
+    """As in MNLI first, RTE from there: the encoder comes along, the head too where the classes are the same."""
+    model = learned / "checkpoints" / "checkpoint-150"
+    settings = ["task_name=qnli", f"model.name_or_path={model}", "data.generated=32", "trainer.max_steps=1",
+                "data.max_length=32", "optimizer.lr=1e-9"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
+    last = [entry for entry in entries(learned) if "eval_score" in entry][-1]
+    assert read(tmp_path / "result.json")["score"] == last["eval_score"]
+
+
+@pytest.mark.parametrize("task", ["mnli", "stsb", "mrpc"])
+def test_tasks_with_several_metrics_are_averaged(neobert: Run, tmp_path: Path, task: str) -> None:
+    """Read from GLUE files, as from a download."""
+    write_glue_directory(tmp_path / "glue", task, 64)
+    settings = [*TINY, f"task_name={task}", f"data.dir={tmp_path / 'glue'}", "trainer.num_train_epochs=1"]
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == 0
+    result = read(tmp_path / "out" / "result.json")
+    parts = {"mnli": ["accuracy", "accuracy_mm"], "stsb": ["pearson", "spearmanr"], "mrpc": ["accuracy", "f1"]}[task]
+    assert result["metric"] == "+".join(parts)
+    assert result["score"] == pytest.approx(sum(result["metrics"][part] for part in parts) / 2)  # type: ignore[index]
+    assert result["data"] == "glue directory"
+    if task == "stsb":
+        assert (result["baseline"], result["baseline_name"]) == (0.0, "mean of the training labels")
+
+
+def test_another_metric_can_choose_the_best_checkpoint(neobert: Run, tmp_path: Path) -> None:
+    chosen = ["task_name=rte", "trainer.metric_for_best_model=loss", "trainer.num_train_epochs=4"]
+    assert neobert("glue", *TINY, "data.generated=64", *chosen, "--output-dir", tmp_path) == 0
+    losses = {entry["step"]: entry["eval_loss"] for entry in entries(tmp_path) if "eval_loss" in entry}
+    assert read(tmp_path / "result.json")["step"] == min(losses, key=lambda step: losses[step])
+
+
+def test_own_files_give_predictions_of_the_best_checkpoint(neobert: Run, tmp_path: Path) -> None:
+    rows = [(f"{'good' if n % 3 else 'bad'} thing {n}", "up" if n % 3 else "down") for n in range(90)]
+    text = "text,label\n" + "".join(f"{sentence},{label}\n" for sentence, label in rows)
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_text(text)
+    (tmp_path / "test.csv").write_text("text\n" + "".join(f"{sentence}\n" for sentence, _ in rows))
+    files = [f"data.train_file={tmp_path}/train.csv", f"data.validation_file={tmp_path}/dev.csv",
+             f"data.test_file={tmp_path}/test.csv"]  # fmt: skip
+    settings = [*TINY, "data.max_eval_samples=90", "optimizer.lr=1e-2", "trainer.num_train_epochs=6"]
+    assert neobert("glue", *settings, *files, "--output-dir", tmp_path / "out") == 0
+    header, *lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
+    assert header == "index\tprediction"
+    assert [line.split("\t")[0] for line in lines] == [str(n) for n in range(90)]
+    right = sum(line.split("\t")[1] == label for line, (_, label) in zip(lines, rows, strict=True))
+    result = read(tmp_path / "out" / "result.json")
+    assert right / 90 == pytest.approx(result["score"])  # the test file is the dev file: in order, and the best one's
+    assert result["score"] > result["baseline"] == pytest.approx(60 / 90)  # type: ignore[operator]
+    assert result["data"] == "own files"
+
+
+def test_a_regression_of_ones_own_predicts_numbers(neobert: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"a": "x {n}", "label": {n / 7}}}\n' for n in range(20)))
+    files = [f"data.{name}_file={tmp_path}/a.jsonl" for name in ("train", "validation", "test")]
+    assert neobert("glue", *TINY, *files, "trainer.max_steps=2", "--output-dir", tmp_path / "out") == 0
+    result = read(tmp_path / "out" / "result.json")
+    assert result["metric"] == "pearson+spearmanr"
+    lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()[1:]
+    assert all(len(line.split("\t")[1].split(".")[1]) == 3 for line in lines)
+
+
+def test_files_of_ones_own_decide_which_metrics_there_are(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,1\nb,2\n")
+    files = [f"data.{name}_file={tmp_path}/a.csv" for name in ("train", "validation")]
+    assert neobert("glue", *TINY, *files, "trainer.metric_for_best_model=f1", "--output-dir", tmp_path / "out") == 2
+    assert "trainer.metric_for_best_model: 'f1' is not measured on own files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["trainer.mixed_precision=bf16"], ["trainer.gradient_checkpointing=true"],
+                                     ["trainer.dataloader_num_workers=1"], ["scheduler.name=cosine"],
+                                     ["trainer.eval_strategy=steps", "trainer.eval_steps=4"]])  # fmt: skip
+def test_options_train(neobert: Run, tmp_path: Path, options: list[str]) -> None:
+    assert neobert("glue", *SHORT, "task_name=sst2", *options, "--output-dir", tmp_path) == 0
+    assert read(tmp_path / "result.json")["steps"] == 16
+
+
+def test_bf16_really_computes_in_bf16(neobert: Run, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("no", "bf16"):
+        out = tmp_path / precision
+        options = ["task_name=sst2", f"trainer.mixed_precision={precision}", "trainer.max_steps=1"]
+        assert neobert("glue", *SHORT, *options, "--output-dir", out) == 0
+        losses.append(entries(out)[0]["loss"])
+        kept = load_file(out / "checkpoints" / "checkpoint-1" / "model.safetensors")
+        assert {weight.dtype for weight in kept.values()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_the_same_seed_gives_the_same_and_another_seed_another_training(neobert: Run, tmp_path: Path) -> None:
+    losses = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        options = ["task_name=sst2", f"seed={seed}", "trainer.max_steps=2", "trainer.logging_steps=1"]
+        assert neobert("glue", *SHORT, *options, "--output-dir", tmp_path / name) == 0
+        losses.append([entry["loss"] for entry in entries(tmp_path / name) if "loss" in entry])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_diverging_training_fails_with_advice(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["task_name=stsb", "optimizer.lr=1e20", "trainer.gradient_clipping=null", "scheduler.warmup_steps=0"]
+    assert neobert("glue", *SHORT, *wild, "--output-dir", tmp_path) == 1
+    assert "the training has diverged. A lower optimizer.lr" in capsys.readouterr().err
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training_and_harms_no_other(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for the full disk; it lets every file through but a checkpoint's."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    settings = [*SHORT, "task_name=sst2", "model.hidden_size=96", "model.intermediate_size=384"]
+    for limit in (limits[0], 200_000):
+        epochs = f"trainer.num_train_epochs={1 if limit == limits[0] else 2}"
+        out = tmp_path / str(limit == limits[0])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            code = neobert("glue", *settings, epochs, "--output-dir", out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert code == (0 if limit == limits[0] else 1)
+    error = capsys.readouterr().err
+    assert error.startswith(f"neobert: the checkpoint of step 8 cannot be written to {out / 'checkpoints'}: ")
+    assert "File too large" in error
+    assert error.count("\n") == 1
+    assert list((out / "checkpoints").glob("checkpoint-*")) == []
+    # Once there is room, the same command goes on.
+    assert neobert("glue", *settings, epochs, "--output-dir", out) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task_name=rte", "data.dir=/nowhere"], "neobert: /nowhere: does not exist; data.dir must be a directory"),
+        (["task_name=rte", "data.generated=9", "model.name_or_path=/nowhere"], "model.name_or_path: there is no dir"),
+        (["task_name=rte", "data.generated=9", "trainer.mixed_precision=fp16", "trainer.use_cpu=true"],
+         "neobert: trainer.mixed_precision: is fp16, which needs a GPU"),
+        (["task_name=wnli", "data.generated=99999"], "the grammar has hardly more than"),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_message_and_exit_code_2(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert neobert("glue", *arguments, "--output-dir", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_a_directory_that_cannot_be_written_to_is_a_users_mistake(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert neobert("glue", *SHORT, "task_name=rte", "--output-dir", tmp_path / "file" / "out") == 2
+    assert capsys.readouterr().err == f"neobert: {tmp_path / 'file' / 'out'}: cannot be written to: Not a directory\n"
+
+
+def test_a_real_encoder_trains_on_real_data(neobert: Run, glue_data: Path, minilm: Path, tmp_path: Path) -> None:
+    settings = ["task_name=rte", f"data.dir={glue_data}", f"model.name_or_path={minilm}", "data.max_length=32",
+                "data.max_train_samples=16", "data.max_eval_samples=16", "trainer.per_device_train_batch_size=8",
+                "trainer.num_train_epochs=1"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
+    assert read(tmp_path / "result.json")["steps"] == 2

@@ -1,0 +1,129 @@
+"""The command line: quick help, clear refusals, exit codes that the launcher understands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.neobert.conftest import REPOSITORY, TINY
+
+Run = Callable[..., int]
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "from neobert.cli import run\n"
+        "assert run(['--help']) == run(['glue', '--help']) == run(['trial', '--help']) == 0\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'accelerate'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "key=value" in done.stdout
+    assert "--manifest" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["glu"], 2, "neobert: 'glu' is not a command; did you mean 'glue'?"),
+        (["glue", "task_name=rte"], 2, "the following arguments are required: --output-dir"),
+        (["glue", "--lr", "3", "--output-dir", "x"], 2, "unrecognized arguments: --lr"),
+        (["glue", "task_name=rt", "data.generated=3", "--output-dir", "x"], 2, "did you mean 'rte'?"),
+        (["glue", "--config", "no.yaml", "--output-dir", "x"], 2, "no.yaml: cannot be read: No such file"),
+        (["trial", "--manifest", "no.jsonl", "--index", "0", "--output-dir", "x"], 2, "no.jsonl: cannot be read"),
+        (["trial", "--manifest", "m", "--index", "one", "--output-dir", "x"], 2, "invalid int value: 'one'"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    neobert: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert neobert(*arguments) == code
+    assert message in capsys.readouterr().err
+    assert not Path("x").exists()
+
+
+def test_without_arguments_it_shows_how_to_use_it(neobert: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert neobert() == 2
+    assert "example: neobert glue" in capsys.readouterr().out
+
+
+def test_a_trial_of_a_manifest_runs_as_the_command_would(neobert: Run, tmp_path: Path) -> None:
+    config = {
+        "task_name": "sst2", "seed": 3, "data": {"generated": 32, "max_eval_samples": 20},
+        "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48},
+        "trainer": {"max_steps": 2, "use_cpu": True},
+    }  # fmt: skip
+    trials = [{"id": "other", "task": "glue", "config": {}}, {"id": "a1", "task": "glue", "config": config}]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+    assert neobert("trial", "--manifest", manifest, "--index", "1", "--output-dir", tmp_path / "trial") == 0
+    flat = ["task_name=sst2", "seed=3", "data.generated=32", "data.max_eval_samples=20", "model.hidden_size=16",
+            "model.num_hidden_layers=1", "model.num_attention_heads=2", "model.intermediate_size=48",
+            "trainer.max_steps=2", "trainer.use_cpu=true"]  # fmt: skip
+    assert neobert("glue", "--output-dir", tmp_path / "glue", *flat) == 0
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("trial", "glue")]
+    assert results[0]["metrics"]["loss"] == results[1]["metrics"]["loss"]
+
+
+def test_a_process_that_is_asked_to_stop_exits_with_85_and_the_next_finishes(tmp_path: Path) -> None:
+    """The real thing: a process of its own, a plain log, and SIGTERM as early as it can come."""
+    command = [sys.executable, "-m", "neobert", "glue", *TINY, "task_name=sst2", "data.generated=80",
+               "--output-dir", str(tmp_path / "out")]  # fmt: skip
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out" / "config.yaml").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)  # torch is not even imported yet
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 85, errors
+    assert "asked to stop: checkpoint saved at step 1 of 30" in output
+    assert errors == ""
+
+    done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "sst2 (generated): 80 training and 40 dev examples"
+    assert lines[1] == "this data is synthetic: scores say nothing about GLUE"
+    assert any(line.endswith("lr 0.003, resumed from step 1") for line in lines)
+    assert any(line.startswith("step 12/30 (1.20 epochs): loss ") for line in lines)
+    assert any(line.startswith("evaluation at step 20: accuracy ") for line in lines)
+    assert lines[-1].startswith("done: accuracy ")
+    assert "\r" not in done.stdout
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    os.set_inheritable(follower, True)
+    subprocess.run(["stty", "rows", "40", "cols", "120"], stdin=follower, check=True)
+    command = [sys.executable, "-m", "neobert", "glue", *TINY, "task_name=sst2", "data.generated=80",
+               "--output-dir", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=follower, stderr=follower)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        shown += piece
+    os.close(leader)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "30/30 [" in text
+    assert "evaluation at step 20: accuracy" in text
+    assert "step 12/30 (1.20 epochs)" not in text
