@@ -71,6 +71,11 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error), USERS_MISTAKE)
     except RunError as error:
         return _complain(str(error), FAILED)
+    except ModuleNotFoundError as error:
+        if (error.name or "neobert").split(".")[0] == "neobert":
+            raise
+        message = f"the package {error.name} is missing: pip install 'neobert-slurm[train,eval]' brings what tasks need"
+        return _complain(message, USERS_MISTAKE)
     except OSError as error:
         if error.errno is None:
             raise

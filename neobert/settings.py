@@ -55,7 +55,8 @@ def from_command_line(task: str, file: Path | None, overrides: Sequence[str]) ->
 def from_manifest(manifest: Path, index: int) -> Settings:
     """The trial in line `index` (from 0) of a file of JSON lines with `task` and `config`; raises `ConfigError`."""
     try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also splits at characters that may stand inside a JSON text.
+        lines = manifest.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem((), f"cannot be read: {error}", str(manifest))]) from None
     if not 0 <= index < len(lines):

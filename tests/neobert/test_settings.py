@@ -119,3 +119,11 @@ def test_a_metric_that_the_task_has_not_is_refused_with_the_settings(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(GlueConfig, {"task_name": task, "data": {"generated": 5}, "trainer": trainer})
+
+
+def test_a_line_of_a_manifest_may_hold_characters_that_end_lines_elsewhere(tmp_path: Path) -> None:
+    manifest = tmp_path / "trials.jsonl"
+    odd = "a\u2028b\u0085c"
+    trial = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}, "model": {"name_or_path": odd}}}
+    manifest.write_text((json.dumps(trial, ensure_ascii=False) + "\n") * 2, encoding="utf-8")
+    assert from_manifest(manifest, 1).config.model.name_or_path == odd  # type: ignore[attr-defined]
