@@ -18,7 +18,7 @@ from slurm.rundir import RunDir, list_runs, locked, new_run
 from slurm.schema import check_name
 from slurm.state import TrialState, run_state
 from slurm.submissions import InFlight, Submitted, by_trial, hand_over, in_flight, read_cancelled, read_submissions
-from slurm.submit import Scripts, make_job, submit, write_run
+from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Session:
     def look(self) -> tuple[dict[str, TrialState], dict[str, list[Trial]]]:
         """The trials of the run so far, and what a submission now would run."""
         run = self.find_run()
+        manifest_rows(self.plan, run)  # raises where a submission would
         states = {trial.id: trial for trial in run_state(run).trials} if run.manifest.exists() else {}
         todo = {
             stage.name: [t for t in stage.trials if t.id not in states or not states[t.id].taken]

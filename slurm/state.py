@@ -130,7 +130,7 @@ def _read(
     try:
         return _trial(row, run.trial(row["id"]), queued, given, cancelled)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
-        return TrialState(row["id"], row["stage"], row["point"], State.UNKNOWN, f"its files are damaged: {error!r}")
+        return TrialState(row["id"], row["stage"], row["point"], State.UNKNOWN, f"its files are damaged: {error}")
 
 
 def _trial(

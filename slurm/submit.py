@@ -56,7 +56,7 @@ def write_run(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mappi
     Doing it again with the same trials writes the same files. Raises `ConfigError`, or OSError where the directory
     cannot be written.
     """
-    rows = _manifest(plan, run)
+    rows = manifest_rows(plan, run)
     run.path.mkdir(parents=True, exist_ok=True)
     code = snapshot_code(run)
     scripts = [
@@ -86,7 +86,7 @@ def _scripts(job: Job, trials: tuple[Trial, ...], run: RunDir) -> Scripts:
     return Scripts(job, trials, tuple((chunk, render(job, chunk)) for chunk in chunks(job)))
 
 
-def _manifest(plan: Plan, run: RunDir) -> list[dict[str, Any]]:
+def manifest_rows(plan: Plan, run: RunDir) -> list[dict[str, Any]]:
     """The run's trials from now on: a run only grows, so that no result of it is lost from sight.
 
     Raises `ConfigError` for a recipe that has other trials than the run, not more: one table could not hold both.
