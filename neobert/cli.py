@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = FAILED
     sys.stdout.flush()
     sys.stderr.flush()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         # Everything is written by now. Tearing down a process group can block for ever: gloo's destructor holds the
         # interpreter's lock while it waits for a thread that needs it (seen with torch 2.13).
         os._exit(code)

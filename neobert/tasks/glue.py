@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neobert import __version__
 from neobert.config import ConfigError, GlueConfig
 from neobert.data.examples import Splits
 from neobert.data.sources import load_splits
@@ -94,12 +97,8 @@ def _write_predictions(outputs: Any, splits: Splits, path: Path) -> None:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
-    for name in ("neobert-slurm", "torch", "transformers", "accelerate", "tokenizers", "numpy", "scikit-learn"):
-        try:
+    versions = {"neobert": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "scipy"):
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:  # the code may run from a snapshot that is not installed
-            from neobert import __version__
-
-            versions[name] = __version__
     return versions

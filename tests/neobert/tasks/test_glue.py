@@ -71,6 +71,7 @@ def test_every_file_says_what_the_launcher_expects(learned: Path) -> None:
     assert (result["baseline_name"], result["steps"]) == ("majority class", 150)
     assert all(isinstance(value, float) for value in result["metrics"].values())  # type: ignore[attr-defined]
     assert 0 < result["seconds"] < 120  # type: ignore[operator]
+    assert {"neobert", "python", "torch", "transformers"} <= set(result["versions"])  # type: ignore[call-overload]
 
     progress = read(learned / "progress.json")
     assert set(progress) == {
