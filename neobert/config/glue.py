@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from neobert.config.base import LocalPath, Strict, nearest
+from neobert.config.deepspeed import DeepSpeedConfig, contradictions
 from neobert.config.sections import ModelConfig, OptimizerConfig, Positive, SchedulerConfig, TrainerConfig
 from neobert.data.glue_tasks import TASKS
 from neobert.data.glue_tasks import GlueTask as TaskSpec
@@ -57,6 +58,7 @@ class GlueConfig(Strict):
     optimizer: OptimizerConfig = OptimizerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     trainer: TrainerConfig = TrainerConfig()
+    deepspeed: DeepSpeedConfig | None = Field(None, description="without it, every process has all weights and states")
 
     @model_validator(mode="after")
     def _task_or_files(self) -> GlueConfig:
@@ -67,6 +69,20 @@ class GlueConfig(Strict):
         if self.task_name is not None:
             self.selection(TASKS[self.task_name])
         return self
+
+    @model_validator(mode="after")
+    def _deepspeed_agrees(self) -> GlueConfig:
+        if self.deepspeed is not None:
+            found = contradictions(self.deepspeed, self.trainer, self.optimizer, self.scheduler)
+            if found:
+                raise ValueError("\n".join(found))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_sections(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A trial without DeepSpeed is the same trial as before there was such a section."""
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if name != "deepspeed" or value is not None}
 
     def selection(self, task: TaskSpec) -> tuple[str, bool]:
         """The metric that chooses the best checkpoint, and whether more of it is better; raises `ValueError`."""

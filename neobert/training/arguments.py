@@ -9,7 +9,9 @@ import torch
 from transformers import TrainingArguments
 
 from neobert.config import ConfigError, Problem
+from neobert.config.deepspeed import DeepSpeedConfig, complete
 from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
+from neobert.training import deepspeed
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -18,6 +20,7 @@ def training_arguments(
     trainer: TrainerConfig,
     optimizer: OptimizerConfig,
     scheduler: SchedulerConfig,
+    deepspeed_section: DeepSpeedConfig | None = None,
     *,
     seed: int,
     train_examples: int,
@@ -26,17 +29,25 @@ def training_arguments(
     greater_is_better: bool,
     checkpoints: Path,
 ) -> TrainingArguments:
-    """`metric` names what chooses the best checkpoint; checkpoints are saved at every evaluation."""
+    """`metric` names what chooses the best checkpoint; checkpoints are saved at every evaluation.
+
+    With a DeepSpeed section, DeepSpeed is ready to be used afterwards.
+    """
     on_cpu = trainer.use_cpu or not torch.cuda.is_available()
     if on_cpu and trainer.mixed_precision == "fp16":
         raise ConfigError([Problem(("trainer", "mixed_precision"), "is fp16, which needs a GPU; bf16 works without")])
+    steps = total_steps(trainer, train_examples, world_size)
+    settings = None
+    if deepspeed_section is not None:
+        settings = complete(deepspeed_section, trainer, optimizer, scheduler, world_size=world_size, total_steps=steps)
+        deepspeed.start(settings, on_cpu)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         seed=seed,
         # The sampler of epoch e is seeded with this number + e: with neighbouring seeds, two trials of a sweep would
         # see the same orders of the data, one epoch apart.
         data_seed=seed * 1_000_003 % 2**31,
-        max_steps=total_steps(trainer, train_examples, world_size),
+        max_steps=steps,
         per_device_train_batch_size=trainer.per_device_train_batch_size,
         per_device_eval_batch_size=trainer.per_device_eval_batch_size,
         gradient_accumulation_steps=trainer.gradient_accumulation_steps,
@@ -73,7 +84,10 @@ def training_arguments(
         dataloader_pin_memory=not on_cpu,
         remove_unused_columns=False,
         label_names=["labels"],
+        deepspeed=settings,
     )
+    if settings is not None and world_size == 1:
+        deepspeed.join_alone(on_cpu)
     # A process drives one GPU. With more in sight, Trainer would split every batch over all of them (DataParallel).
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

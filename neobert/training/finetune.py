@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import transformers
-from safetensors.torch import load_file
 from transformers import TrainerState
 
 from neobert.config import GlueConfig
@@ -18,7 +17,7 @@ from neobert.data.examples import Examples, Splits
 from neobert.data.tokenizing import Collator, Tokenized, tokenize
 from neobert.errors import RunError
 from neobert.model.loading import Classifier, build_classifier
-from neobert.training import checkpoints, metrics
+from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.arguments import training_arguments
 from neobert.training.callbacks import EarlyStopping, Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
 from neobert.training.console import Console
@@ -58,9 +57,10 @@ def finetune(
     spare_deepspeed_import()
     args = _arguments(config, splits, paths, ranks)
     if resumed:
-        _check_same_length(args, resumed)
+        _check_same_training(args, resumed)
     transformers.set_seed(config.seed)
-    classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
+    with deepspeed.whole_model():
+        classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
     trainer = _trainer(config, splits, classifier, args, progress)
     for callback in [StopOnNaN(), *(_reports(paths, progress, resumed) if ranks.is_main else []), early, stop]:
         trainer.add_callback(callback)
@@ -83,8 +83,8 @@ def finetune(
 def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ranks) -> transformers.TrainingArguments:
     metric, greater_is_better = config.selection(splits.task)
     return training_arguments(
-        config.trainer, config.optimizer, config.scheduler, seed=config.seed, world_size=ranks.world_size,
-        train_examples=len(splits.train), metric=metric, greater_is_better=greater_is_better,
+        config.trainer, config.optimizer, config.scheduler, config.deepspeed, seed=config.seed, metric=metric,
+        greater_is_better=greater_is_better, world_size=ranks.world_size, train_examples=len(splits.train),
         checkpoints=paths.checkpoints,
     )  # fmt: skip
 
@@ -135,13 +135,22 @@ def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
     )  # fmt: skip
 
 
-def _check_same_length(args: transformers.TrainingArguments, resumed: checkpoints.Checkpoint) -> None:
-    """With other data or another number of processes, a checkpoint's place in the data means something else."""
+def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoints.Checkpoint) -> None:
+    """With other data or another number of processes, a checkpoint's place in the data means something else.
+
+    DeepSpeed's shards, too, are those of so many processes.
+    """
+    before, now = resumed.processes, args.world_size
+    if before != now:
+        raise RunError(
+            f"{resumed.path} was written with a number of processes of {before}, and now it is {now}. Start as many as "
+            "before, or remove the checkpoints to begin anew."
+        )
     before, now = resumed.state["max_steps"], args.max_steps
     if before != now:
         raise RunError(
-            f"{resumed.path} belongs to a training of {before} steps, but this one has {now}: the data or the number "
-            "of processes has changed since. Start it as before, or remove the checkpoints to begin anew."
+            f"{resumed.path} belongs to a training of {before} steps, but this one has {now}: the data has changed "
+            "since. Start it as before, or remove the checkpoints to begin anew."
         )
 
 
@@ -167,6 +176,6 @@ def _outcome(
         found[rate] = statistics.median(entry[rate] for entry in state.log_history if rate in entry)
     outputs = None
     if splits.test is not None:
-        trainer.model.load_state_dict(load_file(paths.checkpoints / f"checkpoint-{best}" / "model.safetensors"))
+        trainer.load_weights(paths.checkpoints / f"checkpoint-{best}" / "model.safetensors")
         outputs = trainer.outputs(_tokenized(splits.test, classifier, config))
     return Outcome(found, best, state.global_step, progress.seconds, outputs)

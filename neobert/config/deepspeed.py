@@ -1,0 +1,336 @@
+"""DeepSpeed: the section of a recipe, and the one complete DeepSpeed configuration that it stands for.
+
+Names and defaults are DeepSpeed's own (https://www.deepspeed.ai/docs/config-json). What the recipe says elsewhere
+(batch size, accumulation, precision, clipping, optimizer, schedule) is not said a second time: it is filled in here,
+and a DeepSpeed file that says otherwise is an error. Nothing here needs torch or DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from neobert.config.base import ConfigError, LocalPath, Problem, Strict
+from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
+
+
+def _whole(value: Any) -> Any:
+    """5e8 is how DeepSpeed's documentation writes sizes, and it is a float in YAML."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Size = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+Threshold = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Device = Literal["none", "cpu"]
+
+
+class DeepSpeedConfig(Strict):
+    """Trains through DeepSpeed: `zero_stage` with the keys beside it, or a DeepSpeed file of one's own.
+
+    A key that is left out has DeepSpeed's default.
+    """
+
+    zero_stage: Literal[0, 1, 2, 3] | None = Field(
+        None, description="what the processes share out: nothing, optimizer states, gradients as well, weights as well"
+    )
+    offload_optimizer: Device | None = Field(None, description="stage 1 to 3: optimizer states in host memory")
+    offload_param: Device | None = Field(None, description="stage 3: weights in host memory")
+    overlap_comm: bool | None = None
+    contiguous_gradients: bool | None = None
+    reduce_bucket_size: Size | None = None
+    allgather_bucket_size: Size | None = None
+    stage3_prefetch_bucket_size: Threshold | None = None
+    stage3_param_persistence_threshold: Threshold | None = None
+    stage3_max_live_parameters: Threshold | None = None
+    stage3_max_reuse_distance: Threshold | None = None
+    zero_hpz_partition_size: Size | None = Field(
+        None, description="stage 3: GPUs of a node, each node with all weights"
+    )
+
+    config_file: LocalPath | None = Field(None, description="a DeepSpeed file (JSON) in place of all the above")
+    config: dict[str, Any] | None = Field(None, description="what such a file holds; config_file is read into it")
+
+    _file: str | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_file(cls, data: Any, validate: ModelWrapValidatorHandler[DeepSpeedConfig]) -> DeepSpeedConfig:
+        """Puts the file's contents in its place, so that they are part of what identifies a trial.
+
+        What was submitted is then what runs, even if somebody edits the file while the trial waits or between two of
+        its attempts. A file that is not there (yet) stays a name: whoever needs it says that it is missing.
+        """
+        file = data.get("config_file") if isinstance(data, dict) else None
+        if not isinstance(file, str) or not file or data.get("config") is not None:
+            return validate(data)
+        try:
+            contents = _read(Path(file))
+        except FileNotFoundError:
+            return validate(data)
+        section = validate({**{k: v for k, v in data.items() if k != "config_file"}, "config": contents})
+        section._file = file
+        return section
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeepSpeedConfig:
+        raw = [name for name in ("config_file", "config") if getattr(self, name) is not None]
+        own = [name for name in type(self).model_fields if getattr(self, name) is not None and name not in raw]
+        if len(raw) == 2:
+            raise ValueError("config_file and config are two ways of giving the same: expected one of them")
+        if raw and own:
+            given = "config_file" if self._file else raw[0]
+            raise ValueError(f"{', '.join(own)} cannot be set beside {given}, which says all of it")
+        if raw:
+            return self
+        if self.zero_stage is None:
+            raise ValueError("expected zero_stage (0, 1, 2 or 3), or config_file with a DeepSpeed file")
+        for name, stages in _STAGES.items():
+            if getattr(self, name) not in (None, "none") and self.zero_stage not in stages:
+                expected = " or ".join(map(str, stages)) if len(stages) < 3 else f"{stages[0]} to {stages[-1]}"
+                raise ValueError(f"{name} goes with zero_stage {expected}, but zero_stage is {self.zero_stage}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was given alone: a key that a later version adds does not change the identity of today's trials."""
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+    @property
+    def name(self) -> str:
+        """Where a raw configuration comes from, for messages."""
+        return self._file or "deepspeed.config"
+
+
+_STAGES: dict[str, tuple[int, ...]] = {
+    "offload_optimizer": (1, 2, 3),
+    "offload_param": (3,),
+    "stage3_prefetch_bucket_size": (3,),
+    "stage3_param_persistence_threshold": (3,),
+    "stage3_max_live_parameters": (3,),
+    "stage3_max_reuse_distance": (3,),
+    "zero_hpz_partition_size": (3,),
+    "overlap_comm": (1, 2, 3),
+    "contiguous_gradients": (1, 2, 3),
+    "reduce_bucket_size": (1, 2, 3),
+    "allgather_bucket_size": (1, 2, 3),
+}
+
+
+def complete(
+    section: DeepSpeedConfig,
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    scheduler: SchedulerConfig,
+    *,
+    world_size: int,
+    total_steps: int,
+) -> dict[str, Any]:
+    """The whole DeepSpeed configuration, for so many processes; raises `ConfigError`.
+
+    Optimizer and schedule are not in it: the recipe's own are handed to DeepSpeed as objects, because what it would
+    build from such blocks decays biases and norms as well, and compiles its kernels first. Of a file's values only
+    `"auto"` for sizes that depend on the model stays; Hugging Face's Trainer fills these in when it has the model.
+    """
+    if section.config_file is not None:
+        raise ConfigError([Problem(("deepspeed", "config_file"), f"there is no file {section.config_file}")])
+    facts = _facts(trainer, optimizer, scheduler, world_size, total_steps)
+    if section.config is not None:
+        found = _contradictions(section, facts)
+        if found:
+            raise ConfigError([Problem(("deepspeed",), message) for message in found])
+    settings = _from_keys(section) if section.config is None else copy.deepcopy(section.config)
+    for key in ("optimizer", "scheduler", "bfloat16", "elasticity", "torch_autocast"):
+        settings.pop(key, None)
+    for key, (value, _) in facts.items():
+        if key in _FILLED:
+            _put(settings, key, value)
+    settings["checkpoint"] = {"tag_validation": "Fail", **settings.get("checkpoint", {})}
+    settings["steps_per_print"] = None
+    settings["zero_allow_untested_optimizer"] = True  # torch's AdamW: DeepSpeed asks to be told that it is meant
+    return settings
+
+
+def contradictions(
+    section: DeepSpeedConfig, trainer: TrainerConfig, optimizer: OptimizerConfig, scheduler: SchedulerConfig
+) -> list[str]:
+    """Where a raw configuration and the recipe differ, as far as that shows before the number of processes is known."""
+    return _contradictions(section, _facts(trainer, optimizer, scheduler, None, None))
+
+
+Fact = tuple[Any, str]
+"""The value that a DeepSpeed key must have, and what in the recipe says so."""
+
+_FILLED = {
+    "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping",
+    "bf16.enabled", "fp16.enabled", "zero_optimization.stage3_gather_16bit_weights_on_model_save",
+}  # fmt: skip
+"""The facts that belong into a complete configuration; the others are there to be compared with."""
+
+_SCHEDULES = {"constant": "WarmupLR", "linear": "WarmupDecayLR", "cosine": "WarmupCosineLR"}
+
+
+def _facts(
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    scheduler: SchedulerConfig,
+    world_size: int | None,
+    total_steps: int | None,
+) -> dict[str, Fact]:
+    size, pieces = trainer.per_device_train_batch_size, trainer.gradient_accumulation_steps
+    clipping, precision = trainer.gradient_clipping, trainer.mixed_precision
+    precise = f"trainer.mixed_precision is {precision}"
+    facts: dict[str, Fact] = {
+        "train_micro_batch_size_per_gpu": (size, f"trainer.per_device_train_batch_size is {size}"),
+        "gradient_accumulation_steps": (pieces, f"trainer.gradient_accumulation_steps is {pieces}"),
+        "gradient_clipping": (clipping or 0.0, f"trainer.gradient_clipping is {json.dumps(clipping)}"),
+        "bf16.enabled": (precision == "bf16", precise),
+        "bfloat16.enabled": (precision == "bf16", precise),  # an older name
+        "fp16.enabled": (precision == "fp16", precise),
+        "torch_autocast.enabled": (False, f"{precise}, which is DeepSpeed's own bf16 or fp16"),
+        "elasticity.enabled": (False, "the recipe fixes the batch size"),
+        "zero_optimization.stage3_gather_16bit_weights_on_model_save": (True, "checkpoints hold the whole model"),
+        "optimizer.params.lr": (optimizer.lr, f"optimizer.lr is {optimizer.lr}"),
+        "optimizer.params.betas": (list(optimizer.betas), f"optimizer.betas is {list(optimizer.betas)}"),
+        "optimizer.params.eps": (optimizer.eps, f"optimizer.eps is {optimizer.eps}"),
+        "optimizer.params.weight_decay": (
+            optimizer.weight_decay,
+            f"optimizer.weight_decay is {optimizer.weight_decay}",
+        ),
+        "optimizer.params.adam_w_mode": (True, "the recipe's optimizer is AdamW"),
+        "optimizer.params.bias_correction": (True, "the recipe's optimizer is AdamW"),
+        "scheduler.type": (_SCHEDULES[scheduler.name], f"scheduler.name is {scheduler.name}"),
+        "scheduler.params.warmup_min_lr": (0.0, "the recipe's schedule starts at 0"),
+        "scheduler.params.warmup_min_ratio": (0.0, "the recipe's schedule starts at 0"),
+        "scheduler.params.cos_min_ratio": (0.0, "the recipe's schedule ends at 0"),
+        "scheduler.params.warmup_max_lr": (optimizer.lr, f"optimizer.lr is {optimizer.lr}"),
+        "scheduler.params.warmup_type": ("linear", "the recipe warms up linearly"),
+    }
+    if world_size is not None:
+        count = f"{size} x {pieces} x {world_size} examples (per_device_train_batch_size x accumulation x processes)"
+        facts["train_batch_size"] = (size * pieces * world_size, f"a step takes {count}")
+    warmup = scheduler.warmup_steps
+    if warmup >= 1 or warmup == 0:
+        facts["scheduler.params.warmup_num_steps"] = (int(warmup), f"scheduler.warmup_steps is {warmup:g}")
+    elif total_steps is not None:
+        steps = math.ceil(warmup * total_steps)
+        share = f"scheduler.warmup_steps is {warmup:g} of {total_steps} steps"
+        facts["scheduler.params.warmup_num_steps"] = (steps, share)
+    if total_steps is not None:
+        facts["scheduler.params.total_num_steps"] = (total_steps, f"the training has {total_steps} steps")
+    return facts
+
+
+def _contradictions(section: DeepSpeedConfig, facts: dict[str, Fact]) -> list[str]:
+    raw = section.config or {}
+    found = []
+    for key in ("zero_optimization", "optimizer", "scheduler", "bf16", "fp16", "checkpoint"):
+        if not isinstance(raw.get(key, {}), dict):
+            found.append(f"{key} is {_show(raw[key])}; expected a mapping")
+    if found:
+        return [f"{section.name}: {message}" for message in found]
+    kind = _get(raw, "optimizer.type")
+    if kind is not _ABSENT and str(kind).lower() not in ("adam", "adamw"):
+        found.append(f"optimizer.type is {_show(kind)}, but the recipe's optimizer is AdamW")
+    for block in ("optimizer", "scheduler"):
+        known = {key for key in [*facts, *_LATER] if key.startswith(f"{block}.params.")}
+        params = _get(raw, f"{block}.params")
+        for name in params if isinstance(params, dict) else ():
+            if f"{block}.params.{name}" not in known:
+                found.append(
+                    f"{block}.params.{name} has no counterpart in the recipe, whose {block} is used: remove it"
+                )
+    for key, (value, said) in facts.items():
+        there = _get(raw, key)
+        if there is not _ABSENT and there != "auto" and there != value:
+            found.append(f'{key} is {_show(there)}, but {said}; expected {_show(value)} or "auto"')
+    return [f"{section.name}: {message}" for message in found]
+
+
+_LATER = ("scheduler.params.warmup_num_steps", "scheduler.params.total_num_steps")
+"""Facts that may show only when the training starts."""
+
+
+def _from_keys(section: DeepSpeedConfig) -> dict[str, Any]:
+    keys = section.model_dump(exclude={"zero_stage", "config_file", "config"})
+    zero: dict[str, Any] = {"stage": section.zero_stage}
+    for name, value in keys.items():
+        if name.startswith("offload_"):
+            if value != "none":
+                zero[name] = {"device": value, "pin_memory": True}
+        else:
+            zero[name] = value
+    return {"zero_optimization": zero}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The contents of a DeepSpeed file; raises `ValueError` with a message, or `FileNotFoundError`."""
+    try:
+        contents = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition, parse_constant=_no_number
+        )
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: is not valid JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path}: expected a mapping of DeepSpeed's settings, found {_show(contents)}")
+    return contents
+
+
+def _without_repetition(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(f"the key {key!r} stands in it twice")
+        mapping[key] = value
+    return mapping
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+_ABSENT: Any = object()
+
+
+def _get(mapping: Any, key: str) -> Any:
+    """The value at a dotted key, or `_ABSENT`."""
+    for part in key.split("."):
+        if not isinstance(mapping, dict) or part not in mapping:
+            return _ABSENT
+        mapping = mapping[part]
+    return mapping
+
+
+def _put(mapping: dict[str, Any], key: str, value: Any) -> None:
+    *way, last = key.split(".")
+    for part in way:
+        mapping = mapping.setdefault(part, {})
+    mapping[last] = value
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
