@@ -7,13 +7,14 @@ import importlib
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from neobert import __version__
-from neobert.errors import DONE, FAILED, USERS_MISTAKE, RunError
+from neobert.errors import BAD_START, DONE, FAILED, USERS_MISTAKE, BadStart, RunError
 
 RUNNERS = {"glue": "neobert.tasks.glue"}
 """The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
@@ -28,7 +29,8 @@ example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 mod
            model.num_attention_heads=2 model.intermediate_size=256 optimizer.lr=1e-3 --output-dir /tmp/rte
 
 `neobert COMMAND --help` tells more. Exit codes: 0 done, 85 checkpointed when asked to stop (run it again), 1 failed,
-2 a mistake in the settings. This is neobert {__version__}.
+2 a mistake in the settings, 86 another attempt of the trial has started, 87 the processes could not come together or
+lack GPUs. This is neobert {__version__}.
 """
 
 
@@ -69,6 +71,8 @@ def run(arguments: list[str]) -> int:
         return _run_trial(options)
     except ConfigError as error:
         return _complain(str(error), USERS_MISTAKE)
+    except BadStart as error:
+        return _complain(f"bad start: {error}", BAD_START)
     except RunError as error:
         return _complain(str(error), FAILED)
     except ModuleNotFoundError as error:
@@ -107,26 +111,44 @@ def _trial_parser(command: str) -> argparse.ArgumentParser:
 
 
 def _run_trial(options: argparse.Namespace) -> int:
+    started = time.monotonic()
     from neobert import settings
     from neobert.logs import set_up_logging
+    from neobert.training import lease
     from neobert.training.distributed import find_ranks
     from neobert.training.preemption import Preemption
-    from neobert.trial import open_trial
+    from neobert.training.preflight import check_start
+    from neobert.trial import claim_trial, open_trial, write_settings
 
     preemption = Preemption()
     preemption.listen()  # first of all: until then, the signal to stop would simply kill
     ranks = find_ranks(os.environ)
     set_up_logging(ranks)
+    log = logging.getLogger(__name__)
     if options.task is None:
         trial = settings.from_manifest(options.manifest, options.index)
     else:
         trial = settings.from_command_line(options.task, options.config, options.settings)
     paths = open_trial(options.output_dir, trial.task, trial.config, writes=ranks.is_main)
     if paths.result.exists():
-        logging.getLogger(__name__).info("already done: %s", paths.result)
+        log.info("already done: %s", paths.result)
         return DONE
-    code: int = importlib.import_module(RUNNERS[trial.task]).run(trial.config, paths, ranks, preemption)
-    return code
+    claim = claim_trial(paths, os.environ, ranks.is_main)
+    attempt = claim.attempt if claim else None
+    check_start(ranks, os.environ, paths.preflight, attempt, use_cpu=_uses_cpu(trial.config))
+    with lease.hold(paths.lease, claim) as claim:
+        if "RECIPE_ATTEMPT" in os.environ:
+            log.info("attempt %d holds the lease of %s", claim.attempt, paths.directory)
+        lease.outwait_predecessor(os.environ, started)
+        if ranks.is_main:
+            write_settings(paths, trial.task, trial.config)
+        code: int = importlib.import_module(RUNNERS[trial.task]).run(trial.config, paths, ranks, preemption)
+        return code
+
+
+def _uses_cpu(config: Any) -> bool:
+    """Whether a task that could use GPUs is told not to; tasks that do not train have no `trainer`."""
+    return hasattr(config, "trainer") and bool(config.trainer.use_cpu)
 
 
 def _complain(message: str, code: int) -> int:

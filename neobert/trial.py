@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from neobert.config import ConfigError, Problem, Strict, dotted, read_yaml, validate
+from neobert.training import lease
 from neobert.training.files import TrialFiles, write_text
+from neobert.training.lease import Claim
 
 
 def open_trial(directory: Path, task: str, config: Strict, writes: bool) -> TrialFiles:
-    """The files of the trial; writes its config.yaml (only where `writes`).
+    """The files of the trial; makes its directory (only where `writes`), and nothing in it.
 
-    Raises `ConfigError` when the directory cannot be written to, or holds checkpoints or the result of a trial with
-    other settings: to resume it with these would give a result that belongs to neither.
+    Raises `ConfigError` when the directory cannot be made, or holds checkpoints or the result of a trial with other
+    settings: to resume it with these would give a result that belongs to neither.
     """
     paths = TrialFiles(directory)
-    if paths.config.exists() and (paths.result.exists() or any(paths.checkpoints.glob("checkpoint-*"))):
+    if _is_under_way(paths):
         _compare(paths.config, task, config)
     elif writes:
-        settings = {"task": task, "config": config.model_dump(mode="json")}
-        try:
+        with _as_users_mistake(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            write_text(paths.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-        except OSError as error:
-            raise ConfigError([Problem((), f"cannot be written to: {error.strerror}", str(directory))]) from None
     return paths
+
+
+def write_settings(paths: TrialFiles, task: str, config: Strict) -> None:
+    """Writes config.yaml, unless the trial has got somewhere with the one that is there."""
+    if not _is_under_way(paths):
+        settings = {"task": task, "config": config.model_dump(mode="json")}
+        with _as_users_mistake(paths.directory):
+            write_text(paths.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def _is_under_way(paths: TrialFiles) -> bool:
+    return paths.config.exists() and (paths.result.exists() or any(paths.checkpoints.glob("checkpoint-*")))
+
+
+def claim_trial(paths: TrialFiles, environ: Mapping[str, str], is_main: bool) -> Claim | None:
+    """`lease.claim` of the trial; raises `ConfigError` when its directory cannot be written to."""
+    with _as_users_mistake(paths.directory):
+        return lease.claim(paths.lease, environ, is_main)
+
+
+@contextmanager
+def _as_users_mistake(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise  # a full disk, a lost file server
+        raise ConfigError([Problem((), f"cannot be written to: {error.strerror}", str(directory))]) from None
 
 
 def _compare(path: Path, task: str, config: Strict) -> None:

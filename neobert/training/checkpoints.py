@@ -1,8 +1,8 @@
 """Checkpoints that are there completely or not at all.
 
-Hugging Face writes a checkpoint file by file. Here it is written into `partial/`, gets a completion marker with the
-size of every file, and is then renamed into place. The marker is checked again before a resume, because a copy or a
-quota may have cut a file short since.
+Hugging Face writes a checkpoint file by file. Here it is written into a directory of this attempt's own, gets a
+completion marker with the size of every file, and is then renamed into place. The marker is checked again before a
+resume, because a copy or a quota may have cut a file short since.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.training import lease
 from neobert.training.files import sync_directory, write_json
 
 log = logging.getLogger(__name__)
 
 MARKER = "complete.json"
-PARTIAL = "partial"
-"""The directory in which a checkpoint is written before it is renamed into place."""
+_PARTIAL = "partial-"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,16 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
 
+    @property
+    def processes(self) -> int:
+        """How many processes wrote it: each has left the state of its random numbers."""
+        return sum(1 for _ in self.path.glob("rng_state*.pth"))
+
+
+def staging(checkpoints: Path) -> Path:
+    """Where this attempt writes a checkpoint before it is renamed into place; no other attempt writes there."""
+    return checkpoints / f"{_PARTIAL}{lease.attempt()}"
+
 
 def complete(written: Path, checkpoints: Path) -> Path:
     """Marks a written directory as complete and moves it into `checkpoints`; returns where it is then."""
@@ -41,6 +51,7 @@ def complete(written: Path, checkpoints: Path) -> Path:
     sizes = {str(path.relative_to(written)): path.stat().st_size for path in files}
     write_json(written / MARKER, {"schema": 1, "files": sizes}, durable=True)
     final = checkpoints / written.name
+    lease.check()
     if final.exists():  # an earlier attempt saved at the same step
         shutil.rmtree(final)
     written.rename(final)
@@ -86,14 +97,18 @@ def keep_newest(checkpoints: Path, limit: int, newest: int, best: int | None) ->
     numbered = sorted(entry for entry in _numbered(checkpoints) if entry[0] <= newest)
     spare = [path for step, path in numbered if step not in (newest, best)]
     for path in spare[: max(0, len(numbered) - limit)]:
+        lease.check()
         # Without its marker first, what an interrupted deletion leaves behind is not taken for a checkpoint.
         (path / MARKER).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
 
 
 def clear_partial(checkpoints: Path) -> None:
-    """Removes what an interrupted save has left behind."""
-    shutil.rmtree(checkpoints / PARTIAL, ignore_errors=True)
+    """Removes what interrupted saves of this attempt and of earlier ones have left behind."""
+    for path in checkpoints.glob(f"{_PARTIAL}*"):
+        number = path.name.removeprefix(_PARTIAL)
+        if number.isdecimal() and int(number) <= lease.attempt():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:

@@ -1,13 +1,19 @@
-"""The files of a trial, and ways to write them that a crash cannot leave half done."""
+"""The files of a trial, and ways to write them that a crash cannot leave half done.
+
+All of them first ask whether this attempt of the trial still may write (`neobert.training.lease`).
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from neobert.training import lease
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,16 @@ class TrialFiles:
         return self.directory / "result.json"
 
     @property
+    def lease(self) -> Path:
+        """The number of the attempt that may write: `neobert.training.lease`."""
+        return self.directory / "lease"
+
+    @property
+    def preflight(self) -> Path:
+        """Why the newest attempt could not start, if it could not: `neobert.training.preflight`."""
+        return self.directory / "preflight.json"
+
+    @property
     def predictions(self) -> Path:
         return self.directory / "predictions.tsv"
 
@@ -47,13 +63,15 @@ class TrialFiles:
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Replaces a file at once: whoever reads it sees the old or the new one. `durable` survives a power cut too."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes of two nodes may have the same number.
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        lease.check()
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -76,6 +94,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def append_json_line(path: Path, value: Any) -> None:
+    lease.check()
     with path.open("a", encoding="utf-8") as file:
         file.write(to_json(value) + "\n")
 

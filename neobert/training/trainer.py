@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers.trainer_utils import EvalLoopOutput
 
 from neobert.errors import RunError
-from neobert.training import checkpoints
+from neobert.training import checkpoints, deepspeed
 from neobert.training.progress import Meter, Progress
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,6 +42,7 @@ class Trainer(transformers.Trainer):
     """`eval_dataset` holds all dev sets, by suffix; `metrics(outputs, labels)` judges one, `score(metrics)` all."""
 
     control: Any
+    is_deepspeed_enabled: bool
 
     def __init__(
         self,
@@ -64,6 +66,12 @@ class Trainer(transformers.Trainer):
         self.meter.add(inputs["attention_mask"])
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """On the device. With DeepSpeed, Trainer also rounds all floats to the model's precision: not the labels."""
+        labels = {name: inputs[name] for name in self.label_names if name in inputs}
+        prepared = super()._prepare_inputs(inputs)
+        return prepared | {name: label.to(self.args.device) for name, label in labels.items()}
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs |= self.meter.read(self.accelerator)
@@ -86,13 +94,22 @@ class Trainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def load_weights(self, file: Path) -> None:
+        """Puts the weights of a checkpoint into the model, wherever its shards may be."""
+        with deepspeed.gathered(self.model):
+            self.model.load_state_dict(load_file(file))
+
     def outputs(self, dataset: Any) -> Array:
         """What the model says of each example, in order: (examples, classes)."""
+        if self.is_deepspeed_enabled and self.deepspeed is None:
+            # All training was done by an earlier attempt, so DeepSpeed has no engine here, and need not make one.
+            self.is_deepspeed_enabled = False
+            self.model.to(self.args.hf_deepspeed_config.dtype())
         return _logits(self.evaluation_loop(self.get_test_dataloader(dataset), "Prediction"))
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where Trainer writes a checkpoint: aside, until it is complete."""
-        return str(Path(super()._get_output_dir(trial)) / checkpoints.PARTIAL)
+        return str(checkpoints.staging(Path(super()._get_output_dir(trial))))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Saves, marks the checkpoint complete, moves it into place, and only then deletes older ones."""
@@ -117,7 +134,7 @@ class Trainer(transformers.Trainer):
 
     def _written(self, directory: Path) -> Path:
         """What Trainer has just written, with the place of the best checkpoint as it will be: not aside."""
-        written = directory / checkpoints.PARTIAL / f"checkpoint-{self.state.global_step}"
+        written = checkpoints.staging(directory) / f"checkpoint-{self.state.global_step}"
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(directory / f"checkpoint-{self.state.best_global_step}")
             self.state.save_to_json(str(written / "trainer_state.json"))

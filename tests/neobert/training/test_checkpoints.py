@@ -14,7 +14,7 @@ FILES = {"model.safetensors": "weights", "trainer_state.json": '{"global_step": 
 
 
 def save(directory: Path, step: int) -> Path:
-    written = directory / checkpoints.PARTIAL / f"checkpoint-{step}"
+    written = checkpoints.staging(directory) / f"checkpoint-{step}"
     for name, text in FILES.items():
         (written / name).parent.mkdir(parents=True, exist_ok=True)
         (written / name).write_text(text.replace("0", str(step)) if name.endswith("json") else text)
@@ -31,7 +31,7 @@ def test_a_completed_checkpoint_is_in_place_with_its_inventory(tmp_path: Path) -
     assert json.loads((path / "complete.json").read_text())["files"] == {
         name: len((path / name).read_text()) for name in FILES
     }
-    assert not (tmp_path / checkpoints.PARTIAL).exists()
+    assert not checkpoints.staging(tmp_path).exists()
     found = checkpoints.newest_complete(tmp_path)
     assert found == checkpoints.Checkpoint(path, 7, {"global_step": 7})
 

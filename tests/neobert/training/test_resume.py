@@ -107,7 +107,7 @@ def test_after_a_crash_it_goes_on_from_the_newest_complete_checkpoint(
     (directory / "result.json").unlink()
     cut = directory / "checkpoints" / "checkpoint-60" / "optimizer.pt"
     cut.write_bytes(cut.read_bytes()[:100])
-    partial = directory / "checkpoints" / "partial" / "checkpoint-80"
+    partial = directory / "checkpoints" / "partial-1" / "checkpoint-80"
     partial.mkdir(parents=True)
     assert neobert("glue", *SETTINGS, "--output-dir", directory) == 0
     output = capsys.readouterr()
