@@ -44,11 +44,11 @@ if [ "$kind" = gpu ]; then
     ! ls -d "$env"/lib/python*/site-packages/torch 2>/dev/null || die "pip replaced the base image's PyTorch"
 fi
 # Byte code is never checked against the sources' dates: the image cannot change.
-"$env/bin/python3" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$env/lib" ||
-    printf 'some files are no valid Python (templates of packages): they stay uncompiled\n'
+# (Some packages hold files for newer Pythons, which do not compile, and are not imported.)
+"$env/bin/python3" -m compileall -qq -j 0 --invalidation-mode unchecked-hash "$env/lib" || true
 if [ "$kind" = cpu ]; then
     rm -rf /var/cache/apt/archives/*.deb /var/lib/apt/lists/* /var/log/* /usr/share/doc /usr/share/man \
-        /usr/share/locale /usr/lib/python3*/config-*/*.a /usr/lib/gcc/*/*/lib?san.a
+        /usr/share/locale /usr/lib/python3*/config-*/*.a /usr/lib/gcc/*/*/lib?san.a /usr/bin/*-lto-dump-*
 fi
 
 # Labels that are known only now.
