@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from slurm.image.commands import image
 
 RUNS = "runs"
 
@@ -54,6 +56,10 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_code_option = click.option(
+    "--code", type=click.Choice(["snapshot", "image"]), default="snapshot", show_default=True,
+    help="Run the code that lies here now, or that which the image holds.",
+)  # fmt: skip
 _runs_option = click.option(
     "--runs", envvar="RECIPE_RUNS", default=RUNS, show_default=True, type=click.Path(path_type=Path),
     help="Directory of all runs. [env: RECIPE_RUNS]",
@@ -85,6 +91,7 @@ def plan(every: bool, **options: Any) -> None:
 @cli.command(epilog=_example("recipe render recipes/demo.yaml --cluster a100 | sbatch"))
 @_recipe_options
 @_stage_option
+@_code_option
 @click.option("--chunk", type=int, default=0, metavar="N", help="Which script of a stage that needs several arrays.")
 def render(stage: str | None, chunk: int, **options: Any) -> None:
     """Print the exact job script of RECIPE, ready for sbatch.
@@ -103,7 +110,8 @@ def render(stage: str | None, chunk: int, **options: Any) -> None:
 
 @cli.command(epilog=_example("recipe submit recipes/demo.yaml --cluster a100 --wait && recipe results"))
 @_recipe_options
-@click.option("--backend", type=click.Choice(["sbatch", "local"]), help="Instead of the cluster profile's.")
+@click.option("--backend", type=click.Choice(["sbatch", "submitit", "local"]), help="Instead of the profile's.")
+@_code_option
 @click.option("--wait", is_flag=True, help="Return when all trials have ended; the exit code is 0 if all are done.")
 @click.option("--watch", is_flag=True, help="Like --wait, and show the progress.")
 def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None:
@@ -115,18 +123,63 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
     from slurm.session import open_session
 
     found, jobs = open_session(**options, backend=backend).submit()
-    where = os.path.relpath(found.path)
-    if jobs:
-        ids = ", ".join(f"{job.id} ({job.tasks} task{'s' if job.tasks > 1 else ''})" for job in jobs)
-        click.echo(f"submitted to {jobs[0].backend}: {ids}\nrun: {where}")
-    else:
-        click.echo(f"nothing to submit: every trial is done or in the queue (--new starts a new run)\nrun: {where}")
+    _tell(found.path, jobs)
     if wait or watch:
         from slurm import show
         from slurm.follow import follow
 
         sys.exit(0 if follow(found, show.console(), quiet=not watch) else 1)
     click.echo("recipe status, recipe logs and recipe results tell more")
+
+
+@cli.command(epilog=_example("recipe retry demo --set resources.mem=32G"))
+@_run_options
+@click.option("--trial", "trials", multiple=True, metavar="ID",
+              help="Only this trial, by the beginning of its id. May be repeated.")  # fmt: skip
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Other resources this time: --set resources.time=04:00:00. May be repeated.")  # fmt: skip
+def retry(run: str | None, runs: Path, trials: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Queue again what a run has left to do: trials that failed, were cancelled or never ran.
+
+    They go on from their last checkpoint, as they were submitted before; no recipe is needed. RUN is a run's directory
+    or a recipe's name; by default the newest run.
+    """
+    from slurm.retry import retry_run
+    from slurm.rundir import find_run
+
+    found = find_run(runs, run)
+    _tell(found.path, retry_run(found, trials, overrides))
+
+
+@cli.command("exec", epilog=_example("recipe exec recipes/glue/small.yaml --cluster a100 --trial 3 -- nvidia-smi"))
+@_recipe_options
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@_code_option
+@click.option("--trial", metavar="N", help="Its place in the plan, from 0, or the beginning of its id.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the `apptainer exec` command, ready to be pasted, and run nothing."
+)
+def exec_(trial: str | None, command: tuple[str, ...], dry_run: bool, **options: Any) -> None:
+    """Run one trial of RECIPE here and now, in its image, as one process.
+
+    Directories, environment and code are those of its job. After `--`, another command runs in its place.
+    """
+    from slurm.debug import enter_trial
+    from slurm.session import open_session
+
+    enter_trial(open_session(**options), trial, command, "print" if dry_run else "exec")
+
+
+@cli.command(epilog=_example("recipe shell recipes/glue/small.yaml --cluster a100"))
+@_recipe_options
+@_code_option
+@click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
+def shell(dry_run: bool, **options: Any) -> None:
+    """Open a shell in the image of RECIPE, with the directories and the environment of its jobs."""
+    from slurm.debug import enter_trial
+    from slurm.session import open_session
+
+    enter_trial(open_session(**options), None, ["bash"] if dry_run else [], "print" if dry_run else "shell")
 
 
 @cli.command(epilog=_example("recipe status runs/demo/20260131-120000 --watch"))
@@ -209,6 +262,18 @@ def results(run: str | None, runs: Path, form: str, metric: str | None, each: bo
         click.echo(FORMATS[form](table), nl=False)
     if state.warning:
         click.echo(state.warning, err=True)
+
+
+def _tell(run: Path, jobs: Sequence[Any]) -> None:
+    where = os.path.relpath(run)
+    if jobs:
+        ids = ", ".join(f"{job.id} ({job.tasks} task{'s' if job.tasks > 1 else ''})" for job in jobs)
+        click.echo(f"submitted to {jobs[0].backend}: {ids}\nrun: {where}")
+    else:
+        click.echo(f"nothing to submit: every trial is done or in the queue (--new starts a new run)\nrun: {where}")
+
+
+cli.add_command(image)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from neobert.config import ConfigError, Strict, nearest, read_yaml, validate
 from slurm.recipe import bundled
-from slurm.schema import Environment, GpuRequest, NonNegative, Positive, Seconds, Word
+from slurm.schema import Bind, Environment, GpuRequest, NonNegative, Positive, Seconds, Variable, Word
 from slurm.values import Scope, render
 
 
@@ -20,10 +21,21 @@ def _directive(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*\*?", value):
+        raise ValueError(f"expected the name of an environment variable, or the beginning of some as NCCL_*: {value!r}")
+    return value
+
+
 class Container(Strict):
-    runtime: Literal["apptainer", "none"] = "none"
+    """How images are run. `runtime` is Apptainer or SingularityCE under whatever name: its version tells which."""
+
+    runtime: str = Field("none", min_length=1, description="the program, as apptainer; none: jobs run on the host")
     flags: list[str] = Field([], description="more options of `apptainer exec`, one word each")
-    binds: list[str] = Field([], description="host directories, or SRC:DEST[:ro]")
+    binds: list[Bind] = Field([], description="host directories, or SRC:DEST[:ro]")
+    env: list[Annotated[str, AfterValidator(_pattern)]] = Field([], description="more variables that pass, as FOO_*")
+    gpu: Literal["nv", "rocm", "none"] = Field("nv", description="the option for jobs that ask for GPUs")
+    copy_image: bool = Field(False, description="copy the image to each node's scratch once, and run it from there")
 
 
 class Limits(Strict):
@@ -40,7 +52,7 @@ class Profile(Strict):
     """A site."""
 
     description: str = ""
-    backend: Literal["sbatch", "local"]
+    backend: Literal["sbatch", "submitit", "local"]
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
@@ -51,12 +63,19 @@ class Profile(Strict):
     srun: list[str] = Field([], description="more options of srun, one word each")
     modules: list[Word] = Field([], description="for `module load`")
     env: Environment = {}
+    secrets: list[Variable] = Field([], description="environment variables that no file or log may show")
     container: Container = Container()
     image_dir: str | None = Field(None, min_length=1, description="where images named without a path lie")
     python: str | None = Field(None, min_length=1, description="of jobs without a container; by default this one")
-    scratch: str | None = Field(None, min_length=1, description="paths below it are not checked at submission")
+    scratch: str | None = Field(
+        None, min_length=1, description="node-local directory; may hold $VARIABLES of the job; by default its TMPDIR"
+    )
     signal_seconds: Positive = Field(120, description="warning before the time limit, to save a checkpoint")
     max_requeues: NonNegative = Field(20, description="times that a job which was interrupted goes on")
+    bad_nodes: Literal["fail", "exclude"] = Field(
+        "fail", description="a job that finds a node unfit fails, or starts again without that node"
+    )
+    preflight_seconds: int = Field(45, ge=5, le=60, description="within which all processes of a job must have met")
     limits: Limits = Limits()
 
 

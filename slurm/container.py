@@ -1,25 +1,108 @@
-"""How a command is started inside an image: Apptainer's arguments, as a list of words."""
+"""What goes into a container: which directories, which environment variables, and how its start is written down.
+
+Jobs, `recipe exec` and `recipe shell` all start containers through one script, `enter.sh`, which is rendered here and
+runs on the node: only there it is known which variables Slurm has set, and which program `apptainer` really is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from neobert.config import ConfigError
 from slurm.cluster import Container
+from slurm.shell import quote, template
+
+PASSED = (
+    "SLURM_*", "SLURMD_NODENAME", "RECIPE_*",
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
+    "CUDA_*", "NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "OMP_*", "MKL_*", "KMP_*",
+    "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "TRITON_*", "DS_*",
+    "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TZ",
+)  # fmt: skip
+"""Variables of a job that its containers see; all others stay outside, so that no login shell changes a result."""
+
+SECRET = ("*TOKEN", "*_KEY", "*SECRET*", "*PASSWORD*", "SLURM_JWT")
+"""Variables that go in only where `secrets` names them, whatever else would pass them."""
+
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "TORCH_HOME")
+"""Variables that name a directory which the container needs as well."""
 
 
-def exec_command(
-    container: Container, image: Path, binds: Sequence[Path], workdir: Path, gpus: bool, command: Sequence[str]
-) -> list[str]:
-    """`apptainer exec ...` for `command`; raises `ConfigError` for a path that `--bind` cannot express."""
-    words = [container.runtime, "exec", "--no-eval", "--pwd", str(workdir)]
-    if gpus:
-        words.append("--nv")
-    for path in dict.fromkeys(map(str, binds)):
-        if set(path) & set(":,\\"):
+@dataclass(frozen=True)
+class Entry:
+    """All that a container's start depends on, but for the node and the command in it."""
+
+    title: str
+    container: Container
+    image: Path
+    workdir: Path
+    binds: tuple[str, ...]
+    code: Path | None
+    """The submitted code, which goes before the image's own; None for the image's."""
+    names: tuple[str, ...]
+    """Variables that the recipe or the profile sets, and which therefore pass."""
+    secrets: tuple[str, ...]
+    scratch: str | None
+    modules: tuple[str, ...]
+    gpus: int
+    threads: int
+
+
+def enter_script(entry: Entry) -> str:
+    """The text of `enter.sh`: `bash enter.sh COMMAND...` runs the command in the container."""
+    container = entry.container
+    gpu = {"nv": ["--nv"], "rocm": ["--rocm"], "none": []}[container.gpu] if entry.gpus else []
+    return template("enter.sh.j2").render(
+        title=entry.title,
+        program=container.runtime,
+        image=str(entry.image),
+        copy_image=container.copy_image,
+        workdir=str(entry.workdir),
+        binds=entry.binds,
+        flags=[*gpu, *container.flags],
+        gpus=entry.gpus,
+        threads=entry.threads,
+        code=None if entry.code is None else str(entry.code),
+        passed="|".join((*PASSED, *container.env)),
+        named="|".join(entry.names),
+        secret="|".join(SECRET),
+        secrets=entry.secrets,
+        caches=CACHES,
+        scratch=None if entry.scratch is None else expand_on_node(entry.scratch),
+        modules=entry.modules,
+    )
+
+
+def bind_words(own: Iterable[Path], more: Iterable[str]) -> tuple[str, ...]:
+    """The values of `--bind`: our own directories, without those that lie in another one, then a site's and a recipe's.
+
+    Raises `ConfigError` for a path that `--bind` cannot express.
+    """
+    kept: list[Path] = []
+    for path in sorted(set(own), key=lambda path: len(path.parts)):
+        if set(str(path)) & set(":,\\"):
             raise ConfigError(f"{path} cannot be bound into a container: Apptainer splits it at ':' and ','")
-        words += ["--bind", path]
-    for bind in container.binds:
-        words += ["--bind", bind]
-    return [*words, *container.flags, str(image), *command]
+        if not any(path.is_relative_to(other) for other in kept):
+            kept.append(path)
+    return tuple(dict.fromkeys([*map(str, kept), *more]))
+
+
+def expand_on_node(text: str) -> str:
+    """`/local/$SLURM_JOB_ID` as a word of bash: its variables are those of the node, everything else is literal."""
+    parts = re.split(r"\$(\w+)|\$\{(\w+)\}", text)
+    words = []
+    for literal, plain, braced in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
+        words.append(quote(literal) if literal else "")
+        if name := plain or braced:
+            words.append(f'"${{{name}:?is not set on this node, but the cluster profile uses it for scratch}}"')
+    return "".join(words)
+
+
+def argv(script: Path, command: Sequence[str]) -> list[str]:
+    """The command in the container, as words."""
+    return ["bash", str(script), *command]

@@ -11,7 +11,7 @@ from rich.live import Live
 from slurm.plan import label
 from slurm.rundir import RunDir
 from slurm.show import status_view
-from slurm.state import RunState, State, run_state
+from slurm.state import RunState, State, Verdicts, run_state
 from slurm.submissions import read_submissions
 
 FIRST_POLL, SLOWEST_POLL, FACTOR = 1.0, 30.0, 1.25  # seconds; the queue is asked once a poll
@@ -47,15 +47,16 @@ def _changes(state: RunState, known: dict[str, State] | None) -> Iterator[str]:
         yield f"{len(state.trials)} trials: " + ", ".join(f"{state.counts[s]} {s}" for s in State if state.counts[s])
         return
     for trial in state.trials:
-        if trial.state is not known.get(trial.id) and trial.state is not State.QUEUED:
+        if trial.state is not known.get(trial.id) and trial.state is not State.PENDING:
             score = f"{trial.result['metric']} {trial.result['score']:.4f}" if trial.result else trial.detail
             yield f"[{done}/{len(state.trials)} done] {trial.id} {label(trial.point)}: {trial.state} {score}".rstrip()
 
 
 def _polls(run: RunDir) -> Iterator[RunState]:
     pause = FIRST_POLL
+    verdicts: Verdicts = {}
     while True:
-        state = run_state(run)
+        state = run_state(run, verdicts)
         yield state
         if state.ended:
             return

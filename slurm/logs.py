@@ -11,7 +11,10 @@ from slurm.rundir import RunDir
 from slurm.state import RunState, State, TrialState, last_given, run_state
 from slurm.submissions import read_submissions
 
-ORDER = (State.FAILED, State.RUNNING, State.UNKNOWN, State.INTERRUPTED, State.CANCELLED, State.DONE)
+ORDER = (
+    State.FAILED, State.OOM, State.TIMEOUT, State.RUNNING, State.UNKNOWN, State.REQUEUED, State.PREEMPTED,
+    State.CANCELLED, State.DONE,
+)  # fmt: skip
 
 
 def print_log(run: RunDir, prefix: str | None, attempt: int | None, follow: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from neobert.config.base import KeyPath
 from slurm.cluster import Profile
 from slurm.grid import Point, expand
 from slurm.recipe import Recipe
-from slurm.schema import Array, Resources, StageSpec
+from slurm.schema import Array, Resources, StageSpec, slurm_time
 from slurm.values import Scope, has_template, render, verbatim
 
 RUN = "@{run}"
@@ -50,6 +51,8 @@ class Stage:
     resources: Resources
     array: Array
     env: Mapping[str, str]
+    secrets: tuple[str, ...]
+    binds: tuple[str, ...]
     trials: tuple[Trial, ...]
     axes: tuple[str, ...]
 
@@ -104,21 +107,21 @@ def missing_paths(plan: Plan, recipe: Recipe) -> list[Problem]:
     Paths that the run itself will make, or that lie on node-local scratch, are left out.
     """
     named: dict[str, KeyPath] = {}
-    for stage, trial in plan.trials:
-        config = TASKS[trial.task].model_validate_json(trial.config)
-        for path, value in local_paths(config):
-            named.setdefault(value, ("stages", stage.name, "config", *path))
     for stage in plan.stages:
+        for value, path in named_paths(stage).items():
+            named.setdefault(value, ("stages", stage.name, "config", *path))
         image = image_path(stage, plan.profile)
         if image is not None:
             named.setdefault(str(image), ("stages", stage.name, "image"))
+        for bind in stage.binds:
+            source = bind.partition(":")[0]
+            at = ("stages", stage.name, "binds")
+            named.setdefault(source, at if bind not in plan.profile.container.binds else ())
     scratch = plan.profile.scratch
     missing = {
         value: path
         for value, path in named.items()
-        if not (scratch is not None and Path(value).is_relative_to(scratch))
-        and not value.startswith(RUN)
-        and not Path(value).exists()
+        if not (scratch is not None and Path(value).is_relative_to(scratch)) and not Path(value).exists()
     }
     return [
         Problem(recipe.source_path(path), f"there is no {value} (here: {Path.cwd()})", recipe.where(path))
@@ -126,10 +129,36 @@ def missing_paths(plan: Plan, recipe: Recipe) -> list[Problem]:
     ]
 
 
+def missing_secrets(plan: Plan, recipe: Recipe) -> list[Problem]:
+    """The secrets that stages ask for and the environment of this command does not hold: jobs get them from here."""
+    problems: dict[str, Problem] = {}
+    for stage in plan.stages:
+        for name in stage.secrets:
+            if name not in os.environ:
+                path = ("stages", stage.name, "secrets") if name not in plan.profile.secrets else ()
+                message = f"{name} is not set in the environment that submits: export it, or leave it out of secrets"
+                where = recipe.where(path) if path else f"cluster profile '{plan.cluster}'"
+                problems.setdefault(name, Problem(recipe.source_path(path), message, where))
+    return list(problems.values())
+
+
+def named_paths(stage: Stage) -> dict[str, KeyPath]:
+    """The files and directories that a stage's configs name, and where; without those that the run itself makes."""
+    found: dict[str, KeyPath] = {}
+    for trial in stage.trials:
+        for path, value in local_paths(TASKS[trial.task].model_validate_json(trial.config)):
+            if not value.startswith(RUN):
+                found.setdefault(value, path)
+    return found
+
+
 def image_path(stage: Stage, profile: Profile) -> Path | None:
-    """The image that a stage runs in, or None if it runs on the host."""
+    """The image that a stage runs in, or None if it runs on the host. Raises `ConfigError` for one in a registry."""
     if stage.image is None or profile.container.runtime == "none":
         return None
+    if "://" in stage.image:
+        message = f"{stage.image} is to be fetched once, by `{profile.container.runtime} pull IMAGE.sif {stage.image}`"
+        raise ConfigError.at(("stages", stage.name, "image"), f"expected an image file: {message}")
     return Path.cwd() / Path(profile.image_dir or "").expanduser() / Path(stage.image).expanduser()
 
 
@@ -143,7 +172,19 @@ def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage
     except ConfigError as error:
         raise error.located(lambda p: recipe.where((*at, *p)), lambda p: recipe.source_path((*at, *p))) from None
     axes = tuple(dict.fromkeys(key for point in points for key in point.values))
-    return Stage(name, spec.task, tuple(spec.needs), spec.image, spec.resources, spec.array, spec.env, trials, axes)
+    return Stage(
+        name=name,
+        task=spec.task,
+        needs=tuple(spec.needs),
+        image=spec.image,
+        resources=spec.resources,
+        array=spec.array,
+        env={**profile.env, **spec.env},
+        secrets=tuple(dict.fromkeys([*profile.secrets, *spec.secrets])),
+        binds=tuple(dict.fromkeys([*profile.container.binds, *spec.binds])),
+        trials=trials,
+        axes=axes,
+    )
 
 
 def _trials(
@@ -217,15 +258,6 @@ def _named(problem: Problem, place: KeyPath) -> str:
 def _duplicate(first: Point, second: Point) -> Problem:
     place = next(iter(second.paths.values()), ("grid",))
     return Problem(place, f"two trials are the same: {label(first.values)} and {label(second.values)}")
-
-
-def slurm_time(seconds: int) -> str:
-    """Seconds as Slurm's `[D-]HH:MM:SS`."""
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    clock = f"{hours:02}:{minutes:02}:{seconds:02}"
-    return f"{days}-{clock}" if days else clock
 
 
 def label(point: Mapping[str, Any]) -> str:

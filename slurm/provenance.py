@@ -7,17 +7,20 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
+import os
 import platform
 import socket
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slurm.rundir import RunDir
+from slurm.rundir import RunDir, write_atomically
 
+CODE_OF_IMAGE = "that of the image"
 MAX_DIFF = 1_000_000  # characters of uncommitted changes that are kept
 
 
@@ -46,7 +49,7 @@ def snapshot_code(run: RunDir) -> Path:
     return target
 
 
-def provenance(workdir: Path, code: Path, image: Path | None) -> dict[str, Any]:
+def provenance(workdir: Path, code: Path | None, images: Sequence[Path]) -> dict[str, Any]:
     """Who submitted what from where, with which versions."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -56,10 +59,27 @@ def provenance(workdir: Path, code: Path, image: Path | None) -> dict[str, Any]:
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "version": _version(),
-        "code": code.name,
+        "code": CODE_OF_IMAGE if code is None else code.name,
         "git": _git(workdir),
-        "image": None if image is None or not image.exists() else {"path": str(image), "bytes": image.stat().st_size},
+        "images": [{"path": str(image), "sha256": sha256_of(image)} for image in images],
     }
+
+
+def sha256_of(path: Path) -> str | None:
+    """The digest of an image, remembered for as long as it does not change; None for a directory (a sandbox)."""
+    if path.is_dir():
+        return None
+    stat = path.stat()
+    about = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recipe" / "sha256"
+    memory = home / hashlib.sha256(about.encode()).hexdigest()[:32]
+    if memory.exists():
+        return memory.read_text()
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    home.mkdir(parents=True, exist_ok=True)
+    write_atomically(memory, digest)
+    return digest
 
 
 def _version() -> str:

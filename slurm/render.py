@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-import jinja2
 
 from neobert.config import ConfigError
 from slurm.cluster import Profile
-from slurm.container import exec_command
-from slurm.plan import Stage, image_path, slurm_time
+from slurm.container import Entry, argv, bind_words, enter_script
+from slurm.plan import Stage, image_path, named_paths
+from slurm.schema import slurm_time
+from slurm.shell import template
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +35,17 @@ class Job:
     trials: int
     run: Path
     directory: Path  # of script and manifest
-    code: Path
+    code: Path | None  # what was submitted; None: what the image holds
     workdir: Path
     python: str
 
     @property
     def is_array(self) -> bool:
         return self.trials > self.stage.array.pack
+
+    @property
+    def image(self) -> Path | None:
+        return image_path(self.stage, self.profile)
 
     @property
     def name(self) -> str:
@@ -58,7 +60,7 @@ class Job:
 def chunks(job: Job) -> list[Chunk]:
     """The job's array tasks, cut where Slurm's MaxArraySize asks for it; the parallel limit is shared out."""
     tasks = -(-job.trials // job.stage.array.pack)
-    size = job.profile.limits.max_array_size if job.backend == "sbatch" else max(tasks, 1)
+    size = job.profile.limits.max_array_size if job.backend != "local" else max(tasks, 1)
     count = -(-tasks // size)
     parallel = job.stage.array.parallel
     if parallel is not None and parallel < count:
@@ -81,13 +83,15 @@ def chunks(job: Job) -> list[Chunk]:
 def render(job: Job, chunk: Chunk) -> str:
     """The job script of one chunk."""
     stage, resources = job.stage, job.stage.resources
-    slurm = job.backend == "sbatch"
-    return _templates().get_template("job.sh.j2").render(
-        directives=list(_directives(job, chunk)) if slurm else [],
+    slurm = job.backend != "local"
+    return template("job.sh.j2").render(
+        directives=list(directives(job, chunk)) if slurm else [],
         recipe=job.recipe,
         stage=stage,
         backend=job.backend,
         srun=slurm,
+        nodes=resources.nodes,
+        gpus=resources.gpus_per_node,
         trials=job.trials,
         pack=stage.array.pack,
         offset=chunk.offset,
@@ -97,28 +101,51 @@ def render(job: Job, chunk: Chunk) -> str:
         run=str(job.run),
         manifest=str(job.directory / "trials.jsonl"),
         workdir=str(job.workdir),
-        code=str(job.code),
+        code=None if job.code is None else str(job.code),
         modules=job.profile.modules,
         is_array=job.is_array or not slurm,
         command=command(job),
         max_requeues=job.profile.max_requeues,
+        exclude_bad_nodes=job.profile.bad_nodes == "exclude",
+        preflight_seconds=job.profile.preflight_seconds,
     )  # fmt: skip
 
 
 def command(job: Job) -> list[str]:
     """What the script runs for each trial, up to the arguments that tell which."""
-    image = image_path(job.stage, job.profile)
-    if image is None:
+    if job.image is None:
         words = [job.python, "-m", "neobert", "trial"]
     else:
-        binds = [job.run, job.workdir]
-        gpus = job.stage.resources.gpus_per_node > 0
-        inner = ["python3", "-m", "neobert", "trial"]
-        words = exec_command(job.profile.container, image, binds, job.workdir, gpus, inner)
-    words = [*_srun(job), *words] if job.backend == "sbatch" else words
-    env = {**job.profile.env, **job.stage.env}
+        words = argv(job.directory / "enter.sh", ["python3", "-m", "neobert", "trial"])
+    words = words if job.backend == "local" else [*_srun(job), *words]
+    env = job.stage.env
     # As arguments of env(1), and not as exports: no variable of a user's can then be one that bash or the script uses.
     return ["env", *(f"{key}={value}" for key, value in env.items()), *words] if env else words
+
+
+def enter(job: Job) -> str | None:
+    """The script through which all processes of a job enter its image; None for a job without one."""
+    if job.image is None:
+        return None
+    resources = job.stage.resources
+    inputs = [Path(value) if Path(value).is_dir() else Path(value).parent for value in named_paths(job.stage)]
+    own = [job.run, job.workdir, *(path.absolute() for path in inputs if path.exists())]
+    return enter_script(
+        Entry(
+            title=f"Recipe {job.recipe}, stage {job.stage.name}",
+            container=job.profile.container,
+            image=job.image,
+            workdir=job.workdir,
+            binds=bind_words(own, job.stage.binds),
+            code=job.code,
+            names=tuple(job.stage.env),
+            secrets=job.stage.secrets,
+            scratch=job.profile.scratch,
+            modules=tuple(job.profile.modules),
+            gpus=resources.gpus_per_node,
+            threads=resources.cpus // resources.procs_per_node,
+        )
+    )
 
 
 def _srun(job: Job) -> Iterator[str]:
@@ -133,7 +160,8 @@ def _srun(job: Job) -> Iterator[str]:
     yield from job.profile.srun
 
 
-def _directives(job: Job, chunk: Chunk) -> Iterator[str]:
+def directives(job: Job, chunk: Chunk) -> Iterator[str]:
+    """What sbatch is told, as its own long options."""
     profile, resources, array = job.profile, job.stage.resources, job.stage.array
     yield f"--job-name={job.name}"
     yield f"--comment={job.comment(chunk)}"
@@ -174,26 +202,3 @@ def _output(folder: Path, name: str) -> str:
         )
     path = f"{text}/{name}.out"
     return f'"{path}"' if " " in text else path
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        comment_start_string="<#",  # `{#` is bash, as in ${#array[@]}
-        comment_end_string="#>",
-        autoescape=False,  # bash, not HTML: every value passes through the filter `sh`
-    )
-    environment.filters["sh"] = _quote
-    return environment
-
-
-def _quote(value: object) -> str:
-    text = str(value)
-    if "\0" in text:
-        raise ConfigError(f"{text!r} holds a NUL character, which no argument, path or variable can")
-    return shlex.quote(text)

@@ -120,6 +120,11 @@ class RunDir:
         return self.path / "recipe.yaml"
 
     @property
+    def profile(self) -> Path:
+        """The cluster profile that it was last submitted with."""
+        return self.path / "cluster.json"
+
+    @property
     def provenance(self) -> Path:
         return self.path / "provenance.json"
 

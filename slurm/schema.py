@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from neobert.config import TASKS, Strict, nearest
 
@@ -16,6 +16,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 OURS = (
     "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
     "MASTER_ADDR", "MASTER_PORT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "RECIPE_JOB_ID",
+    "RECIPE_ATTEMPT", "RECIPE_TRIAL", "RECIPE_LEASE_WAIT", "RECIPE_NODES", "RECIPE_GPUS_PER_NODE", "RECIPE_VERB",
 )  # fmt: skip
 """Environment variables that job scripts set or live by."""
 
@@ -56,6 +57,15 @@ def _time(value: Any) -> Any:
     return seconds
 
 
+def slurm_time(seconds: int) -> str:
+    """Seconds as Slurm's `[D-]HH:MM:SS`."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours:02}:{minutes:02}:{seconds:02}"
+    return f"{days}-{clock}" if days else clock
+
+
 def _memory(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
         return "0"
@@ -72,19 +82,32 @@ def _task(value: str) -> str:
 
 def _environment(value: dict[str, str]) -> dict[str, str]:
     for key, text in value.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-            raise ValueError(f"{key!r} is no name of an environment variable")
-        if key in OURS:
-            raise ValueError(f"{key} is set by the job script itself")
+        _variable(key)
         if "\0" in text:
             raise ValueError(f"{key}: an environment variable cannot hold a NUL character")
     return value
 
 
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"{value!r} is no name of an environment variable")
+    if value in OURS:
+        raise ValueError(f"{value} is set by the job script itself")
+    return value
+
+
+def _bind(value: str) -> str:
+    if not re.fullmatch(r"/[^:,\\]*(:/[^:,\\]*(:(ro|rw))?)?", value) or not value.isprintable():
+        raise ValueError(f"expected an absolute directory, or SRC:DEST[:ro], found {value!r}")
+    return value
+
+
 Name = Annotated[str, AfterValidator(check_name)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Bind = Annotated[str, AfterValidator(_bind)]
 TaskName = Annotated[str, AfterValidator(_task)]
 Word = Annotated[str, AfterValidator(_word)]
-Seconds = Annotated[int, BeforeValidator(_time)]
+Seconds = Annotated[int, BeforeValidator(_time), PlainSerializer(slurm_time, when_used="json")]
 Memory = Annotated[str, BeforeValidator(_memory)]
 Environment = Annotated[dict[str, str], AfterValidator(_environment)]
 
@@ -143,6 +166,8 @@ class StageSpec(Strict):
     resources: Resources = Resources()
     array: Array = Array()
     env: Environment = {}
+    secrets: list[Variable] = Field([], description="environment variables that no file or log may show")
+    binds: list[Bind] = Field([], description="more directories for the container")
     config: dict[str, Any] = {}
     grid: Grid = None
 
@@ -156,7 +181,7 @@ class RecipeSpec(Strict):
     stages: dict[Name, StageSpec] = Field(min_length=1)
 
 
-SHARED = ("image", "resources", "array", "env")
+SHARED = ("image", "resources", "array", "env", "secrets", "binds")
 """Keys of a recipe that are defaults for all of its stages."""
 OWN = ("task", "needs", "config", "grid")
 """Keys that belong to one stage; at the top of a recipe they describe its only stage."""

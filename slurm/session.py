@@ -6,15 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neobert.config import ConfigError, nearest
+from neobert.config import ConfigError, Problem, nearest
 from slurm.backends import Backend, get_backend
 from slurm.cluster import load_profile
-from slurm.plan import Plan, Stage, Trial, make_plan, missing_paths
+from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
+from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
-from slurm.rundir import RunDir, list_runs, locked, new_run
+from slurm.rundir import RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import check_name
 from slurm.state import TrialState, run_state
 from slurm.submissions import InFlight, Submitted, by_trial, hand_over, in_flight, read_cancelled, read_submissions
@@ -31,6 +32,9 @@ class Session:
     run_name: str | None
     new: bool
     backend: str
+    image_code: bool = False
+    only: frozenset[str] = field(default_factory=frozenset)
+    """Ids of the trials to submit; empty: all that are neither done nor in flight."""
 
     def find_run(self) -> RunDir:
         """The run to continue or to make; raises `ConfigError` when a new one is asked for under a taken name."""
@@ -59,7 +63,7 @@ class Session:
         """
         with self._locked() as run:
             _, flights, todo = self._todo(run)
-            scripts = write_run(self.recipe, self.plan, run, self.backend, todo)
+            scripts = write_run(self.recipe, self.plan, run, self.backend, todo, self.image_code)
             if not scripts:
                 raise ConfigError("nothing to render: every trial is done or in the queue (--new starts a new run)")
             item = _pick(scripts, stage)
@@ -79,16 +83,30 @@ class Session:
         """Queues what is to be run; gives the run and the new jobs."""
         with self._locked() as run:
             backend, flights, todo = self._todo(run)
-            scripts = write_run(self.recipe, self.plan, run, self.backend, todo)
+            scripts = write_run(self.recipe, self.plan, run, self.backend, todo, self.image_code)
             flights = _release(self.plan, flights, todo, scripts, backend)
             return run, submit(run, scripts, backend, _to_wait_for(self.plan, flights, todo))
+
+    def on(self, backend: str) -> Session:
+        """The same, submitted another way."""
+        return replace(self, backend=backend)
+
+    def check(self) -> None:
+        """Raises `ConfigError` for what can be known to be missing before anything is written or queued."""
+        problems = [*missing_paths(self.plan, self.recipe), *missing_secrets(self.plan, self.recipe)]
+        if self.image_code:
+            problems += [
+                Problem(("stages", stage.name, "image"), "--code image: this stage runs in no image")
+                for stage in self.plan.stages
+                if image_path(stage, self.plan.profile) is None
+            ]
+        if problems:
+            raise ConfigError(problems)
 
     @contextmanager
     def _locked(self) -> Iterator[RunDir]:
         """The run, while no other submission of this recipe is under way. What is wrong shows before a file is made."""
-        missing = missing_paths(self.plan, self.recipe)
-        if missing:
-            raise ConfigError(missing)
+        self.check()
         backend = get_backend(self.backend, Path())
         code = Path("code.zip")
         run = RunDir(self.runs / self.plan.name / "run")
@@ -115,7 +133,11 @@ class Session:
             time.sleep(0.5)
         busy = by_trial(flights)
         todo = {
-            stage.name: [t for t in stage.trials if t.id not in busy and not run.trial(t.id).result.exists()]
+            stage.name: [
+                t
+                for t in stage.trials
+                if t.id not in busy and not run.trial(t.id).result.exists() and (not self.only or t.id in self.only)
+            ]
             for stage in self.plan.stages
         }
         _requeue_dependents(self.plan, flights, todo)
@@ -156,6 +178,7 @@ def _tasks(stage: Stage, flights: list[InFlight], some_failed: bool) -> list[str
 def open_session(
     recipe: str, overrides: tuple[str, ...] = (), unset: tuple[str, ...] = (), cluster: str = "local",
     run_name: str | None = None, new: bool = False, runs: Path = Path("runs"), backend: str | None = None,
+    code: str = "snapshot",
 ) -> Session:  # fmt: skip
     """Reads recipe and profile and makes the plan; raises `ConfigError`."""
     loaded = load_recipe(recipe, overrides, unset)
@@ -166,7 +189,30 @@ def open_session(
             check_name(run_name)
         except ValueError as error:
             raise ConfigError(f"--run: {error}") from None
-    return Session(loaded, plan, Path.cwd() / runs, run_name, new, backend or profile.backend)
+    return Session(loaded, plan, Path.cwd() / runs, run_name, new, backend or profile.backend, code == "image")
+
+
+def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = frozenset()) -> Session:
+    """A run as it was submitted, to submit what is left of it; the current directory must be that of the submission.
+
+    Raises `ConfigError`.
+    """
+    before = read_json(run.provenance)
+    jobs = read_submissions(run)
+    if before is None or not jobs:
+        raise ConfigError(f"{run.path} was never submitted")
+    recipe = load_recipe(run.recipe, overrides)
+    plan = make_plan(recipe, before["cluster"], load_profile(str(run.profile)))
+    return Session(
+        recipe=recipe,
+        plan=plan,
+        runs=run.path.parents[1],
+        run_name=run.path.name,
+        new=False,
+        backend=jobs[-1].backend,
+        image_code=before["code"] == CODE_OF_IMAGE,
+        only=only,
+    )
 
 
 def _pick(scripts: list[Scripts], stage: str | None) -> Scripts:

@@ -11,13 +11,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from slurm.plan import Plan, Stage, Trial, image_path, slurm_time
+from slurm.plan import Plan, Stage, Trial, image_path
 from slurm.results import Table, cell, key_cell
+from slurm.schema import slurm_time
 from slurm.state import RunState, State, TrialState
 
 COLOURS = {
-    State.DONE: "green", State.RUNNING: "cyan", State.QUEUED: "yellow", State.FAILED: "red", State.CANCELLED: "magenta",
-    State.INTERRUPTED: "magenta", State.NEW: "dim", State.UNKNOWN: "red",
+    State.DONE: "green", State.RUNNING: "cyan", State.PENDING: "yellow", State.REQUEUED: "yellow", State.FAILED: "red",
+    State.TIMEOUT: "red", State.OOM: "red", State.PREEMPTED: "magenta", State.CANCELLED: "magenta", State.NEW: "dim",
+    State.UNKNOWN: "red",
 }  # fmt: skip
 MAX_ROWS = 40
 
@@ -92,7 +94,7 @@ def status_view(state: RunState, every: bool = False) -> Group:
     for number, kind in enumerate(kind for kind in State if counts[kind]):
         line.append(", " if number else "").append(f"{counts[kind]} {kind}", style=COLOURS[kind])
     parts.append(line)
-    quiet = {State.DONE, State.NEW, State.QUEUED} if len(state.trials) > MAX_ROWS and not every else set()
+    quiet = {State.DONE, State.NEW, State.PENDING} if len(state.trials) > MAX_ROWS and not every else set()
     shown = [trial for trial in state.trials if trial.state not in quiet]
     limit = len(shown) if every else MAX_ROWS
     if shown:

@@ -14,22 +14,38 @@ from slurm.backends import QueuedTask, TaskState, get_backend
 from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log
 from slurm.submissions import Submitted, by_trial, in_flight, read_cancelled, read_submissions
 
-INTERRUPTED_EXIT = 85
+CHECKPOINTED = 85
 
 
 class State(StrEnum):
     DONE = "done"
     RUNNING = "running"
-    QUEUED = "queued"
+    PENDING = "pending"
+    REQUEUED = "requeued"  # waits to go on after an attempt
     FAILED = "failed"
+    TIMEOUT = "timeout"
+    OOM = "out of memory"
+    PREEMPTED = "preempted"
     CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"  # saved a checkpoint, and is in no queue
     NEW = "not submitted"
     UNKNOWN = "unknown"  # was submitted, and no source tells what became of it
 
     @property
     def active(self) -> bool:
-        return self in (State.RUNNING, State.QUEUED)
+        return self in (State.RUNNING, State.PENDING, State.REQUEUED)
+
+
+KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT}
+"""What the job script says of a failure."""
+
+VERDICTS = {
+    "FAILED": State.FAILED, "NODE_FAIL": State.FAILED, "BOOT_FAIL": State.FAILED, "DEADLINE": State.TIMEOUT,
+    "TIMEOUT": State.TIMEOUT, "OUT_OF_MEMORY": State.OOM, "PREEMPTED": State.PREEMPTED, "CANCELLED": State.CANCELLED,
+}  # fmt: skip
+"""What Slurm's accounts, or the local queue's, say of a task that is over."""
+
+Verdicts = dict[tuple[str, int], TaskState]
+"""How trials ended according to the queue's history, by id and attempt: it is asked about each once."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class TrialState:
     progress: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 0
+    doubtful: bool = False  # whether the queue's history may know better
 
     @property
     def taken(self) -> bool:
@@ -88,8 +105,13 @@ class _Given:
         return run.job(self.job.stage, self.job.directory) / "logs" / f"{self.task}.out"
 
 
-def run_state(run: RunDir) -> RunState:
-    """Looks at every trial. When the queue gives no answer, the files alone are told of, with a warning."""
+def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
+    """Looks at every trial. When the queue gives no answer, the files alone are told of, with a warning.
+
+    One question to the queue, and one to its history about trials whose end is unclear. Who asks repeatedly hands over
+    the same `verdicts` each time, and what is known already is not asked again.
+    """
+    verdicts = {} if verdicts is None else verdicts
     rows = read_jsonl(run.manifest)
     submissions = read_submissions(run)
     warning = ""
@@ -101,11 +123,13 @@ def run_state(run: RunDir) -> RunState:
     given = last_given(run, submissions)
     cancelled = read_cancelled(run)
     states = [_read(row, run, queued, given.get(row["id"]), cancelled) for row in rows]
-    lost = {trial.id: given[trial.id] for trial in states if trial.state is State.UNKNOWN and trial.id in given}
-    if lost and not warning:
-        told = _history(run, lost)
-        states = [_by_history(run, trial, told, lost.get(trial.id)) for trial in states]
-    return RunState(run, tuple(states), warning)
+    doubtful = [trial for trial in states if trial.doubtful and trial.id in given]
+    asked = {t.id: given[t.id] for t in doubtful if (t.id, t.attempts) not in verdicts}
+    if asked and not warning:
+        told = _history(run, asked)
+        verdicts |= {(t.id, t.attempts): told[t.id] for t in doubtful if t.id in told}
+    by_history = {t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)), given[t.id]) for t in doubtful}
+    return RunState(run, tuple(by_history.get(trial.id, trial) for trial in states), warning)
 
 
 def last_given(run: RunDir, submissions: list[Submitted]) -> dict[str, _Given]:
@@ -145,32 +169,60 @@ def _trial(
     if result is not None:
         _check_result(directory.result, result)
         trial = replace(trial, state=State.DONE, result=result)
-    attempts = read_log(directory.attempts)
-    trial = replace(trial, attempts=max((entry["attempt"] for entry in attempts), default=0))
+    log = read_log(directory.attempts)
+    number = max((entry["attempt"] for entry in log), default=0)
+    # Lines of one attempt: an older one that was thought dead may have written after it.
+    last: dict[str, Any] = {key: value for entry in log if entry["attempt"] == number for key, value in entry.items()}
+    trial = replace(trial, attempts=number)
     if result is not None:
         return trial
-    running = bool(attempts) and "end" not in attempts[-1]
+    running = bool(last) and "end" not in last
     task = (queued or {}).get(trial.id)
     if task is not None:
-        if task.state.state != "PENDING" and running:
-            progress = read_json(directory.progress) or {}
-            return replace(trial, state=State.RUNNING, progress=progress, detail=attempts[-1].get("node", ""))
-        return replace(trial, state=State.QUEUED, detail=_reason(task.state))
+        return _in_queue(trial, task, directory, last)
     failure = read_json(directory.failure)
     if failure is not None:
-        detail = f"{_failure(failure)}: {last_line(directory.log(failure['attempt']))}"
-        return replace(trial, state=State.FAILED, detail=detail)
+        return _failed(trial, failure, directory)
     if queued is None and running:
         detail = "when it was last heard of"
         return replace(trial, state=State.RUNNING, progress=read_json(directory.progress) or {}, detail=detail)
-    if attempts and attempts[-1].get("exit_code") == INTERRUPTED_EXIT and queued is not None:
-        return replace(trial, state=State.INTERRUPTED, detail="saved a checkpoint; submit again to go on")
     if given is not None and given.task in cancelled and queued is not None:
-        return replace(trial, state=State.CANCELLED)
-    if given is None and not attempts:
+        return replace(trial, state=State.CANCELLED, detail=_saved(last))
+    if given is None and not last:
         return trial
-    detail = "in no queue, and it left no result" if queued is not None else "the queue gives no answer"
-    return replace(trial, state=State.UNKNOWN, detail=detail)
+    detail = _saved(last) or "in no queue, and it left no result"
+    return replace(trial, state=State.UNKNOWN, detail=detail if queued is not None else "the queue gives no answer",
+                   doubtful=queued is not None)  # fmt: skip
+
+
+def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
+    if task.state.state == "PENDING":
+        state = State.REQUEUED if last else State.PENDING
+        said = [task.state.reason if task.state.reason not in ("", "None") else "", _saved(last)]
+        return replace(trial, state=state, detail="; ".join(filter(None, said)))
+    if last and "end" not in last:
+        progress = read_json(directory.progress) or {}
+        return replace(trial, state=State.RUNNING, progress=progress, detail=last.get("node", ""))
+    state = State.REQUEUED if last else State.PENDING
+    word = task.state.state.lower()
+    return replace(
+        trial, state=state, detail="starting, or after others of its array task" if word == "running" else word
+    )
+
+
+def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) -> TrialState:
+    state = KINDS[failure.get("kind", "failed")]
+    said = last_line(directory.log(failure["attempt"]))
+    if failure.get("kind") == "node":
+        said = (read_json(directory.path / "preflight.json") or {}).get("message", said)
+    # A signal that ended it may have been Slurm's, and then only Slurm knows why.
+    doubtful = state is State.FAILED and bool(failure.get("signal") or "SIG" in failure["reason"])
+    return replace(trial, state=state, detail=f"{_failure(failure)}: {said}", doubtful=doubtful)
+
+
+def _saved(last: Mapping[str, Any]) -> str:
+    """What an attempt left behind that was asked to stop."""
+    return f"saved a checkpoint at step {last.get('step', '?')}" if last.get("exit_code") == CHECKPOINTED else ""
 
 
 def _check_result(path: Path, result: Mapping[str, Any]) -> None:
@@ -179,12 +231,6 @@ def _check_result(path: Path, result: Mapping[str, Any]) -> None:
     metrics = result.get("metrics")
     if not good or not isinstance(metrics, dict) or not all(isinstance(value, number) for value in metrics.values()):
         raise ConfigError(f"{path} has no score, metric and metrics as it should")
-
-
-def _reason(state: TaskState) -> str:
-    if state.state == "RUNNING":
-        return "starting, or waiting for others of its array task"
-    return state.reason if state.reason not in ("", "None") else state.state.lower()
 
 
 def _failure(failure: Mapping[str, Any]) -> str:
@@ -219,16 +265,17 @@ def _history(run: RunDir, lost: Mapping[str, _Given]) -> dict[str, TaskState]:
     return told
 
 
-def _by_history(run: RunDir, trial: TrialState, told: Mapping[str, TaskState], given: _Given | None) -> TrialState:
+def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: _Given) -> TrialState:
     """A trial without a result, by what the queue's history says of its task, and by what its script printed."""
-    if given is None or "damaged" in trial.detail:
-        return trial
     output = given.output(run)
     said = f": {last_line(output)}" if not trial.attempts and output.exists() and output.stat().st_size else ""
-    state = told.get(trial.id)
-    if state is None:
-        return replace(trial, detail=trial.detail + said)
-    if state.state in ("COMPLETED", "RUNNING", "PENDING"):  # the task ended well, or accounts lag behind: no verdict
-        return replace(trial, detail=f"{state.state} {state.reason}".strip() + said)
-    kind = State.CANCELLED if state.state == "CANCELLED" else State.FAILED
-    return replace(trial, state=kind, detail=f"{state.state} {state.reason}".strip() + said)
+    if told is None or told.state in ("COMPLETED", "RUNNING", "PENDING", "REQUEUED"):  # accounts lag behind: no verdict
+        verdict = f"{told.state} {told.reason}".strip() + "; " if told is not None else ""
+        return trial if trial.state is not State.UNKNOWN else replace(trial, detail=verdict + trial.detail + said)
+    state = VERDICTS.get(told.state, State.FAILED)
+    if state is State.FAILED and trial.state is State.FAILED:
+        return trial  # the trial's own words are the better ones
+    more = trial.detail if trial.attempts else ""
+    return replace(
+        trial, state=state, detail="; ".join(filter(None, [f"{told.state} {told.reason}".strip(), more])) + said
+    )

@@ -17,7 +17,7 @@ from slurm.backends import Backend
 from slurm.plan import Plan, Stage, Trial, image_path
 from slurm.provenance import provenance, snapshot_code
 from slurm.recipe import Recipe
-from slurm.render import Chunk, Job, chunks, render
+from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, read_jsonl, write_atomically
 from slurm.submissions import Submitted, hand_over, note
 
@@ -29,12 +29,13 @@ class Scripts:
     job: Job
     trials: tuple[Trial, ...]
     texts: tuple[tuple[Chunk, str], ...]
+    enter: str | None
 
     def script(self, chunk: Chunk) -> Path:
         return self.job.directory / ("job.sh" if len(self.texts) == 1 else f"job-{chunk.number}.sh")
 
 
-def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, code: Path) -> Job:
+def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, code: Path | None) -> Job:
     """A job of a stage, for so many of its trials."""
     return Job(
         recipe=plan.name,
@@ -50,15 +51,17 @@ def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, c
     )
 
 
-def write_run(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping[str, list[Trial]]) -> list[Scripts]:
+def write_run(
+    recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping[str, list[Trial]], image_code: bool = False
+) -> list[Scripts]:
     """Renders all scripts and writes the run's directory; nothing is submitted.
 
-    Doing it again with the same trials writes the same files. Raises `ConfigError`, or OSError where the directory
-    cannot be written.
+    Trials run the code that lies here now, or with `image_code` that which their image holds. Doing it again with the
+    same trials writes the same files. Raises `ConfigError`, or OSError where the directory cannot be written.
     """
     rows = manifest_rows(plan, run)
     run.path.mkdir(parents=True, exist_ok=True)
-    code = snapshot_code(run)
+    code = None if image_code else snapshot_code(run)
     scripts = [
         _scripts(make_job(plan, stage, len(todo[stage.name]), run, backend, code), tuple(todo[stage.name]), run)
         for stage in plan.stages
@@ -66,14 +69,17 @@ def write_run(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mappi
     ]
     for item in scripts:
         (item.job.directory / "logs").mkdir(parents=True, exist_ok=True)
+        if item.enter is not None:
+            write_atomically(item.job.directory / "enter.sh", item.enter)
         lines = (trial.manifest_line(run.path) for trial in item.trials)
         write_atomically(item.job.directory / "trials.jsonl", "".join(lines))
         for chunk, text in item.texts:
             write_atomically(item.script(chunk), text)
     spec = recipe.spec.model_dump(mode="json")
     write_atomically(run.recipe, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
-    images = [image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None]
-    record = provenance(Path.cwd(), code, images[0] if images else None)
+    write_atomically(run.profile, plan.profile.model_dump_json(indent=1) + "\n")
+    images = {image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None}
+    record = provenance(Path.cwd(), code, sorted(images))
     write_atomically(run.provenance, json.dumps({**record, "cluster": plan.cluster}, indent=1) + "\n")
     write_atomically(run.manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return scripts
@@ -81,9 +87,10 @@ def write_run(recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mappi
 
 def _scripts(job: Job, trials: tuple[Trial, ...], run: RunDir) -> Scripts:
     # The directory's name is the hash of what is in it, so that an equal submission is recognised as the same.
-    content = "".join([*(render(job, chunk) for chunk in chunks(job)), *(trial.id for trial in trials)])
-    job = replace(job, directory=run.job(job.stage.name, hashlib.sha256(content.encode()).hexdigest()[:8]))
-    return Scripts(job, trials, tuple((chunk, render(job, chunk)) for chunk in chunks(job)))
+    texts = [*(render(job, chunk) for chunk in chunks(job)), enter(job) or "", *(trial.id for trial in trials)]
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:8]
+    job = replace(job, directory=run.job(job.stage.name, digest))
+    return Scripts(job, trials, tuple((chunk, render(job, chunk)) for chunk in chunks(job)), enter(job))
 
 
 def manifest_rows(plan: Plan, run: RunDir) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where jobs run: Slurm (`sbatch`) or this machine (`local`), behind one Protocol."""
+"""Where jobs run: Slurm (through `sbatch` or `submitit`) or this machine (`local`), behind one Protocol."""
 
 from __future__ import annotations
 
@@ -62,6 +62,10 @@ def get_backend(name: str, run: Path) -> Backend:
         from slurm.backends.local import LocalBackend
 
         return LocalBackend(run)
+    if name == "submitit":
+        from slurm.backends.submitit import SubmititBackend
+
+        return SubmititBackend(run)
     from slurm.backends.sbatch import SbatchBackend
 
-    return SbatchBackend()
+    return SbatchBackend(run)

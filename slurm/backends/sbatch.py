@@ -17,6 +17,9 @@ TIMEOUT = 120  # seconds; a controller under load can take most of a minute
 
 
 class SbatchBackend:
+    def __init__(self, run: Path):
+        self._run = run
+
     def check(self, jobs: Sequence[Job]) -> None:
         if shutil.which("sbatch") is None:
             raise ConfigError(
@@ -29,18 +32,24 @@ class SbatchBackend:
         try:
             answer = _run(["sbatch", "--parsable", *dependency, str(script)])
         except subprocess.TimeoutExpired:
-            raise ConfigError(
-                f"sbatch gave no answer within {TIMEOUT} s. The job may be queued all the same: "
-                "run the same `recipe submit` again later, it adopts what is queued"
-            ) from None
+            raise ConfigError(_no_answer(f"none within {TIMEOUT} s")) from None
+        if answer.returncode and "timed out" in answer.stderr:
+            raise ConfigError(_no_answer(answer.stderr.strip()))
         if answer.returncode:
             raise ConfigError(f"sbatch refused the job: {answer.stderr.strip() or f'exit status {answer.returncode}'}")
         return answer.stdout.strip().splitlines()[-1].split(";")[0]  # `id;cluster` in a federation
 
     def queue(self, names: Iterable[str]) -> list[QueuedTask]:
         separator = "\x1f"
-        fields = separator.join(("%F", "%K", "%T", "%k", "%r"))
-        command = ["squeue", "--me", "--noheader", "--array", f"--name={','.join(names)}", f"--format={fields}"]
+        fields = separator.join(("%F", "%K", "%T", "%k", "%r", "%S"))
+        command = [
+            "squeue",
+            f"--user={_owner(self._run)}",
+            "--noheader",
+            "--array",
+            f"--name={','.join(names)}",
+            f"--format={fields}",
+        ]
         try:
             answer = _run(command)
         except (subprocess.TimeoutExpired, FileNotFoundError):
@@ -50,9 +59,11 @@ class SbatchBackend:
         tasks = []
         for line in answer.stdout.splitlines():
             parts = line.split(separator)
-            if len(parts) != 5:
+            if len(parts) != 6:
                 raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
-            job, index, state, comment, reason = map(str.strip, parts)
+            job, index, state, comment, reason, start = map(str.strip, parts)
+            if state == "PENDING" and start not in ("N/A", ""):
+                reason += f", expected to start {start.replace('T', ' ')}"
             array = index.isdigit()
             name = f"{job}_{index}" if array else job
             tasks.append(QueuedTask(name, int(index) if array else 0, TaskState(state, reason), comment))
@@ -64,14 +75,29 @@ class SbatchBackend:
             answer = _run([*command, f"--jobs={','.join(job_ids)}"])
         except (subprocess.TimeoutExpired, FileNotFoundError):
             return {}
-        if answer.returncode:  # many sites, and small clusters, keep no accounts
-            return {}
+        if answer.returncode:  # many sites, and small clusters, keep no accounts; or their daemon is down
+            return self._remembered(job_ids)
         states = {}
         for line in answer.stdout.splitlines():
             job, state, code = line.split("|")
             number, _, index = job.partition("_")
             if not index or index.isdigit():
                 states[number, int(index or 0)] = TaskState(state.split()[0], f"exit {code}")
+        return states
+
+    def _remembered(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
+        """What the controller itself still knows of jobs that ended a short while ago (MinJobAge)."""
+        states = {}
+        for job in job_ids:
+            try:
+                answer = _run(["scontrol", "show", "job", "--oneliner", job])
+            except (subprocess.TimeoutExpired, FileNotFoundError):
+                return {}
+            for line in answer.stdout.splitlines():
+                fields = dict(word.partition("=")[::2] for word in line.split())
+                index = fields.get("ArrayTaskId", "0")
+                if "JobState" in fields and index.isdigit():
+                    states[job, int(index)] = TaskState(fields["JobState"], f"exit {fields.get('ExitCode', '?')}")
         return states
 
     def cancel(self, names: Sequence[str]) -> None:
@@ -81,6 +107,18 @@ class SbatchBackend:
             raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
         if answer.returncode:
             raise ConfigError(f"scancel failed: {answer.stderr.strip()}")
+
+
+def _owner(run: Path) -> str:
+    """Whose jobs those of the run are: a colleague's run can be looked at too."""
+    return str(run.stat().st_uid if run.exists() else os.getuid())
+
+
+def _no_answer(detail: str) -> str:
+    return (
+        f"sbatch got no answer from Slurm ({detail}). The job may be queued all the same: "
+        "run the same `recipe submit` again later, it adopts what is queued"
+    )
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

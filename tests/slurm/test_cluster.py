@@ -34,7 +34,7 @@ def test_a_profile_may_use_the_environment(write: Write, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("backend: pbs", r"c\.yaml:1: backend: expected 'sbatch' or 'local', found 'pbs'"),
+        ("backend: pbs", r"c\.yaml:1: backend: expected 'sbatch', 'submitit' or 'local', found 'pbs'"),
         ("partition: x", "backend: is required"),
         ("backend: sbatch\npartitoin: x", r"c\.yaml:2: partitoin: unknown key; did you mean 'partition'"),
         ("backend: sbatch\npartition: a b", "cannot stand in a #SBATCH line"),

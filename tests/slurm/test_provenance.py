@@ -62,11 +62,11 @@ def test_a_git_checkout_is_recorded_with_its_uncommitted_changes(tmp_path: Path)
     git("add", ".")
     git("commit", "-m", "first")
     (tmp_path / "file").write_text("new\n")
-    record = provenance.provenance(tmp_path, Path("code/x.zip"), None)
+    record = provenance.provenance(tmp_path, Path("code/x.zip"), [])
     assert len(record["git"]["commit"]) == 40
     assert "+new" in record["git"]["diff"]
     assert record["git"]["diff_complete"]
 
 
 def test_outside_of_a_checkout_there_is_no_commit(tmp_path: Path) -> None:
-    assert provenance.provenance(tmp_path, Path("code/x.zip"), None)["git"] is None
+    assert provenance.provenance(tmp_path, Path("code/x.zip"), [])["git"] is None

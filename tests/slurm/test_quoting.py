@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from neobert.config import ConfigError
 from slurm.cluster import Container, Profile
-from slurm.container import exec_command
+from slurm.container import Entry, bind_words, enter_script
 from slurm.plan import make_plan
 from slurm.recipe import load_recipe
 from slurm.render import Job, chunks, render
@@ -134,28 +134,51 @@ def test_paths_of_the_run_the_interpreter_and_the_working_directory_arrive_byte_
         assert seen["env"]["PYTHONPATH"] == str(top / "r" / run / "code/x.zip")
 
 
+FAKE_APPTAINER = """#!{python}
+import json, os, sys
+from pathlib import Path
+if sys.argv[1:] == ["--version"]:
+    print("apptainer version 1.4.5")
+else:
+    Path({out!r}).write_text(json.dumps({{"argv": sys.argv[1:], "env": dict(os.environ)}}))
+"""
+
+
 @few
-@given(flags=st.lists(texts, max_size=4), image=names)
-def test_words_for_the_container_arrive_byte_for_byte_or_are_refused(flags: list[str], image: str) -> None:
+@given(flags=st.lists(texts, max_size=4), image=names, value=texts, secret=texts)
+@example(flags=["$(id)"], image="a b", value="$HOME", secret="'\"\\$(id)`id`\n")
+def test_words_for_the_container_arrive_byte_for_byte_or_are_refused(
+    flags: list[str], image: str, value: str, secret: str
+) -> None:
+    """Apptainer itself is a stand-in here; that it does not evaluate anything is shown with the real one elsewhere."""
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
-        bind = top / image
+        program, out, work = top / "apptainer", top / "out.json", top / "work"
+        program.write_text(FAKE_APPTAINER.format(python=sys.executable, out=str(out)))
+        program.chmod(0o755)
+        work.mkdir()
+        (work / image).write_text("")
         try:
-            words = exec_command(Container(runtime="apptainer", flags=flags), top / image, [bind], top, True, ["run"])
+            entry = Entry(
+                title="q", container=Container(runtime=str(program), flags=flags), image=work / image, workdir=top,
+                binds=bind_words([work / image], []), code=top / "x.zip", names=("MINE",), secrets=("TOKEN",),
+                scratch=str(top / "scratch"), modules=(), gpus=1, threads=2,
+            )  # fmt: skip
         except ConfigError as error:
             assert set(image) & set(":,\\"), error
             return
-        assert words[-2:] == [str(top / image), "run"]
-        assert words[-2 - len(flags) : -2] == flags
-        script = "printf '%s\\0' " + " ".join(map(_sh, words))
-        said = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
-        assert said.decode().split("\0")[:-1] == words
-
-
-def _sh(word: str) -> str:
-    from slurm.render import _quote
-
-    return _quote(word)
+        (top / "enter.sh").write_text(enter_script(entry), encoding="utf-8", newline="")
+        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "MINE": value, "TOKEN": secret, "OTHER": "x"}
+        words = ["bash", str(top / "enter.sh"), "run", *flags]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        seen = json.loads(out.read_text())
+        assert seen["argv"][-2 - len(flags) :] == [str(work / image), "run", *flags]
+        assert ["--nv", *flags] == [word for word in seen["argv"] if word in ("--nv", *flags)][: 1 + len(flags)]
+        assert seen["env"]["APPTAINERENV_MINE"] == value
+        assert "APPTAINERENV_OTHER" not in seen["env"]
+        assert "APPTAINERENV_TOKEN" not in seen["env"], "only through the file"
+        assert not list((top / "scratch").rglob("secrets*")), "and that is gone"
 
 
 def test_a_nul_character_is_refused() -> None:

@@ -20,9 +20,10 @@ import pytest
 
 from neobert.config import ConfigError
 from slurm.cluster import Profile
-from slurm.plan import make_plan
+from slurm.plan import image_path, make_plan
 from slurm.recipe import load_recipe
-from slurm.render import Chunk, Job, chunks, image_path, render, slurm_time
+from slurm.render import Chunk, Job, chunks, enter, render
+from slurm.schema import slurm_time
 
 GOLDEN = Path(__file__).with_name("golden")
 SLURM = {"backend": "sbatch", "partition": "gpu", "limits": {"max_array_size": 1001}}
@@ -51,11 +52,15 @@ SHAPES = {
     "array-container": Shape(A100, ("image=/images/n.sif", "resources.gpus_per_node=1", "env={HF_HUB_OFFLINE: '1'}")),
     "multi-node": Shape(SLURM, ("resources.nodes=2", "resources.procs_per_node=2", "resources.cpus=8"), trials=1),
     "multi-node-container": Shape(
-        A100 | {"gpus": "gres", "modules": ["cuda/12.4"], "env": {"NCCL_DEBUG": "WARN"}, "sbatch": ["--exclusive"],
+        A100 | {"scratch": "/local/$SLURM_JOB_ID", "secrets": ["WANDB_API_KEY"], "bad_nodes": "exclude", "gpus": "gres", "modules": ["cuda/12.4"], "env": {"NCCL_DEBUG": "WARN"}, "sbatch": ["--exclusive"],
                 "srun": ["--mpi=none"], "image_dir": "/images", "qos": "long", "constraint": "nvlink"},
         ("image=neobert.sif", "resources={nodes: 4, gpus_per_node: 8, cpus: 64, mem: '0', time: 1-00:00:00}"), trials=1,
     ),
 }  # fmt: skip
+
+
+CONTAINERS = [name for name in SHAPES if "container" in name]
+SCRIPTS = [*SHAPES, *(f"enter-{name}" for name in CONTAINERS)]
 
 
 def make_job(recipe: Path, shape: Shape, run: Path = Path("/runs/sweep/one"), workdir: Path = Path("/home/me")) -> Job:
@@ -77,11 +82,20 @@ def test_each_shape_of_job_has_its_golden_script(name: str, recipe: Path, reques
     assert text == golden.read_text()
 
 
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_each_container_has_its_golden_script(name: str, recipe: Path, request: pytest.FixtureRequest) -> None:
+    text, golden = enter(make_job(recipe, SHAPES[name])), GOLDEN / f"enter-{name}.sh"
+    assert text is not None
+    if request.config.getoption("--update-golden"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
 def test_every_golden_script_belongs_to_a_shape() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.sh")} == set(SHAPES)
+    assert {path.stem for path in GOLDEN.glob("*.sh")} == set(SCRIPTS)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_sound_bash(name: str) -> None:
     script = str(GOLDEN / f"{name}.sh")
     assert subprocess.run(["bash", "-n", script]).returncode == 0
@@ -123,7 +137,7 @@ def test_a_directory_that_sbatch_would_misread_is_refused(recipe: Path, bad: str
 def test_a_path_that_bind_cannot_express_is_refused(recipe: Path) -> None:
     job = make_job(recipe, Shape(A100, ("image=/x.sif",)), run=Path("/runs/a:b"))
     with pytest.raises(ConfigError, match="cannot be bound into a container"):
-        render(job, chunks(job)[0])
+        enter(job)
 
 
 def test_an_image_is_used_only_where_the_profile_has_a_container_runtime(recipe: Path) -> None:
@@ -276,7 +290,7 @@ def test_what_a_distributed_run_left_in_the_environment_does_not_reach_the_trial
 
 
 def test_a_single_job_is_not_misled_by_an_array_that_it_was_submitted_from(start: Start, work: Path) -> None:
-    finish(start(SHAPES["single"], {"srun": DONE}, task=5), 0)
+    finish(start(SHAPES["single"], {"srun": DONE, "scontrol": "echo node8"}, task=5), 0)
     assert (trial(work, 0) / "result.json").exists()
 
 
@@ -360,24 +374,86 @@ def test_under_slurm_the_trial_starts_through_srun_with_a_rendezvous(start: Star
     assert "\nMASTER_ADDR=node8\nMASTER_PORT=1" in log or "\nMASTER_ADDR=node8\nMASTER_PORT=2" in log
 
 
+def scontrol(work: Path, state: str, preempted: str = "None") -> str:
+    """A stand-in for scontrol, which tells of the job and writes down what else it is asked."""
+    return f"""case "$*" in
+        "show hostnames"*) echo node8 ;;
+        "show job"*) echo "JobId=77 JobState={state} PreemptTime={preempted} ExcNodeList=(null) Requeue=1" ;;
+        *) echo "$*" >> "{work}/scontrol" ;;
+    esac"""
+
+
+def step(number: int) -> str:
+    """Bash for a trial that gets to a step and saves a checkpoint."""
+    log = 'while [ "$1" != --output-dir ]; do shift; done; '
+    return log + f"""echo '{{"schema": 1, "step": {number}}}' > "$2/progress.json"; exit 85"""
+
+
 @pytest.mark.parametrize(
     ("state", "requeued"), [("RUNNING", True), ("CANCELLED", False), ("COMPLETING", False), ("", False)]
 )
 def test_an_interrupted_task_is_requeued_alone_unless_slurm_ends_it(
     start: Start, work: Path, state: str, requeued: bool
 ) -> None:
-    commands = {"srun": "exit 85", "squeue": f'echo "{state}"', "scontrol": f'echo "$*" >> "{work}/scontrol"'}
-    finish(start(SHAPES["array"], commands, task=3), 85)
+    finish(start(SHAPES["array"], {"srun": step(7), "scontrol": scontrol(work, state)}, task=3), 85)
     assert (work / "scontrol").exists() == requeued
     if requeued:
         assert (work / "scontrol").read_text() == "requeue 70_3\n"
 
 
+def test_a_task_that_made_no_step_is_not_started_again_unless_it_was_preempted(start: Start, work: Path) -> None:
+    for reached in (0, 5):
+        finish(
+            start(SHAPES["array"], {"srun": step(5), "scontrol": scontrol(work, "RUNNING")}), 85 if not reached else 1
+        )
+    failure = json.loads((trial(work, 0) / "failure.json").read_text())
+    assert (failure["kind"], failure["attempt"]) == ("timeout", 2)
+    assert "before it made a step" in failure["reason"]
+    assert (work / "scontrol").read_text() == "requeue 70_0\n"
+    preempted = scontrol(work, "RUNNING", "2026-01-31T12:00:00")
+    finish(start(SHAPES["array"], {"srun": step(5), "scontrol": preempted}), 85)
+    assert (work / "scontrol").read_text() == "requeue 70_0\n" * 2
+
+
 def test_after_so_many_restarts_it_is_a_failure(start: Start, work: Path) -> None:
-    commands = {"srun": "exit 85", "squeue": "echo RUNNING", "scontrol": f'touch "{work}/scontrol"'}
+    commands = {"srun": step(9), "scontrol": scontrol(work, "RUNNING")}
     finish(start(SHAPES["array"], commands, env={"SLURM_RESTART_COUNT": "20"}), 1)
     assert not (work / "scontrol").exists()
     assert "interrupted 20 times" in json.loads((trial(work, 0) / "failure.json").read_text())["reason"]
+
+
+def test_an_attempt_that_was_replaced_ends_without_a_trace_of_failure(start: Start, work: Path) -> None:
+    """As when its node was cut off, and the trial has started again elsewhere."""
+    python = 'while [ "$1" != --output-dir ]; do shift; done; echo 2 > "$2/lease"; exit 86'
+    assert "attempt 2 has taken it over" in finish(start(Shape({"backend": "local"}), {"python": python}), 0)
+    assert not (trial(work, 0) / "failure.json").exists()
+
+
+def test_a_new_attempt_waits_for_one_whose_end_nobody_saw(start: Start, work: Path) -> None:
+    tell = f'echo "$RECIPE_ATTEMPT $RECIPE_LEASE_WAIT" >> "{work}/seen"; '
+    finish(start(Shape({"backend": "local"}), {"python": tell + "exit 3"}), 1)
+    finish(start(Shape({"backend": "local"}), {"python": tell + "kill -KILL $PPID; sleep 1"}), -9)
+    finish(start(Shape({"backend": "local"}), {"python": tell + DONE}), 0)
+    assert (work / "seen").read_text() == "1 0\n2 0\n3 15\n"
+    assert (trial(work, 0) / "lease").read_text() == "3\n"
+
+
+def test_memory_that_ran_out_is_told_from_other_failures(start: Start, work: Path) -> None:
+    said = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0."
+    finish(start(Shape({"backend": "local"}), {"python": f"echo '{said}'; kill -KILL $$"}), 1)
+    assert json.loads((trial(work, 0) / "failure.json").read_text())["kind"] == "oom"
+
+
+def test_a_job_goes_on_without_the_node_that_was_found_unfit(start: Start, work: Path) -> None:
+    record = '{"schema": 1, "attempt": 1, "nodes": ["node9", "node8"], "message": "no image"}'
+    srun = f'while [ "$1" != --output-dir ]; do shift; done; echo \'{record}\' > "$2/preflight.json"; exit 87'
+    commands = {"srun": srun, "scontrol": scontrol(work, "RUNNING")}
+    finish(start(Shape(SLURM | {"bad_nodes": "exclude"}), commands), 85)
+    assert (work / "scontrol").read_text() == "requeue 70_0\nupdate jobid=70_0 excnodelist=node9,node8\n"
+    (work / "scontrol").unlink()
+    finish(start(SHAPES["array"], commands), 1)
+    assert not (work / "scontrol").exists(), "only where the profile says so"
+    assert json.loads((trial(work, 0) / "failure.json").read_text())["kind"] == "node"
 
 
 def test_a_script_started_by_hand_says_what_it_needs(start: Start, work: Path) -> None:

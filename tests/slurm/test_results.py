@@ -35,7 +35,7 @@ SWEEP = run(
     trial({"task_name": "rte", "optimizer.lr": 3e-5, "seed": 1}, 0.5),
     trial({"task_name": "rte", "optimizer.lr": 3e-5, "seed": 2}, None, State.FAILED),
     trial({"task_name": "rte", "optimizer.lr": 3e-5, "seed": 3}, None, State.RUNNING),
-    trial({"task_name": "cola", "optimizer.lr": 1e-5, "seed": 1}, None, State.QUEUED),
+    trial({"task_name": "cola", "optimizer.lr": 1e-5, "seed": 1}, None, State.PENDING),
 )
 
 
@@ -59,7 +59,7 @@ def test_what_is_missing_is_shown_and_never_averaged_over() -> None:
         None,
         "1 failed, 1 running",
     )
-    assert (third["task_name"], third["done"], third["mean"], third["missing"]) == ("cola", "0/1", None, "1 queued")
+    assert (third["task_name"], third["done"], third["mean"], third["missing"]) == ("cola", "0/1", None, "1 pending")
 
 
 def test_another_metric_can_be_asked_for() -> None:

@@ -24,6 +24,7 @@ cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=1
+export RECIPE_GPUS_PER_NODE=0 RECIPE_PREFLIGHT_SECONDS=45
 
 command=(
   /usr/bin/python3
@@ -69,38 +70,83 @@ launch() {
 
 record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a crash cut short is passed over by readers
 
-# fail CODE REASON: what `recipe status` tells of an attempt that ended badly
+# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, oom, timeout, node
 fail() {
   local signal=null text
+  holds_lease || return
   (($1 <= 128)) || signal="\"$(kill -l $(($1 - 128)) 2>/dev/null)\""
-  text="{\"schema\": 1, \"attempt\": $attempt, \"exit_code\": $1, \"signal\": $signal, \"reason\": \"$2\", \"job\": \"$job\", \"node\": \"$node\", \"time\": $(date +%s)}"
+  text="{\"schema\": 1, \"attempt\": $attempt, \"exit_code\": $1, \"signal\": $signal, \"kind\": \"$2\", \"reason\": \"$3\", \"job\": \"$job\", \"node\": \"$node\", \"time\": $(date +%s)}"
+  rm -f "$trial/.reserve"   # room for the record, if the disk is full
   printf '%s\n' "$text" >"$trial/.failure.$$" && mv -f "$trial/.failure.$$" "$trial/failure.json"
+}
+
+# claim: takes the trial for this attempt, under a number of its own. An earlier attempt on a node that was only cut off
+# from the network may still run: it stops as soon as it sees that it no longer holds the lease.
+claim() {
+  local text
+  mkdir -p "$trial/logs" || die "cannot write to the run's directory on $node"
+  attempt=1
+  until (set -o noclobber && : >"$trial/logs/attempt-$attempt.log") 2>/dev/null; do
+    [[ -e $trial/logs/attempt-$attempt.log ]] || die "cannot write to $trial on $node"
+    attempt=$((attempt + 1))
+  done
+  log=$trial/logs/attempt-$attempt.log
+  { printf '%s\n' "$attempt" >"$trial/.lease.$$" && mv -f "$trial/.lease.$$" "$trial/lease"; } || die "cannot write to $trial on $node"
+  RECIPE_LEASE_WAIT=0
+  if ((attempt > 1)) && ! grep -q "\"attempt\": $((attempt - 1)), \"exit_code\"" "$trial/attempts.jsonl" 2>/dev/null; then
+    RECIPE_LEASE_WAIT=15   # nobody saw the end of the last attempt
+  fi
+  export RECIPE_TRIAL=$trial RECIPE_ATTEMPT=$attempt RECIPE_LEASE_WAIT
+  printf '== attempt %s, job %s on %s, %s\n' "$attempt" "$job" "$node" "$(date '+%F %T %z')" >"$log"
+  rm -f "$trial/failure.json" "$trial/preflight.json"
+  head -c 4096 /dev/zero >"$trial/.reserve"
+  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s)}"
+}
+
+holds_lease() { [[ $(<"$trial/lease") == "$attempt" ]]; }
+
+# The step that a text speaks of, as in progress.json and attempts.jsonl; 0 if none.
+step_in() { if [[ $1 =~ \"step\":\ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
+
+# Why an attempt failed, as far as its log tells: KIND and REASON for `fail`.
+cause() {
+  local text
+  if [[ -e $trial/preflight.json ]]; then
+    echo "node a node is not fit for it"
+  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|out\ of\ memory ]]; then
+    echo "oom out of memory"
+  elif [[ -n $stopping ]]; then
+    echo "failed ended after SIG$stopping"
+  else
+    echo "failed failed"
+  fi
 }
 
 # run_trial N: runs the trial on line N (from 0) of the manifest; its status: 0 done, 85 to be run again, else failed
 run_trial() {
-  local line code log
+  local line code kind reason step
   line=$(sed -n "$(($1 + 1)){p;q;}" "$manifest") || die "cannot read the manifest on $node"
   [[ $line =~ ^\{\"id\":\ \"([0-9a-f]+)\" ]] || die "line $(($1 + 1)) of the manifest is no trial"
   trial=$run/trials/${BASH_REMATCH[1]}
   [[ ! -e $trial/result.json ]] || { printf '%s: done already\n' "${trial##*/}"; return 0; }
-  mkdir -p "$trial/logs" || die "cannot write to the run's directory on $node"
-  attempt=1
-  while [[ -e $trial/logs/attempt-$attempt.log ]]; do attempt=$((attempt + 1)); done
-  log=$trial/logs/attempt-$attempt.log
-  printf '== attempt %s, job %s on %s, %s\n' "$attempt" "$job" "$node" "$(date '+%F %T %z')" >"$log" || die "cannot write $log"
-  rm -f "$trial/failure.json"
-  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s)}"
+  claim
   launch "${command[@]}" --manifest "$manifest" --index "$1" --output-dir "$trial" </dev/null >>"$log" 2>&1
   code=$?
   ((code != 140)) || code=85   # USR2 came before the trial could catch it: nothing is lost, it starts again
-  record "{\"attempt\": $attempt, \"exit_code\": $code, \"end\": $(date +%s)}"
-  if ((code == 0)) && [[ ! -e $trial/result.json ]]; then
-    fail 0 "ended without an error and without a result"
+  step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
+  record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s)}"
+  if ! holds_lease; then
+    printf '%s: attempt %s has taken it over\n' "${trial##*/}" "$(<"$trial/lease")"
+    code=86
+  elif ((code == 0)) && [[ ! -e $trial/result.json ]]; then
+    fail 0 failed "ended without an error and without a result"
     code=1
   elif ((code != 0 && code != 85)); then
-    fail "$code" "${stopping:+ended after SIG}${stopping:-failed}"
+    read -r kind reason < <(cause)
+    fail "$code" "$kind" "$reason"
+    [[ $kind != node ]] || code=87
   fi
+  rm -f "$trial/.reserve"
   return "$code"
 }
 
@@ -116,7 +162,7 @@ main() {
   for ((index = first; index < first + pack && index < trials; index++)); do
     run_trial "$index"
     case $? in
-      0) ;;
+      0 | 86) ;;
       85) again ;;
       *) failed=1 ;;
     esac
