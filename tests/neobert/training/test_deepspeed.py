@@ -1,0 +1,236 @@
+"""DeepSpeed changes where weights, gradients and optimizer states are kept, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.neobert.conftest import REPOSITORY, TINY, TINY_MODEL
+from tests.neobert.training.test_gradients import free_port
+
+# Weights of every size are shared out at stage 3: by default, none of a model as small as this would be.
+STAGES = {stage: [f"deepspeed.zero_stage={stage}"] for stage in (0, 1, 2, 3)}
+STAGES[3] += ["deepspeed.stage3_param_persistence_threshold=0"]
+
+# A large epsilon, so that AdamW does not hide a wrong scale of the gradients; and clipping that takes effect.
+SETTINGS = ["task_name=rte", "data.max_length=32", "data.max_eval_samples=20", "trainer.num_train_epochs=2",
+            "trainer.logging_steps=1", "trainer.use_cpu=true", "trainer.gradient_clipping=0.1", "optimizer.eps=1.0",
+            "optimizer.lr=1.0", "scheduler.name=constant", "scheduler.warmup_steps=0"]  # fmt: skip
+PIECES = ["trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2"]
+
+# Several trainings one after another pay for the imports once. One that is to be stopped gets a real signal, and only its
+# last process does.
+DRIVER = """
+import json, os, signal, sys, traceback
+from pathlib import Path
+from neobert.logs import set_up_logging
+from neobert.settings import from_command_line
+from neobert.tasks import glue
+from neobert.training.distributed import find_ranks
+from neobert.training.files import TrialFiles
+from neobert.training.preemption import Preemption
+
+class SignalledAtStep(Preemption):
+    def agreed(self):
+        self.steps = getattr(self, "steps", 0) + 1
+        if ranks.rank == ranks.world_size - 1 and self.steps == stop_at:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return super().agreed()
+
+ranks, codes = find_ranks(os.environ), []
+set_up_logging(ranks)
+work, stop_at = json.loads(sys.argv[1])
+for directory, settings in work.items():
+    preemption = SignalledAtStep()
+    preemption.listen()
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    try:
+        config = from_command_line("glue", None, settings).config
+        codes.append(glue.run(config, TrialFiles(Path(directory)), ranks, preemption))
+    except Exception as error:
+        traceback.print_exc()
+        codes.append(f"{type(error).__name__}: {error}")
+print(json.dumps(codes), flush=True)
+os._exit(0)
+"""
+
+
+def run_all(work: dict[Path, list[str]], ranks: int = 2, stop_at: int = 0) -> tuple[list[Any], str]:
+    """Trains with the given settings in the given directories, in so many processes.
+
+    Returns the exit codes (of an error, its message) and what the main process said.
+    """
+    port, processes = str(free_port()), []
+    argument = json.dumps([{str(directory): settings for directory, settings in work.items()}, stop_at])
+    for rank in map(str, range(ranks)):
+        environ = os.environ | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1",
+                                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+        processes.append(
+            subprocess.Popen([sys.executable, "-c", DRIVER, argument], env=environ, cwd=REPOSITORY, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        )
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    codes = [output.strip().splitlines()[-1] if output.strip() else "" for output in outputs]
+    assert len(set(codes)) == 1 and codes[0].startswith("["), "\n".join(outputs)
+    return json.loads(codes[0]), outputs[0]
+
+
+def weights(directory: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(directory / "checkpoints" / f"checkpoint-{step}" / "model.safetensors")
+
+
+def logged(directory: Path, key: str) -> list[float]:
+    entries = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return [entry[key] for entry in entries if key in entry]
+
+
+def assert_same_training(found: Path, expected: Path, steps: int) -> None:
+    assert logged(found, "loss") == pytest.approx(logged(expected, "loss"), rel=1e-5)
+    assert logged(found, "eval_loss") == pytest.approx(logged(expected, "eval_loss"), rel=1e-5)
+    assert len(logged(found, "loss")) == steps
+    theirs, ours = weights(expected, steps), weights(found, steps)
+    assert theirs.keys() == ours.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings of two processes: `whole-N` and `uneven-N` at each stage, and `uneven` without DeepSpeed."""
+    directory = tmp_path_factory.mktemp("trained")
+    common = [*SETTINGS, *PIECES, f"model.name_or_path={tiny_bert}"]
+    work = {directory / "uneven": [*common, "data.generated=50"]}
+    for stage, settings in STAGES.items():
+        work[directory / f"whole-{stage}"] = [*common, *settings, "data.generated=48"]
+        work[directory / f"uneven-{stage}"] = [*common, *settings, "data.generated=50"]
+    codes, output = run_all(work)
+    assert codes == [0] * len(work), output
+    return directory
+
+
+@pytest.fixture(scope="module")
+def one(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training of one process without DeepSpeed and without accumulation, with the same global batch."""
+    directory = tmp_path_factory.mktemp("one")
+    settings = [*SETTINGS, "trainer.per_device_train_batch_size=16", "data.generated=48"]
+    codes, output = run_all({directory: [*settings, f"model.name_or_path={tiny_bert}"]}, ranks=1)
+    assert codes == [0], output
+    return directory
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_that_accumulate_train_like_one(trained: Path, one: Path, tiny_bert: Path, stage: int) -> None:
+    assert_same_training(trained / f"whole-{stage}", one, 6)
+    if stage:  # without ZeRO, DeepSpeed tells no norm
+        assert logged(trained / f"whole-{stage}", "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-5)
+        assert logged(one, "grad_norm")[1] > 0.1  # clipped
+    start = load_file(tiny_bert / "model.safetensors")["bert.encoder.layer.0.output.dense.weight"]
+    moved = weights(trained / f"whole-{stage}", 6)["bert.encoder.layer.0.output.dense.weight"] - start
+    assert moved.abs().max() > 1e-4  # what is compared has moved, by a hundred times the tolerance
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_last_batch_of_fewer_and_smaller_pieces_counts_right(trained: Path, stage: int) -> None:
+    """50 examples in pieces of 4 for two processes: the last batch of an epoch has one piece each, not two."""
+    assert_same_training(trained / f"uneven-{stage}", trained / "uneven", 8)
+
+
+# As people train: dropout, a schedule, AdamW's usual epsilon. 64 examples for two processes: 8 steps an epoch.
+USUAL = [*TINY, "task_name=qnli", "data.generated=64", "trainer.num_train_epochs=2", "trainer.logging_steps=1",
+         "trainer.per_device_train_batch_size=4", "scheduler.warmup_steps=4"]  # fmt: skip
+
+
+def numbers(directory: Path, rows: int) -> list[str]:
+    """Settings for a regression on files of one's own, with a test file."""
+    lines = [f"{'so ' * (row % 7)}many,{'words ' * (row % 3)},{row % 7 + row % 3 / 10}" for row in range(rows)]
+    for name in ("train", "validation", "test"):
+        (directory / f"{name}.csv").write_text("sentence1,sentence2,label\n" + "\n".join(lines) + "\n")
+    return [f"data.{name}_file={directory / name}.csv" for name in ("train", "validation", "test")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings of two processes that nobody interrupts: `qnli-N` at each stage, and `numbers` with predictions."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    regression = [*TINY, *numbers(directory, 43), "trainer.num_train_epochs=3", "trainer.per_device_train_batch_size=4"]
+    work = {directory / "numbers": regression}
+    for stage in (2, 3):
+        work[directory / f"numbers-{stage}"] = [*regression, *STAGES[stage]]
+    work |= {directory / f"qnli-{stage}": [*USUAL, *STAGES[stage]] for stage in (1, 2, 3)}
+    codes, output = run_all(work)
+    assert codes == [0] * len(work), output
+    (directory / "numbers.json").write_text(json.dumps(regression))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same trainings, stopped at step 5 and then resumed by new processes, and what these said."""
+    directory = tmp_path_factory.mktemp("interrupted")
+    work = {directory / f"qnli-{stage}": [*USUAL, *STAGES[stage]] for stage in (1, 2, 3)}
+    codes, output = run_all(work, stop_at=5)
+    assert codes == [85, 85, 85], output
+    for trial in work:
+        assert [path.name for path in (trial / "checkpoints").iterdir()] == ["checkpoint-5"]
+    # As if the next checkpoint had been cut short; and a trial that lacks nothing but its result.
+    broken = Path(shutil.copytree(undisturbed / "qnli-2/checkpoints/checkpoint-8",
+                                  directory / "qnli-2/checkpoints/checkpoint-8"))  # fmt: skip
+    shard = next(broken.glob("global_step8/*_1_*optim_states.pt"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    for stage in (2, 3):
+        trial = Path(shutil.copytree(undisturbed / f"numbers-{stage}", directory / f"numbers-{stage}"))
+        (trial / "result.json").unlink()
+        (trial / "predictions.tsv").unlink()
+        work[trial] = [*json.loads((undisturbed / "numbers.json").read_text()), *STAGES[stage]]
+    codes, output = run_all(work)
+    assert codes == [0] * len(work), output
+    return directory, output
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_training_that_was_stopped_and_resumed_ends_bit_for_bit_the_same(
+    undisturbed: Path, interrupted: tuple[Path, str], stage: int
+) -> None:
+    directory, output = interrupted
+    expected, found = weights(undisturbed / f"qnli-{stage}", 16), weights(directory / f"qnli-{stage}", 16)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert output.count("resumed from step 5\n") == 3
+    for key in ("loss", "learning_rate", "eval_loss", "eval_accuracy"):
+        assert logged(directory / f"qnli-{stage}", key) == logged(undisturbed / f"qnli-{stage}", key), key
+
+
+def test_a_checkpoint_with_a_shard_cut_short_is_skipped(interrupted: tuple[Path, str]) -> None:
+    assert "checkpoint-8: global_step8/zero_pp_rank_1_mp_rank_00_optim_states.pt has 100 bytes instead of" in interrupted[1]
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_predictions_come_from_the_best_checkpoint(
+    undisturbed: Path, interrupted: tuple[Path, str], stage: int
+) -> None:
+    """Right after the training, and by an attempt that has nothing left to train."""
+    expected = (undisturbed / "numbers" / "predictions.tsv").read_text()
+    assert (undisturbed / f"numbers-{stage}" / "predictions.tsv").read_text() == expected
+    assert (interrupted[0] / f"numbers-{stage}" / "predictions.tsv").read_text() == expected
+    result = json.loads((interrupted[0] / f"numbers-{stage}" / "result.json").read_text())
+    assert result["step"] < result["steps"]
+    assert result["metrics"]["pearson"] == pytest.approx(
+        json.loads((undisturbed / "numbers" / "result.json").read_text())["metrics"]["pearson"], abs=1e-5
+    )
+
+
+def test_another_number_of_processes_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    trial = Path(shutil.copytree(undisturbed / "qnli-3", tmp_path / "qnli-3"))
+    (trial / "result.json").unlink()
+    # As many steps as before: only the checkpoint itself can tell.
+    codes, _ = run_all({trial: [*USUAL, *STAGES[3], "trainer.gradient_accumulation_steps=2"]}, ranks=1)
+    assert "checkpoint-16 was written with a number of processes of 2, and now it is 1" in codes[0]
