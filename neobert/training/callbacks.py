@@ -123,6 +123,11 @@ class StopWhenAsked(TrainerCallback):
         elif self._asked:  # what all ranks know; the signal itself may have reached only some by now
             self._stop(state, control)
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A signal during the evaluation just before, which may be long: this checkpoint will do."""
+        if not self.stopped and self.preemption.agreed():
+            self._stop(state, control)
+
     def _stop(self, state: TrainerState, control: TrainerControl) -> None:
         if state.global_step < state.max_steps:
             control.should_training_stop = True

@@ -65,13 +65,15 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Replaces a file at once: whoever reads it sees the old or the new one. `durable` survives a power cut too."""
     # Processes of two nodes may have the same number.
     aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    lease.check()
     try:
         with aside.open("w", encoding="utf-8") as file:
             file.write(text)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        lease.check()
+        if durable:
+            lease.check()  # again: that may have taken long
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neobert.errors import RunError
-from neobert.training.distributed import Ranks, find_ranks
+from neobert.training.distributed import Ranks, expand_hosts, find_ranks
 
 MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "23456"}
 TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", **MEETING}
@@ -52,3 +52,67 @@ def test_several_processes_must_know_where_to_meet(base: dict[str, str]) -> None
         find_ranks({name: value for name, value in base.items() if name != "MASTER_PORT"})
     with pytest.raises(RunError, match="MASTER_PORT must be set"):
         find_ranks(base | {"MASTER_PORT": "0"})
+
+
+IN_STEP = {
+    "SLURM_PROCID": "3", "SLURM_LOCALID": "0", "SLURM_NTASKS": "5", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "4711",
+    "SLURM_STEP_NODELIST": "gpu-[01-02],login1", "SLURM_STEP_TASKS_PER_NODE": "2,1(x2)", "SLURM_JOB_NODELIST": "other",
+}  # fmt: skip
+
+
+def test_a_step_of_any_shape_says_where_to_meet_and_who_is_where() -> None:
+    environ = IN_STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}
+    ranks = find_ranks(environ)
+    assert ranks == Ranks(3, 0, 5, 2, ("gpu-01", "gpu-01", "gpu-02", "gpu-02", "login1"))
+    assert environ["MASTER_ADDR"] == "gpu-01"
+    assert 10000 <= int(environ["MASTER_PORT"]) < 30000
+    assert environ["LOCAL_WORLD_SIZE"] == "2"
+
+
+def test_all_processes_of_a_step_take_the_same_port_and_other_starts_take_others() -> None:
+    def port(**changes: str) -> str:
+        environ = IN_STEP | changes
+        find_ranks(environ)
+        return environ["MASTER_PORT"]
+
+    assert port() == port(SLURM_PROCID="0", SLURM_LOCALID="1")
+    others = [port(SLURM_JOB_ID="4712"), port(SLURM_STEP_ID="1"), port(SLURM_RESTART_COUNT="1"),
+              port(SLURM_ARRAY_TASK_ID="1")]  # fmt: skip
+    assert len({port(), *others}) == 5
+
+
+def test_what_the_job_script_says_goes_before_what_slurm_says() -> None:
+    environ = IN_STEP | MEETING | {"RECIPE_NODES": "a b c d e", "SLURM_STEP_TASKS_PER_NODE": "1(x5)"}
+    assert find_ranks(environ).hosts == ("a", "b", "c", "d", "e")
+    assert (environ["MASTER_ADDR"], environ["MASTER_PORT"]) == ("node1", "23456")
+
+
+def test_processes_that_the_script_started_itself_know_their_node() -> None:
+    assert find_ranks(TORCHRUN | {"RECIPE_NODES": "a b"}) == Ranks(3, 1, 4, 2, ("a", "a", "b", "b"))
+    assert find_ranks({"RECIPE_NODES": "a"}) == Ranks(hosts=("a",))
+
+
+def test_who_is_where_is_left_open_rather_than_guessed() -> None:
+    """Three nodes cannot share four processes evenly, and nothing tells who has two."""
+    assert find_ranks(TORCHRUN | {"RECIPE_NODES": "a b c"}).hosts == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("login1", "login1"),
+        ("gpu-[001-003,07],login1", "gpu-001 gpu-002 gpu-003 gpu-07 login1"),
+        ("n[9-11]", "n9 n10 n11"),
+        ("n[08-10]x", "n08x n09x n10x"),
+        ("rack[1-2]n[01,5]-ib", "rack1n01-ib rack1n5-ib rack2n01-ib rack2n5-ib"),
+        ("a[1-2],b[3],c", "a1 a2 b3 c"),
+    ],
+)
+def test_slurms_short_form_of_host_names(text: str, hosts: str) -> None:
+    assert expand_hosts(text) == hosts.split()
+
+
+@pytest.mark.parametrize("text", ["a[1-2", "a]", "a[x]", "a[]", "a,,b", "a[1-2-3]"])
+def test_a_list_of_hosts_that_is_none_is_an_error(text: str) -> None:
+    with pytest.raises(RunError, match="the list of nodes cannot be read"):
+        expand_hosts(text)

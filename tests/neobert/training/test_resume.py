@@ -88,12 +88,27 @@ def test_a_stop_at_the_end_of_an_epoch_does_not_lose_its_evaluation(
     assert [entry["step"] for entry in evaluated if "eval_score" in entry] == [20, 40, 60]
 
 
+def test_a_signal_during_an_evaluation_stops_at_the_checkpoint_after_it(
+    neobert: Run, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another step, and without another checkpoint after that."""
+    from neobert.training.preemption import Preemption
+
+    asked = iter([False] * 20 + [True])
+    monkeypatch.setattr(Preemption, "agreed", lambda self: next(asked))
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 85
+    assert newest(tmp_path) == 20
+    monkeypatch.undo()
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 0
+    assert_same_end(tmp_path, undisturbed)
+
+
 def test_a_stop_at_the_very_end_just_finishes(
     neobert: Run, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from neobert.training.preemption import Preemption
 
-    asked = iter([False] * 59 + [True])
+    asked = iter([False] * 61 + [True] * 2)  # at every step, and after two of the three evaluations
     monkeypatch.setattr(Preemption, "agreed", lambda self: next(asked))
     assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 0
     assert_same_end(tmp_path, undisturbed)
