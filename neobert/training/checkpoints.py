@@ -11,10 +11,13 @@ import json
 import logging
 import os
 import shutil
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.errors import RunError
 from neobert.training import lease
 from neobert.training.files import sync_directory, write_json
 
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MARKER = "complete.json"
 _PARTIAL = "partial-"
+SECONDS_TO_BE_SEEN = 90.0
+"""After which a file written on one node must be seen on another; NFS remembers for 60 s what was not there."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,25 @@ def staging(checkpoints: Path) -> Path:
     return checkpoints / f"{_PARTIAL}{lease.attempt()}"
 
 
-def complete(written: Path, checkpoints: Path) -> Path:
-    """Marks a written directory as complete and moves it into `checkpoints`; returns where it is then."""
-    files = sorted(path for path in written.rglob("*") if path.is_file())
-    for path in files:
-        _sync_file(path)
-    sizes = {str(path.relative_to(written)): path.stat().st_size for path in files}
+def inventory(written: Path) -> set[str]:
+    """The files of a directory that is being written, as this process sees them."""
+    return {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+
+
+def complete(written: Path, checkpoints: Path, seen: Iterable[str] = ()) -> Path:
+    """Marks a written directory as complete and moves it into `checkpoints`; returns where it is then.
+
+    `seen` are the files that all processes together see in it. What one of them wrote on another node may show here
+    only after a while; raises `OSError` when it never does.
+    """
+    expected = set(seen)
+    if not _comes_true(lambda: expected <= inventory(written)):
+        missing = ", ".join(sorted(expected - inventory(written)))
+        raise OSError(f"other processes wrote {missing}, which cannot be seen here")
+    sizes = {}
+    for name in sorted(inventory(written)):
+        _sync_file(written / name)
+        sizes[name] = (written / name).stat().st_size
     write_json(written / MARKER, {"schema": 1, "files": sizes}, durable=True)
     final = checkpoints / written.name
     lease.check()
@@ -65,10 +83,33 @@ def newest_complete(checkpoints: Path) -> Checkpoint | None:
     for step, path in sorted(_numbered(checkpoints), reverse=True):
         fault = find_fault(path)
         if fault is None:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            return Checkpoint(path, step, state)
+            return _read(path, step)
         log.warning("skipping the checkpoint %s: %s", path, fault)
     return None
+
+
+def at_step(checkpoints: Path, step: int) -> Checkpoint:
+    """The complete checkpoint of a step, which another process has found; raises `RunError` if there is none here.
+
+    Nodes may see a file system at different moments, but all must resume from the same checkpoint.
+    """
+    path = checkpoints / f"checkpoint-{step}"
+    if not _comes_true(lambda: find_fault(path) is None):
+        raise RunError(f"{path} is complete where the main process is, but not here: {find_fault(path)}")
+    return _read(path, step)
+
+
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + SECONDS_TO_BE_SEEN
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def _read(path: Path, step: int) -> Checkpoint:
+    return Checkpoint(path, step, json.loads((path / "trainer_state.json").read_text(encoding="utf-8")))
 
 
 def find_fault(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import transformers
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
 
 from neobert.config import GlueConfig
@@ -47,17 +48,17 @@ def finetune(
     config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ranks, preemption: Preemption
 ) -> Outcome | None:
     """Trains and evaluates, from the newest complete checkpoint if there is one; None when asked to stop."""
-    resumed = checkpoints.newest_complete(paths.checkpoints)
+    spare_deepspeed_import()
+    args = _arguments(config, splits, paths, ranks)
+    resumed = _newest_checkpoint(paths, ranks)
+    if resumed:
+        _check_same_training(args, resumed)
     if ranks.is_main:
         _forget_lost_steps(paths, resumed)
     state = TrainerState(**resumed.state) if resumed else TrainerState()
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, state.max_steps)
     stop = StopWhenAsked(preemption)
     early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
-    spare_deepspeed_import()
-    args = _arguments(config, splits, paths, ranks)
-    if resumed:
-        _check_same_training(args, resumed)
     transformers.set_seed(config.seed)
     with deepspeed.whole_model():
         classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
@@ -87,6 +88,13 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
         greater_is_better=greater_is_better, world_size=ranks.world_size, train_examples=len(splits.train),
         checkpoints=paths.checkpoints,
     )  # fmt: skip
+
+
+def _newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
+    """The newest complete checkpoint; which one that is, the main process says for all."""
+    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
+    (step,) = broadcast_object_list([found.step if found else None])
+    return checkpoints.at_step(paths.checkpoints, step) if found is None and step is not None else found
 
 
 def _trainer(
@@ -129,10 +137,17 @@ def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
     log.info("model: %s, %.1f M weights", type(trainer.model).__name__, size / 1e6)
     log.info("tokens: %.0f an example on average, %d at most", lengths.mean(), lengths.max())
     log.info(
-        "training: %d steps of %d examples on %d x %s, lr %g%s", args.max_steps,
+        "training: %d steps of %d examples on %d x %s%s, lr %g%s", args.max_steps,
         args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, args.world_size,
-        args.device.type, args.learning_rate, f", resumed from step {resumed.step}" if resumed else "",
+        args.device.type, _sharing(args), args.learning_rate,
+        f", resumed from step {resumed.step}" if resumed else "",
     )  # fmt: skip
+
+
+def _sharing(args: transformers.TrainingArguments) -> str:
+    if not args.deepspeed:
+        return ""
+    return f" with DeepSpeed (ZeRO stage {args.deepspeed['zero_optimization'].get('stage', 0)})"
 
 
 def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoints.Checkpoint) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
@@ -120,9 +121,11 @@ class Trainer(transformers.Trainer):
             self.accelerator.wait_for_everyone()
             try:
                 super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()
+                written = checkpoints.staging(directory) / f"checkpoint-{self.state.global_step}"
+                seen = gather_object(sorted(checkpoints.inventory(written)))  # waits for all, too
                 if self.args.should_save:
-                    checkpoints.complete(self._written(directory), directory)
+                    self._correct_best(directory, written)
+                    checkpoints.complete(written, directory, seen)
             except Exception as error:  # safetensors and torch.save have their own classes for a full disk
                 message = _cannot_save(directory, self.state.global_step, error)
                 checkpoints.clear_partial(directory)  # others may need the room
@@ -132,13 +135,11 @@ class Trainer(transformers.Trainer):
                 checkpoints.keep_newest(directory, self._keep, newest, best)
             self.accelerator.wait_for_everyone()
 
-    def _written(self, directory: Path) -> Path:
-        """What Trainer has just written, with the place of the best checkpoint as it will be: not aside."""
-        written = checkpoints.staging(directory) / f"checkpoint-{self.state.global_step}"
+    def _correct_best(self, directory: Path, written: Path) -> None:
+        """Notes the place of the best checkpoint as it will be, not aside."""
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(directory / f"checkpoint-{self.state.best_global_step}")
             self.state.save_to_json(str(written / "trainer_state.json"))
-        return written
 
 
 def _logits(output: EvalLoopOutput) -> Array:
