@@ -1,0 +1,116 @@
+"""Processes, nodes and links that break while a trial trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slurm.rundir import TrialDir, read_log
+from slurm.state import State
+from tests.survival.conftest import Site, metric_steps, same, wait_until, weights
+
+Reference = Callable[..., TrialDir]
+
+
+def processes_of(files: TrialDir, contains: str) -> list[int]:
+    """The processes on this machine whose command line holds `contains` and the trial's directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:  # it has ended meanwhile
+                continue
+            text = b" ".join(words).decode(errors="replace")
+            if str(files.path) in text and contains in text and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("victim", ["python3 -m neobert", "apptainer"])
+def test_a_killed_process_fails_its_trial_alone_and_a_retry_goes_on(
+    site: Site, reference: Reference, victim: str
+) -> None:
+    two = {"nodes": 2, "cpus": 1, "mem": "2G"}
+    site.submit(site.recipe(seeds=(1, 2), resources=two))
+    site.wait_step(150)
+    begin = time.time()
+    candidates = processes_of(site.files(0), victim)
+    # What runs in the container has the program's own name first; the container's starter is Apptainer's.
+    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in candidates}
+    chosen = [pid for pid, name in names.items() if ("python" in name) == victim.startswith("python")]
+    assert chosen, names
+    os.kill(chosen[-1], signal.SIGKILL)
+    wait_until(lambda: site.files(0).failure.exists(), 60, lambda: site.log(0))
+    site.measure(f"kill -9 of {names[chosen[-1]]}: until the trial's failure is known", begin)
+    state = site.wait_ended()
+    assert [trial.state for trial in state.trials] == [State.FAILED, State.DONE], site.log()
+    site.call("retry")
+    assert site.wait_ended().counts == {State.DONE: 2}, site.log()
+    assert site.attempts(1) == 1
+    assert same(weights(site.files(0), 600), weights(reference(processes=2), 600))
+    assert metric_steps(site.files(0)) == metric_steps(reference(processes=2))
+
+
+LONG = 2500  # steps: enough that the training still goes on when Slurm notices that a node is gone
+
+
+def test_a_node_that_crashes_in_the_middle_of_a_checkpoint_costs_only_the_steps_since_the_last_one(
+    site: Site, reference: Reference
+) -> None:
+    # Larger weights, so that a checkpoint takes long enough to be caught while it is written.
+    config = {"model": {"hidden_size": 256, "vocab_size": 30000, "intermediate_size": 512}}
+    site.submit(site.recipe(config, steps=300))
+    site.wait_step(100, seconds=240)
+    checkpoints = site.files().path / "checkpoints"
+    node = site.node()
+    wait_until(lambda: (checkpoints / "checkpoint-100" / "complete.json").exists(), 60, lambda: site.log())
+
+    def half_written() -> list[Path]:
+        return [path for path in checkpoints.glob("partial*/checkpoint-*/*") if path.stat().st_size > 0]
+
+    wait_until(half_written, 240, lambda: site.log())
+    site.cluster.fault("crash", node)
+    begin = time.time()
+    left = half_written()
+    assert left, "the crash came too late to find a checkpoint half written"
+    assert not (checkpoints / "checkpoint-200").exists()
+    wait_until(lambda: site.attempts() == 2, 120, lambda: site.log())
+    site.measure("node crash: until the next attempt starts on another node", begin)
+    assert site.wait_ended().counts == {State.DONE: 1}, site.log()
+    assert site.node() != node
+    assert "resumed from step 100" in (site.files().path / "logs/attempt-2.log").read_text()
+    assert not list(checkpoints.glob("partial*")), "what the first attempt left is gone"
+    assert same(weights(site.files(), 300), weights(reference(config, steps=300), 300))
+
+
+@pytest.mark.parametrize("fault", ["link-down", "kill-slurmd"])
+def test_when_an_old_attempt_runs_on_unseen_one_writer_wins(site: Site, reference: Reference, fault: str) -> None:
+    """Slurm takes the node for dead and starts the trial elsewhere; the processes on it know nothing of that."""
+    site.submit(site.recipe(steps=LONG))
+    site.wait_step(150)
+    node, begin = site.node(), time.time()
+    site.cluster.fault(fault, node)
+    wait_until(lambda: site.attempts() == 2, 120, lambda: site.log())
+    site.measure(f"{fault}: until the next attempt starts on another node", begin)
+    claimed = time.time()
+    assert site.node() != node
+    first = site.files().path / "logs/attempt-1.log"
+    wait_until(lambda: "lease" in first.read_text().split("training:")[-1], 60, lambda: site.log())
+    site.measure(f"{fault}: until the old attempt has noticed and stopped", claimed)
+    assert site.wait_ended().counts == {State.DONE: 1}, site.log()
+    second = (site.files().path / "logs/attempt-2.log").read_text()
+    assert "resumed from step" in second
+    assert same(weights(site.files(), LONG), weights(reference(steps=LONG), LONG))
+    assert metric_steps(site.files()) == metric_steps(reference(steps=LONG)), "no line twice, none missing"
+    assert (site.files().path / "lease").read_text().strip() == "2"
+    assert not site.files().failure.exists()
+    ends = [row for row in read_log(site.files().attempts) if "end" in row and row["attempt"] == 2]
+    assert [row["exit_code"] for row in ends] == [0]
+    assert json.loads(site.files().result.read_text())["steps"] == LONG

@@ -1,0 +1,50 @@
+"""Several nodes with several processes each, with DeepSpeed, give what one process gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from slurm.rundir import TrialDir
+from slurm.state import State
+from tests.survival.conftest import Site, same, wait_until, weights
+
+Reference = Callable[..., TrialDir]
+STEPS = 40
+# The same global batch of 8 in both: 4 processes with 2 examples each, or one with 8.
+FOUR = {"trainer": {"per_device_train_batch_size": 2, "eval_steps": 20}}
+ONE = {"trainer": {"per_device_train_batch_size": 8, "eval_steps": 20}}
+TWO_BY_TWO = {"nodes": 2, "procs_per_node": 2, "cpus": 2, "mem": "5G", "time": "00:20:00"}
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_two_nodes_with_two_ranks_and_zero_end_with_the_weights_of_one_process(
+    site: Site, reference: Reference, stage: int
+) -> None:
+    recipe = site.recipe(FOUR | {"deepspeed": {"zero_stage": stage}}, steps=STEPS, resources=TWO_BY_TWO)
+    site.submit(recipe)
+    assert site.wait_ended().counts == {State.DONE: 1}, site.log()
+    log = (site.files().path / "logs/attempt-1.log").read_text()
+    assert "all 4 processes on 2 nodes met" in log
+    one = reference(ONE, steps=STEPS)
+    assert same(weights(site.files(), STEPS), weights(one, STEPS), tolerance=2e-5)
+    found, expected = (json.loads(trial.result.read_text())["metrics"] for trial in (site.files(), one))
+    assert found["accuracy"] == expected["accuracy"]
+    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+
+
+def test_zero_is_preempted_and_resumed_exactly(site: Site) -> None:
+    config = FOUR | {"deepspeed": {"zero_stage": 2}}
+    site.submit(site.recipe(config, seeds=(1, 2), steps=400, resources=TWO_BY_TWO))
+    site.wait_step(60)
+    site.cluster.run(["scancel", "--signal=USR2", site.job(0)])
+    wait_until(lambda: site.attempts(0) == 2, 90, lambda: site.log())
+    assert site.wait_ended().counts == {State.DONE: 2}, site.log()
+    undisturbed = site.run()
+    disturbed = weights(site.files(0), 400)
+    site.submit(site.recipe(config, steps=400, resources=TWO_BY_TWO), "--new")
+    assert site.run() != undisturbed
+    assert site.wait_ended().counts == {State.DONE: 1}, site.log()
+    assert same(disturbed, weights(site.files(0), 400))
