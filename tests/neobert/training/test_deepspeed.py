@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,14 +10,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.neobert.conftest import REPOSITORY, TINY, TINY_MODEL
+from neobert.config import ConfigError
+from neobert.training import deepspeed
+from neobert.training.trainer import Trainer
+from tests.neobert.conftest import REPOSITORY, TINY, need
 from tests.neobert.training.test_gradients import free_port
+
+pytestmark = pytest.mark.usefixtures("package")
+
+
+@pytest.fixture(scope="module")
+def package() -> None:
+    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed (pip install -e '.[deepspeed]')")
+
 
 # Weights of every size are shared out at stage 3: by default, none of a model as small as this would be.
 STAGES = {stage: [f"deepspeed.zero_stage={stage}"] for stage in (0, 1, 2, 3)}
@@ -28,8 +41,8 @@ SETTINGS = ["task_name=rte", "data.max_length=32", "data.max_eval_samples=20", "
             "optimizer.lr=1.0", "scheduler.name=constant", "scheduler.warmup_steps=0"]  # fmt: skip
 PIECES = ["trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2"]
 
-# Several trainings one after another pay for the imports once. One that is to be stopped gets a real signal, and only its
-# last process does.
+# Several trainings one after another pay for the imports once. One that is to be stopped gets a real signal, and only
+# its last process does.
 DRIVER = """
 import json, os, signal, sys, traceback
 from pathlib import Path
@@ -75,10 +88,9 @@ def run_all(work: dict[Path, list[str]], ranks: int = 2, stop_at: int = 0) -> tu
     for rank in map(str, range(ranks)):
         environ = os.environ | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1",
                                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
-        processes.append(
-            subprocess.Popen([sys.executable, "-c", DRIVER, argument], env=environ, cwd=REPOSITORY, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
-        )
+        command = [sys.executable, "-c", DRIVER, argument]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(command, env=environ, cwd=REPOSITORY, **pipes))
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     codes = [output.strip().splitlines()[-1] if output.strip() else "" for output in outputs]
     assert len(set(codes)) == 1 and codes[0].startswith("["), "\n".join(outputs)
@@ -166,7 +178,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = {directory / "numbers": regression}
     for stage in (2, 3):
         work[directory / f"numbers-{stage}"] = [*regression, *STAGES[stage]]
-    work |= {directory / f"qnli-{stage}": [*USUAL, *STAGES[stage]] for stage in (1, 2, 3)}
+    work |= {directory / f"qnli-{stage}": [*USUAL, *settings] for stage, settings in STAGES.items()}
     codes, output = run_all(work)
     assert codes == [0] * len(work), output
     (directory / "numbers.json").write_text(json.dumps(regression))
@@ -177,9 +189,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The same trainings, stopped at step 5 and then resumed by new processes, and what these said."""
     directory = tmp_path_factory.mktemp("interrupted")
-    work = {directory / f"qnli-{stage}": [*USUAL, *STAGES[stage]] for stage in (1, 2, 3)}
+    work = {directory / f"qnli-{stage}": [*USUAL, *settings] for stage, settings in STAGES.items()}
     codes, output = run_all(work, stop_at=5)
-    assert codes == [85, 85, 85], output
+    assert codes == [85] * len(work), output
     for trial in work:
         assert [path.name for path in (trial / "checkpoints").iterdir()] == ["checkpoint-5"]
     # As if the next checkpoint had been cut short; and a trial that lacks nothing but its result.
@@ -197,20 +209,23 @@ def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return directory, output
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_training_that_was_stopped_and_resumed_ends_bit_for_bit_the_same(
     undisturbed: Path, interrupted: tuple[Path, str], stage: int
 ) -> None:
     directory, output = interrupted
     expected, found = weights(undisturbed / f"qnli-{stage}", 16), weights(directory / f"qnli-{stage}", 16)
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-    assert output.count("resumed from step 5\n") == 3
+    assert output.count("resumed from step 5\n") == len(STAGES)
     for key in ("loss", "learning_rate", "eval_loss", "eval_accuracy"):
         assert logged(directory / f"qnli-{stage}", key) == logged(undisturbed / f"qnli-{stage}", key), key
 
 
 def test_a_checkpoint_with_a_shard_cut_short_is_skipped(interrupted: tuple[Path, str]) -> None:
-    assert "checkpoint-8: global_step8/zero_pp_rank_1_mp_rank_00_optim_states.pt has 100 bytes instead of" in interrupted[1]
+    assert (
+        "checkpoint-8: global_step8/zero_pp_rank_1_mp_rank_00_optim_states.pt has 100 bytes instead of"
+        in interrupted[1]
+    )
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -234,3 +249,90 @@ def test_another_number_of_processes_is_refused(undisturbed: Path, tmp_path: Pat
     # As many steps as before: only the checkpoint itself can tell.
     codes, _ = run_all({trial: [*USUAL, *STAGES[3], "trainer.gradient_accumulation_steps=2"]}, ranks=1)
     assert "checkpoint-16 was written with a number of processes of 2, and now it is 1" in codes[0]
+
+
+def test_one_process_needs_no_meeting_and_says_no_more_than_without_deepspeed(tmp_path: Path) -> None:
+    """As the command itself, which also has to end."""
+    settings = [*TINY, "task_name=rte", "data.generated=32", "trainer.num_train_epochs=1", "deepspeed.zero_stage=2"]
+    environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    command = [sys.executable, "-m", "neobert", "glue", *settings, "--output-dir", str(tmp_path)]
+    done = subprocess.run(command, env=environ, cwd=REPOSITORY, text=True, capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 steps of 8 examples on 1 x cpu with DeepSpeed (ZeRO stage 2)" in done.stdout
+    assert "[" not in done.stdout  # DeepSpeed begins its lines with [2026-01-31 ...] [INFO]
+
+
+def test_a_missing_package_is_named_with_what_brings_it(
+    neobert: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("neobert.training.deepspeed.importlib.util.find_spec", lambda name: None)
+    settings = [*TINY, "task_name=rte", "data.generated=32", "deepspeed.zero_stage=2"]
+    assert neobert("glue", *settings, "--output-dir", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert (
+        error == "neobert: deepspeed: needs the package deepspeed: pip install 'neobert-slurm[deepspeed]' brings it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "there", "complaint"),
+    [({"cpu_adam": True}, (), None), ({}, ("c++", "ninja"), None), ({}, ("ninja",), "there is no c.. here"),
+     ({}, (), "there is no c.. and no ninja here")],
+)  # fmt: skip
+def test_an_optimizer_in_host_memory_needs_a_compiler_beside_gpus(
+    monkeypatch: pytest.MonkeyPatch, built: dict[str, bool], there: tuple[str, ...], complaint: str | None
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setattr("deepspeed.git_version_info.installed_ops", built)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.delenv("CXX", raising=False)
+    settings: dict[str, Any] = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    if complaint is None:
+        deepspeed.start(settings, on_cpu=False)
+    else:
+        with pytest.raises(ConfigError, match=complaint):
+            deepspeed.start(settings, on_cpu=False)
+    assert settings["zero_force_ds_cpu_optimizer"]
+    deepspeed.start(settings, on_cpu=True)
+    assert not settings["zero_force_ds_cpu_optimizer"]
+
+
+def test_labels_are_not_rounded_to_the_precision_of_the_model() -> None:
+    """3.8 would become 3.796875, in the loss and in the metrics."""
+    trainer: Any = object.__new__(Trainer)
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+    trainer.args, trainer.is_deepspeed_enabled = SimpleNamespace(device=torch.device("cpu")), True
+    trainer.label_names = ["labels"]
+    prepared = trainer._prepare_inputs({"labels": torch.tensor([3.8]), "other": torch.tensor([3.8])})
+    assert torch.equal(prepared["labels"], torch.tensor([3.8]))
+    assert prepared["other"].dtype == torch.bfloat16
+
+
+@pytest.mark.slow
+def test_precisions_offloading_and_buckets(tmp_path: Path) -> None:
+    """bf16 comes near fp32 and resumes exactly; whatever else only moves data, changes nothing."""
+    bf16 = "trainer.mixed_precision=bf16"
+    work = {tmp_path / "plain": USUAL}
+    work |= {tmp_path / f"bf16-{stage}": [*USUAL, bf16, *settings] for stage, settings in STAGES.items()}
+    moving = {
+        "optimizer-1": [*STAGES[1], "deepspeed.offload_optimizer=cpu"],
+        "optimizer-3": [*STAGES[3], "deepspeed.offload_optimizer=cpu"],
+        "weights-3": [*STAGES[3], "deepspeed.offload_optimizer=cpu", "deepspeed.offload_param=cpu"],
+        "recomputed-3": [*STAGES[3], "trainer.gradient_checkpointing=true"],
+        "buckets-1": [*STAGES[1], "deepspeed.reduce_bucket_size=500", "deepspeed.allgather_bucket_size=600"],
+        "overlap-2": [*STAGES[2], "deepspeed.overlap_comm=true", "deepspeed.contiguous_gradients=false"],
+        "hpz-3": [*STAGES[3], "deepspeed.zero_hpz_partition_size=2"],
+    }
+    work |= {tmp_path / name: [*USUAL, *settings] for name, settings in moving.items()}
+    codes, output = run_all(work)
+    assert codes == [0] * len(work), output
+    for name in moving:
+        assert_same_training(tmp_path / name, tmp_path / "plain", 16)
+    stopped = {tmp_path / f"stopped-{stage}": [*USUAL, bf16, *settings] for stage, settings in STAGES.items()}
+    assert run_all(stopped, stop_at=5)[0] == [85] * 4
+    assert run_all(stopped)[0] == [0] * 4
+    for stage in STAGES:
+        assert logged(tmp_path / f"bf16-{stage}", "loss") == pytest.approx(logged(tmp_path / "plain", "loss"), abs=0.01)
+        expected, found = weights(tmp_path / f"bf16-{stage}", 16), weights(tmp_path / f"stopped-{stage}", 16)
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
