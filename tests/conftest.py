@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.cluster.plugin"]
+pytest_plugins = ["tests.cluster.plugin", "tests.containers.plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -57,7 +57,7 @@ def differences(engine: Engine, image: Path, source: Source, needs: Needs) -> li
 def _file(image: Path) -> Iterator[Difference]:
     made = read_sidecar(image)
     if made is not None:
-        yield Difference("size", f"{image.stat().st_size} bytes", f"{made.bytes} bytes (when it was built)")
+        yield Difference("size", f"{image.stat().st_size} bytes", f"{made.bytes} bytes")
 
 
 def _packages(labels: dict[str, str]) -> Iterator[Difference]:

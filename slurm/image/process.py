@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def run_logged(
     The program does not outlive an interruption of this process: it is asked to end, and waited for.
     """
     with log.open("ab") as stream:
-        stream.write(f"$ {' '.join(words)}\n".encode())
+        stream.write(f"$ {shlex.join(words)}\n".encode())
         stream.flush()
         begin = stream.tell()
         environment = os.environ | (env or {})

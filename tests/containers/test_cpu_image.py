@@ -1,0 +1,115 @@
+"""The CPU image, as `recipe image build cpu` makes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slurm.image.definitions import LOCK, locked_version, sha256_text
+from tests.containers.plugin import ROOT
+
+TRAIN = """task_name=rte data.generated=64 data.max_length=32 model.hidden_size=32 model.num_hidden_layers=1
+model.num_attention_heads=2 model.intermediate_size=64 trainer.max_steps=2 trainer.per_device_train_batch_size=4"""
+
+
+def apptainer(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(["apptainer", *map(str, words)], capture_output=True, text=True, env=env)
+
+
+def recipe(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "slurm.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def labels(image: Path) -> dict[str, str]:
+    answer = apptainer("inspect", "--json", "--labels", image)
+    found: dict[str, str] = json.loads(answer.stdout)["data"]["attributes"]["labels"]
+    return found
+
+
+def test_its_labels_say_what_is_in_it(cpu_image: Path) -> None:
+    found = labels(cpu_image)
+    torch = locked_version(ROOT / LOCK, "torch")
+    assert found["neobert.torch"].partition("+")[0] == torch
+    assert found["neobert.kind"] == "cpu"
+    assert found["neobert.cuda"] == "none" or found["neobert.torch"] == torch
+    assert found["neobert.lock"] == sha256_text(ROOT / LOCK)
+    assert found["neobert.python"].startswith("3.11.")
+    assert "deepspeed" in found["neobert.extras"].split(",")
+    assert found["neobert.dirty"] in ("yes", "no", "unknown")
+    for name in ("version", "revision", "created", "base.name"):
+        assert found[f"org.opencontainers.image.{name}"]
+
+
+def test_it_runs_neobert(cpu_image: Path) -> None:
+    answer = apptainer("run", cpu_image, "glue", "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert "usage: neobert glue" in answer.stdout
+    assert apptainer("run", cpu_image, "no-such-command").returncode == 2
+
+
+def test_a_training_in_it_writes_its_result(cpu_image: Path, tmp_path: Path) -> None:
+    done = apptainer(
+        "exec", "--bind", tmp_path, cpu_image, "neobert", "glue", *TRAIN.split(), "--output-dir", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["task"] == "glue"
+
+
+def test_its_environment_keeps_the_users_packages_out_and_the_users_settings(cpu_image: Path, tmp_path: Path) -> None:
+    code = "import os, site, sys; print(site.ENABLE_USER_SITE, sys.prefix, os.environ['OMP_NUM_THREADS'])"
+    answer = apptainer("exec", cpu_image, "python3", "-c", code, OMP_NUM_THREADS="3", PYTHONNOUSERSITE="")
+    assert answer.stdout.split() == ["False", "/opt/neobert", "3"], answer.stderr
+
+
+def test_nothing_in_it_is_compiled_when_it_starts(cpu_image: Path) -> None:
+    code = "import importlib.util, torch, transformers; print(torch.__cached__, transformers.__cached__)"
+    answer = apptainer("exec", cpu_image, "sh", "-c", f"python3 -c '{code}' | xargs ls -l")
+    assert answer.returncode == 0, answer.stderr
+    assert len(answer.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "bind", "message"),
+    [
+        (("gpu", "3.12"), True, "the base image has Python 3.11, and the wheels are for 3.12"),
+        (("gpu", "3.11"), True, "the base image has PyTorch 2."),
+        (("gpu", "3.11"), False, "no wheels are bound at /mnt: build with `recipe image build gpu`"),
+    ],
+)
+def test_a_base_that_does_not_fit_is_refused_at_once(
+    cpu_image: Path, tmp_path: Path, words: tuple[str, ...], bind: bool, message: str
+) -> None:
+    """The check that comes first in the build of the GPU image, with the CPU image in the place of its base."""
+    lock = tmp_path / "constraints.txt"
+    lock.write_text("torch==99.0.0\n")
+    (tmp_path / "pip-1.whl").touch()
+    (tmp_path / "neobert_slurm-1.whl").touch()
+    binds = [f"{tmp_path}:/mnt", f"{tmp_path}:/media", f"{lock}:/opt/neobert-image/constraints.txt"] if bind else []
+    script = ROOT / "containers" / "install.sh"
+    binds.append(f"{script}:/opt/neobert-image/install.sh")
+    flags = [word for one in binds for word in ("--bind", one)]
+    answer = apptainer("exec", *flags, cpu_image, "sh", "/opt/neobert-image/install.sh", *words, "train")
+    assert answer.returncode == 1
+    assert message in answer.stderr
+    assert ("needs 99.0.0" in answer.stderr) == (message.endswith("PyTorch 2."))
+
+
+def test_it_fits_this_checkout(cpu_image: Path) -> None:
+    answer = recipe("image", "check", cpu_image)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.stdout.splitlines()[0] == f"{cpu_image} fits"
+
+
+def test_it_does_not_fit_a_recipe_for_gpus(cpu_image: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gpus.yaml"
+    file.write_text("name: gpus\ntask: glue\nresources: {gpus_per_node: 1}\nconfig: {task_name: rte}\n")
+    answer = recipe("image", "check", cpu_image, file)
+    assert answer.returncode == 1
+    assert "GPUs: the image has PyTorch for CPUs, needed is PyTorch for CUDA" in answer.stdout
