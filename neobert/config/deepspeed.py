@@ -20,9 +20,11 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from neobert.config.base import ConfigError, LocalPath, Problem, Strict
 from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
@@ -112,7 +114,7 @@ class DeepSpeedConfig(Strict):
     @property
     def name(self) -> str:
         """Where a raw configuration comes from, for messages."""
-        return self._file or "deepspeed.config"
+        return self._file or "this configuration"
 
 
 _STAGES: dict[str, tuple[int, ...]] = {
@@ -151,7 +153,7 @@ def complete(
     if section.config is not None:
         found = _contradictions(section, facts)
         if found:
-            raise ConfigError([Problem(("deepspeed",), message) for message in found])
+            raise ConfigError([Problem(("deepspeed", "config"), message) for message in found])
     settings = _from_keys(section) if section.config is None else copy.deepcopy(section.config)
     for key in ("optimizer", "scheduler", "bfloat16", "elasticity", "torch_autocast"):
         settings.pop(key, None)
@@ -164,11 +166,20 @@ def complete(
     return settings
 
 
-def contradictions(
+def check_agreement(
     section: DeepSpeedConfig, trainer: TrainerConfig, optimizer: OptimizerConfig, scheduler: SchedulerConfig
-) -> list[str]:
-    """Where a raw configuration and the recipe differ, as far as that shows before the number of processes is known."""
-    return _contradictions(section, _facts(trainer, optimizer, scheduler, None, None))
+) -> None:
+    """For validators of whole recipes: raises `ValidationError` with every contradiction of a raw configuration.
+
+    What depends on the number of processes or on the data shows only in `complete`.
+    """
+    found = _contradictions(section, _facts(trainer, optimizer, scheduler, None, None))
+    if found:
+        place = ("deepspeed", "config_file" if section._file else "config")
+        problems = [PydanticCustomError("value_error", "{error}", {"error": message}) for message in found]
+        raise ValidationError.from_exception_data(
+            "deepspeed", [{"type": problem, "loc": place, "input": None} for problem in problems]
+        )
 
 
 Fact = tuple[Any, str]

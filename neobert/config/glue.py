@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from neobert.config.base import LocalPath, Strict, nearest
-from neobert.config.deepspeed import DeepSpeedConfig, contradictions
+from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.sections import ModelConfig, OptimizerConfig, Positive, SchedulerConfig, TrainerConfig
 from neobert.data.glue_tasks import TASKS
 from neobert.data.glue_tasks import GlueTask as TaskSpec
@@ -73,9 +73,7 @@ class GlueConfig(Strict):
     @model_validator(mode="after")
     def _deepspeed_agrees(self) -> GlueConfig:
         if self.deepspeed is not None:
-            found = contradictions(self.deepspeed, self.trainer, self.optimizer, self.scheduler)
-            if found:
-                raise ValueError("\n".join(found))
+            check_agreement(self.deepspeed, self.trainer, self.optimizer, self.scheduler)
         return self
 
     @model_serializer(mode="wrap")
