@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from neobert.errors import RunError
 from neobert.training import checkpoints
 
 FILES = {"model.safetensors": "weights", "trainer_state.json": '{"global_step": 0}', "global_step0/shard.pt": "shard"}
@@ -101,3 +102,40 @@ def test_a_broken_checkpoint_of_a_later_step_does_not_push_out_a_good_one(tmp_pa
     found = checkpoints.newest_complete(tmp_path)
     assert found is not None
     assert found.step == 20
+
+
+def test_files_that_others_wrote_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, where a file from another node may show up late."""
+    written = tmp_path / "partial-0" / "checkpoint-3"
+    written.mkdir(parents=True)
+    (written / "trainer_state.json").write_text('{"global_step": 3}')
+    late = written / "rng_state_1.pth"
+    monkeypatch.setattr(checkpoints.time, "sleep", lambda seconds: late.write_text("numbers"))
+    path = checkpoints.complete(written, tmp_path, ["rng_state_1.pth", "trainer_state.json"])
+    assert json.loads((path / "complete.json").read_text())["files"] == {"rng_state_1.pth": 7, "trainer_state.json": 18}
+
+
+def test_a_checkpoint_that_lacks_files_of_others_is_not_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tmp_path / "partial-0" / "checkpoint-3"
+    written.mkdir(parents=True)
+    (written / "trainer_state.json").write_text('{"global_step": 3}')
+    monkeypatch.setattr(checkpoints, "SECONDS_TO_BE_SEEN", 0.0)
+    with pytest.raises(OSError, match=r"other processes wrote shard\.pt, which cannot be seen here"):
+        checkpoints.complete(written, tmp_path, ["shard.pt", "trainer_state.json"])
+    assert checkpoints.newest_complete(tmp_path) is None
+
+
+def test_the_checkpoint_that_the_main_process_found_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = save(tmp_path, 10) / "complete.json"
+    save(tmp_path, 20)
+    hidden = marker.rename(tmp_path / "hidden")
+    monkeypatch.setattr(checkpoints.time, "sleep", lambda seconds: hidden.rename(marker))
+    assert checkpoints.at_step(tmp_path, 10).path == marker.parent
+    marker.unlink()
+    monkeypatch.setattr(checkpoints, "SECONDS_TO_BE_SEEN", 0.0)
+    with pytest.raises(RunError, match=r"checkpoint-10 is complete where the main process is, but not here: it has no"):
+        checkpoints.at_step(tmp_path, 10)
