@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,9 +135,13 @@ def _run_trial(options: argparse.Namespace) -> int:
         log.info("already done: %s", paths.result)
         return DONE
     claim = claim_trial(paths, os.environ, ranks.is_main)
-    attempt = claim.attempt if claim else None
-    check_start(ranks, os.environ, paths.preflight, attempt, use_cpu=_uses_cpu(trial.config))
-    with lease.hold(paths.lease, claim) as claim:
+    with ExitStack() as stack:
+        if claim:
+            stack.enter_context(lease.hold(paths.lease, claim))
+        attempt = claim.attempt if claim else None
+        check_start(ranks, os.environ, paths.preflight, attempt, use_cpu=_uses_cpu(trial.config))
+        if not claim:  # by now the main process has claimed it
+            claim = stack.enter_context(lease.hold(paths.lease, None))
         if "RECIPE_ATTEMPT" in os.environ:
             log.info("attempt %d holds the lease of %s", claim.attempt, paths.directory)
         lease.outwait_predecessor(os.environ, started)

@@ -56,9 +56,11 @@ def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
         # Not known, or not of this step: every node has as many as the next.
         local = max(1, _number(environ, "LOCAL_WORLD_SIZE", world_size // len(nodes) if nodes else 1))
         counts = [local] * max(1, world_size // local)
-    fits = len(nodes) == len(counts) and sum(counts) == world_size
+    in_order = environ.get("SLURM_DISTRIBUTION", "block").startswith("block") or not in_step
+    fits = in_order and len(nodes) == len(counts) and sum(counts) == world_size
     hosts = [node for node, count in zip(nodes, counts, strict=True) for _ in range(count)] if fits else []
-    local_world_size = hosts.count(hosts[rank]) if hosts else counts[0]
+    place = _number(environ, "SLURM_NODEID", 0) if in_step else 0
+    local_world_size = hosts.count(hosts[rank]) if hosts else counts[min(place, len(counts) - 1)]
     if world_size > 1:
         _find_meeting_place(environ, rank, world_size, nodes if in_step else [])
     environ.update(RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(world_size))

@@ -13,8 +13,9 @@ there is still a moment, in which a process may be held up for long (stopped, or
 - checkpoints are written in a directory of the attempt's own and renamed into place as a whole: what a late rename
   could still do is to put one complete checkpoint of this trial in the place of another one of the same step.
 
-The file is opened anew for each look, because that is when NFS asks the server. While it cannot be read, nothing is
-written; a short disturbance does no harm, and after half a minute without an answer the lease counts as lost.
+The file is opened anew for each look, because that is when NFS asks the server. While it cannot be read, or shows the
+number of an earlier attempt, nothing is written; a short disturbance does no harm, and after half a minute the lease
+counts as lost.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_TRIES = 1.0
 PATIENCE = 30.0
-"""How many seconds the file may be unreadable."""
+"""How many seconds the file may show anything else than this attempt's claim, unless it is a later one."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,18 @@ class Lease:
         while True:
             try:
                 found = _read(self.path)
-            except (OSError, ValueError) as error:
-                if time.monotonic() - start >= PATIENCE:
-                    reason = error.strerror if isinstance(error, OSError) else error
-                    self._end(f"{self.path} could not be read for {PATIENCE:.0f} s: {reason}")
-                time.sleep(SECONDS_BETWEEN_TRIES)
-                continue
-            if found.replaces(self.claim):
+                if found == self.claim:
+                    return
+                trouble = f"holds the number {found.attempt}"
+            except OSError as error:
+                found, trouble = None, f"could not be read ({error.strerror})"
+            except ValueError as error:
+                found, trouble = None, f"could not be read ({error})"
+            if found and found.replaces(self.claim):
                 self._end(f"attempt {found.attempt} of this trial has started")
-            return
+            if time.monotonic() - start >= PATIENCE:
+                self._end(f"for {PATIENCE:.0f} s, {self.path} {trouble}")
+            time.sleep(SECONDS_BETWEEN_TRIES)
 
     def _end(self, reason: str) -> NoReturn:
         # Neither print nor sys.exit: another thread may be in the middle of a write, and nothing may be tidied up.

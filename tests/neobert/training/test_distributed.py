@@ -69,6 +69,13 @@ def test_a_step_of_any_shape_says_where_to_meet_and_who_is_where() -> None:
     assert environ["LOCAL_WORLD_SIZE"] == "2"
 
 
+def test_ranks_that_are_dealt_out_like_cards_have_no_known_order() -> None:
+    """`srun --distribution=cyclic`: the third of five processes is the first of node 3."""
+    environ = IN_STEP | {"SLURM_PROCID": "2", "SLURM_DISTRIBUTION": "cyclic", "SLURM_NODEID": "2",
+                         "SLURM_STEP_TASKS_PER_NODE": "2(x2),1"}  # fmt: skip
+    assert find_ranks(environ) == Ranks(2, 0, 5, 1, ())
+
+
 def test_all_processes_of_a_step_take_the_same_port_and_other_starts_take_others() -> None:
     def port(**changes: str) -> str:
         environ = IN_STEP | changes

@@ -24,7 +24,7 @@ from tests.neobert.training.test_gradients import free_port
 PROGRAM = """
 import logging, os, sys
 from pathlib import Path
-from neobert.training import preflight
+from neobert.training import meeting, preflight
 from neobert.training.distributed import find_ranks
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 import torch.distributed
@@ -144,7 +144,7 @@ def test_a_node_without_its_gpus_ends_all_and_is_the_only_one_named(
 
 
 def test_a_main_process_that_dies_ends_the_others_at_once(start: Callable[..., Process], tmp_path: Path) -> None:
-    die = "import time; preflight._Meeting._sum = lambda self, store: (time.sleep(2), os._exit(9))"
+    die = "import time; meeting.Meeting._sum = lambda self, store: (time.sleep(2), os._exit(9))"
     main, other = start(0, 4, RECIPE_PREFLIGHT_SECONDS="59", BEFORE=die), start(2, 4, RECIPE_PREFLIGHT_SECONDS="59")
     go([main, other])
     begin = time.monotonic()
@@ -156,11 +156,11 @@ def test_a_main_process_that_dies_ends_the_others_at_once(start: Callable[..., P
 
 
 def test_a_sum_that_gets_stuck_is_not_blamed_on_anybody(start: Callable[..., Process], tmp_path: Path) -> None:
-    stuck = "import time; preflight._Meeting._sum = lambda self, store: time.sleep(100)"
+    stuck = "import time; meeting.Meeting._sum = lambda self, store: time.sleep(100)"
     finish([start(0), start(1, BEFORE=stuck)], 87)
     assert record(tmp_path)["nodes"] == []
     assert "all 2 processes met" in record(tmp_path)["message"]
-    assert f"did not come to its end within {LIMIT} s on node1 (processes 0 and 1)" in record(tmp_path)["message"]
+    assert f"did not come to its end within {LIMIT} s on node1 (processes 0, 1)" in record(tmp_path)["message"]
 
 
 def test_a_sum_that_comes_out_wrong_is_a_bad_start(start: Callable[..., Process], tmp_path: Path) -> None:
