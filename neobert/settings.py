@@ -65,8 +65,8 @@ def from_manifest(manifest: Path, index: int) -> Settings:
     try:
         trial = json.loads(lines[index])
         task, config = trial["task"], trial["config"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError([Problem((), f"is no trial with task and config: {error!r}", where)]) from None
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ConfigError([Problem(("task",), f"{task!r} is not known{nearest(str(task), TASKS)}", where)])
     return Settings(task, validate(TASKS[task], config, lambda path: where))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from neobert.config.base import LocalPath, Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
@@ -28,9 +28,17 @@ class GlueData(Strict):
     labels: list[str] | None = Field(
         None, min_length=2, description="own files without task_name: the classes, in order"
     )
-    max_length: Positive = Field(128, description="tokens an example; longer ones are cut")
+    max_length: int = Field(128, ge=8, description="tokens an example; longer ones are cut")
     max_train_samples: Positive | None = None
     max_eval_samples: Positive | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str] | None) -> list[str] | None:
+        names = [label.strip() for label in labels or ()]
+        if names != (labels or []) or "" in names or len(set(names)) < len(names):
+            raise ValueError(f"expected different names without blanks around them, found {labels}")
+        return labels
 
     @model_validator(mode="after")
     def _one_source(self) -> GlueData:

@@ -11,6 +11,7 @@ from neobert.config.base import Strict
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelConfig(Strict):
@@ -60,7 +61,7 @@ class OptimizerConfig(Strict):
 
     lr: float = Field(2e-5, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), strict=False)
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), strict=False)
     eps: float = Field(1e-8, gt=0)
 
 

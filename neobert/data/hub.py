@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from neobert.config import ConfigError, Problem
-from neobert.data.examples import Examples, Splits
+from neobert.data.examples import Examples, Splits, at, label_number
 from neobert.data.glue_tasks import GlueTask
 
 
@@ -38,19 +39,28 @@ def _examples(dataset: Any, split: str, task: GlueTask, name: str) -> Examples:
     missing = [column for column in (*task.sentences, "label") if column not in rows.column_names]
     if missing:
         raise _problem(f"{name!r} has no column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
-    labels = _in_our_order(rows, task, name)
-    return Examples(list(zip(*(rows[column] for column in task.sentences), strict=True)), labels)
-
-
-def _in_our_order(rows: Any, task: GlueTask, name: str) -> list[float]:
-    """The labels as numbers of our classes: a data set may list its classes in another order."""
-    if task.is_regression:
-        return list(rows["label"])
     theirs = getattr(rows.features["label"], "names", None)
-    if theirs is None or sorted(theirs) != sorted(task.labels):
+    if not task.is_regression and (theirs is None or sorted(theirs) != sorted(task.labels)):
         raise _problem(f"{name!r} has the classes {theirs}, expected {', '.join(task.labels)}")
-    ours = [task.labels.index(label) for label in theirs]
-    return [ours[label] for label in rows["label"]]
+    examples = Examples()
+    columns = [rows[column] for column in (*task.sentences, "label")]
+    for number, (*texts, label) in enumerate(zip(*columns, strict=True)):
+        where = f"data.hub: {name!r}: row {number} (from 0) of {split}"
+        for column, text in zip(task.sentences, texts, strict=True):
+            if not isinstance(text, str):
+                raise at(where, f"{column} is {text!r}, expected text")
+        examples.texts.append(tuple(texts))
+        examples.labels.append(_our_label(label, theirs, task, where))
+    return examples
+
+
+def _our_label(label: float | None, theirs: Sequence[str], task: GlueTask, where: str) -> float:
+    """The label as the number of our class: a data set may list its classes in another order, and hide some (-1)."""
+    if task.is_regression:
+        return label_number(str(label), task, where)
+    if label is None or not 0 <= label < len(theirs):
+        raise at(where, f"the label is {label}, expected one from 0 to {len(theirs) - 1}: it is hidden or missing")
+    return task.labels.index(theirs[int(label)])
 
 
 def _problem(message: str) -> ConfigError:

@@ -1,162 +1,114 @@
 """Reads csv, tsv, json and jsonl files of one's own, by the conventions of run_glue.
 
-The texts are the columns `sentence1` and `sentence2` if there are such, otherwise the first two columns that are not
-`label` (or the only one). Labels with a decimal point make it a regression; other labels are classes, sorted.
+The texts are the columns of the GLUE task if one is named, or `sentence1` and, if there is such, `sentence2`;
+otherwise the first two columns that are not `label` (or the only one). Numbers as labels, one at least with a decimal
+point or an exponent, make it a regression; other labels are classes, sorted.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from neobert.data.examples import Examples, Splits, Texts, at, label_number
+from neobert.data.examples import Examples, Splits, at, label_number
 from neobert.data.glue_tasks import GlueTask
+from neobert.data.rows import Row, read_rows
 
 LABEL = "label"
 
-
-@dataclass(frozen=True)
-class Row:
-    where: str
-    cells: dict[str, str]
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def read_own_files(
     train: Path, validation: Path, test: Path | None, task: GlueTask | None, labels: list[str] | None
 ) -> Splits:
-    """The task is `task` if given; otherwise it follows from the files, with its classes in the order of `labels`."""
+    """The task is `task` if given; otherwise it follows from the files, with its classes in the order of `labels`.
+
+    A test set's labels, if it has any, are not read.
+    """
     rows = {path: read_rows(path) for path in (train, validation, test) if path is not None}
     columns = _text_columns(rows[train][0], task)
     if task is None:
-        task = _task_of(rows[train], columns, labels)
+        task = _task_of(rows[train], labels)
+    # A GLUE task may have several dev sets, and other names for its columns.
+    task = replace(task, sentences=columns, dev_sets=GlueTask.dev_sets)
     return Splits(
         task,
         "own files",
-        _examples(rows[train], columns, task),
-        {"": _examples(rows[validation], columns, task)},
-        _examples(rows[test], columns, task, may_lack_labels=True) if test else None,
+        _labelled(rows[train], task),
+        {"": _labelled(rows[validation], task)},
+        Examples([_texts(row, task) for row in rows[test]]) if test else None,
     )
 
 
 def _text_columns(row: Row, task: GlueTask | None) -> tuple[str, ...]:
-    names = [name for name in row.cells if name != LABEL]
-    for wanted in (task.sentences if task else (), ("sentence1", "sentence2")):
-        if wanted and set(wanted) <= set(names):
-            return tuple(wanted)
-    if not names:
-        raise at(row.where, "has no column of text")
-    return tuple(names[: len(task.sentences) if task else 2])
+    names = [name for name, value in row.cells.items() if name != LABEL and not isinstance(value, dict | list)]
+    usual = tuple(name for name in ("sentence1", "sentence2") if name in names)
+    if task is None:
+        if not names:
+            raise at(row.where, "has no column of text")
+        return usual if "sentence1" in usual else tuple(names[:2])
+    if set(task.sentences) <= set(names):
+        return task.sentences
+    for columns in (usual, tuple(names)):
+        if len(columns) == len(task.sentences):
+            return columns
+    expected = f"the column{'s' if len(task.sentences) > 1 else ''} {' and '.join(task.sentences)}"
+    raise at(row.where, f"expected {expected} for {task.name}, found {', '.join(names) or 'none of text'}")
 
 
-def _task_of(rows: list[Row], columns: tuple[str, ...], labels: list[str] | None) -> GlueTask:
-    found = {_label(row): row for row in rows}
-    if labels is None and all(map(_is_number, found)):
-        if any(not text.lstrip("+-").isdigit() for text in found):
-            return GlueTask("own files", columns, (), ("pearson", "spearmanr"))
-        labels = sorted(found, key=int)
-    elif labels is None:
-        labels = sorted(found)
+def _task_of(rows: list[Row], labels: list[str] | None) -> GlueTask:
+    found: dict[str, Row] = {}
+    for row in rows:
+        found.setdefault(_label(row), row)
+    if labels is None:
+        for label, row in found.items():
+            _refuse_infinite(label, row)
+        if any(_is_decimal(label) for label in found):
+            return _regression(found)
+        whole = all(map(_NUMBER.fullmatch, found))
+        labels = sorted(found, key=int) if whole else sorted(found)
     if len(labels) < 2:
         raise at(rows[0].where, f"every label of the file is {labels[0]!r}; training needs two classes at least")
     for label, row in found.items():
         if label not in labels:
             raise at(row.where, f"the label is {label!r}, which is not in data.labels: {', '.join(labels)}")
-    return GlueTask("own files", columns, tuple(labels), ("accuracy",))
+    return GlueTask("own files", (), tuple(labels), ("accuracy",))
 
 
-def _examples(rows: list[Row], columns: tuple[str, ...], task: GlueTask, may_lack_labels: bool = False) -> Examples:
-    labelled = not may_lack_labels or LABEL in rows[0].cells
-    texts: list[Texts] = []
-    labels: list[float] = []
-    for row in rows:
-        missing = [name for name in columns if name not in row.cells]
-        if missing:
-            raise at(row.where, f"has no {' or '.join(missing)}; it holds {', '.join(row.cells)}")
-        texts.append(tuple(row.cells[name] for name in columns))
-        if labelled:
-            labels.append(label_number(_label(row), task, row.where))
-    return Examples(texts, labels)
+def _regression(found: dict[str, Row]) -> GlueTask:
+    for label, row in found.items():
+        if not _NUMBER.fullmatch(label):
+            raise at(
+                row.where, f"the label is {label!r}, where other labels are numbers with a decimal point; mend it, or "
+                "list the classes in data.labels if they are such"
+            )  # fmt: skip
+    return GlueTask("own files", (), (), ("pearson", "spearmanr"))
+
+
+def _is_decimal(label: str) -> bool:
+    return _NUMBER.fullmatch(label) is not None and not label.lstrip("+-").isdecimal()
+
+
+def _refuse_infinite(label: str, row: Row) -> None:
+    with suppress(ValueError):
+        if not math.isfinite(float(label)):
+            raise at(row.where, f"the label is {label!r}, which is no number; list it in data.labels if it is a class")
+
+
+def _labelled(rows: list[Row], task: GlueTask) -> Examples:
+    return Examples.of((_texts(row, task), label_number(_label(row), task, row.where)) for row in rows)
+
+
+def _texts(row: Row, task: GlueTask) -> tuple[str, ...]:
+    return tuple(map(row.text, task.sentences))
 
 
 def _label(row: Row) -> str:
-    if LABEL not in row.cells:
-        raise at(row.where, f"has no {LABEL}; it holds {', '.join(row.cells)}")
-    return row.cells[LABEL]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a file, by its ending; raises `ConfigError` with file and line for a malformed one."""
-    readers = {".csv": _delimited, ".tsv": _delimited, ".json": _json, ".jsonl": _json}
-    if path.suffix.lower() not in readers:
-        raise at(str(path), f"ends in {path.suffix or 'nothing'}; expected one of {', '.join(readers)}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise at(str(path), f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise at(str(path), f"is not UTF-8 text (byte {error.start})") from None
-    rows = list(readers[path.suffix.lower()](path, text))
-    if not rows:
-        raise at(str(path), "holds no examples")
-    return rows
-
-
-def _delimited(path: Path, text: str) -> Iterator[Row]:
-    tabs = path.suffix.lower() == ".tsv"
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", strict=True,
-        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-    )  # fmt: skip
-    header: list[str] | None = None
-    try:
-        for cells in reader:
-            if header is None:
-                header = cells
-            elif cells:
-                if len(cells) != len(header):
-                    where = f"{path}:{reader.line_num}"
-                    raise at(where, f"expected {len(header)} columns ({', '.join(header)}), found {len(cells)}")
-                yield Row(f"{path}:{reader.line_num}", dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise at(f"{path}:{reader.line_num}", f"is malformed: {error}") from None
-
-
-def _json(path: Path, text: str) -> Iterator[Row]:
-    """An object a line, or one array of objects."""
-    if text.lstrip().startswith("["):
-        entries = [(f"{path}: item {n}", item) for n, item in enumerate(_parse(text, str(path)), start=1)]
-    else:
-        lines = enumerate(text.split("\n"), start=1)
-        entries = [(f"{path}:{n}", _parse(line, f"{path}:{n}")) for n, line in lines if line.strip()]
-    for where, entry in entries:
-        if not isinstance(entry, dict):
-            raise at(where, f"expected an object, found {json.dumps(entry)[:60]}")
-        yield Row(where, {name: _cell(value, name, where) for name, value in entry.items()})
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise at(where, f"is not JSON: {error.msg} (column {error.colno})") from None
-
-
-def _cell(value: Any, name: str, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise at(where, f"{name} is {json.dumps(value)[:60]}, expected text or a number")
-    return repr(value)  # tells 3.0 from 3: whether a label is a float decides between regression and classes
+    label = row.text(LABEL).strip()
+    if not label:
+        raise at(row.where, "the label is missing")
+    return label

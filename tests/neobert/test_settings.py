@@ -89,6 +89,12 @@ def test_a_trial_is_a_line_of_the_manifest(tmp_path: Path) -> None:
         ('{"task": "glue", "config": {}}\n', -1, "there is no number -1"),
         ("nonsense\n", 0, r"manifest.jsonl:1: is no trial with task and config"),
         ('{"task": "glu", "config": {}}\n', 0, r"manifest.jsonl:1: task: 'glu' is not known; did you mean 'glue'"),
+        (
+            '{"task": ["glue"], "config": {}}\n',
+            0,
+            r"manifest.jsonl:1: task: \['glue'\] is not known; did you mean 'glue'",
+        ),
+        ('{"task": "glue", "config": ' + "[" * 100_000, 0, r"manifest.jsonl:1: is no trial with task and config"),
         ('{"task": "glue", "config": {"sed": 1}}\n', 0, r"manifest.jsonl:1: sed: unknown key; did you mean 'seed'"),
     ],
 )
@@ -103,6 +109,20 @@ def test_settings_that_were_written_out_can_be_read_again(model: dict[str, str])
     config = GlueConfig.model_validate({"task_name": "rte", "model": model, "data": {"dir": "glue"}})
     again = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json")))
     assert validate(GlueConfig, again) == config
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"optimizer": {"betas": [0.9, 1.0]}}, r"optimizer.betas\[1\]: expected less than 1, found 1.0"),
+        ({"data": {"generated": 5, "max_length": 2}}, r"data.max_length: expected greater than or equal to 8, found 2"),
+        ({"data": {"labels": ["1", "0", "0"]}}, r"data.labels: expected different names without blanks around them"),
+        ({"data": {"labels": ["1", " 0"]}}, r"data.labels: expected different names without blanks around them"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_with_the_settings(section: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(GlueConfig, {"task_name": "rte", "data": {"generated": 5}} | section)
 
 
 @pytest.mark.parametrize(

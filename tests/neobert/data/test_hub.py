@@ -23,7 +23,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     return serve
 
 
-def rows(labels: list[Any], names: list[str] | None, **texts: list[str]) -> datasets.Dataset:
+def rows(labels: list[Any], names: list[str] | None, **texts: list[Any]) -> datasets.Dataset:
     kind = datasets.ClassLabel(names=names) if names else datasets.Value("float32")
     features = datasets.Features({name: datasets.Value("string") for name in texts} | {"label": kind})
     return datasets.Dataset.from_dict({**texts, "label": labels}, features=features)
@@ -56,6 +56,29 @@ def test_what_does_not_fit_is_named(hub: Callable[[dict[str, Any]], None]) -> No
     hub({"train": wrong, "validation": wrong})
     with pytest.raises(ConfigError, match="has no column question, sentence"):
         load_from_hub("some/glue", TASKS["qnli"])
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "names", "text", "message"),
+    [
+        ("sst2", [0, -1], ["negative", "positive"], "a", "the label is -1, expected one from 0 to 1: it is hidden"),
+        ("sst2", [0, None], ["negative", "positive"], "a", "the label is None, expected one from 0 to 1"),
+        ("sst2", [0, 1], ["negative", "positive"], None, "sentence is None, expected text"),
+        ("stsb", [0.5, -1.0], None, "a", "the label is '-1.0', expected a number from 0 to 5"),
+        ("stsb", [0.5, None], None, "a", "the label is 'None', expected a number"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named(
+    hub: Callable[[dict[str, Any]], None], task: str, labels: list[Any], names: list[str] | None, text: str | None,
+    message: str,
+) -> None:  # fmt: skip
+    columns = TASKS[task].sentences
+    good = rows(labels[:1] * 2, names, **{column: ["a", "b"] for column in columns})
+    bad = rows(labels, names, **{column: ["a", text] for column in columns})
+    hub({"train": good, "validation": bad})
+    with pytest.raises(ConfigError) as caught:
+        load_from_hub("some/glue", TASKS[task])
+    assert str(caught.value).startswith(f"data.hub: 'some/glue': row 1 (from 0) of validation: {message}")
 
 
 def test_without_a_connection_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,58 @@ def test_labels_decide_between_classes_and_regression(
     assert splits.task.metrics == (("accuracy",) if names else ("pearson", "spearmanr"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["1_0", "1_1"], ("1_0", "1_1")),
+        (["1 ", "1", " 0"], ("0", "1")),
+        (["1e0", "2"], ()),
+        (["v1.5", "v2"], ("v1.5", "v2")),
+    ],
+)
+def test_only_a_decimal_point_or_an_exponent_makes_a_regression(
+    tmp_path: Path, labels: list[str], names: tuple[str, ...]
+) -> None:
+    path = write(tmp_path / "a.csv", "text,label", *(f"t,{label}" for label in labels))
+    assert read(path).task.labels == names
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["t,0", "t,", "t,1"], "a.csv:3: the label is missing"),
+        (["t,0.5", "t, ", "t,1.5"], "a.csv:3: the label is missing"),
+        (["t,0.5", "t,nan"], "a.csv:3: the label is 'nan', which is no number; list it in data.labels if"),
+        (["t,0", "t,-Infinity"], "a.csv:3: the label is '-Infinity', which is no number"),
+        (["t,0.5", "t,N/A"], "a.csv:3: the label is 'N/A', where other labels are numbers with a decimal point"),
+    ],
+)
+def test_a_label_that_is_missing_or_odd_does_not_make_another_task(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(write(tmp_path / "a.csv", "text,label", *lines))
+
+
+@pytest.mark.parametrize("label", ["NaN", "Infinity", "null", "true", "[]"])
+def test_a_json_label_is_text_or_a_finite_number(tmp_path: Path, label: str) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "t", "label": 0.5}', f'{{"text": "t", "label": {label}}}')
+    with pytest.raises(ConfigError, match=r"a.jsonl:2: label is .*, expected text or a number"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "row", [{"text": "t", "meta": {"a": 1}, "tags": []}, {"tags": [], "sentence1": "t", "note": None, "n": 3}]
+)
+def test_what_nobody_uses_may_hold_anything(tmp_path: Path, row: dict[str, object]) -> None:
+    path = write(tmp_path / "a.jsonl", *(json.dumps(row | {"label": label}) for label in (0, 1)))
+    assert read(path).train.texts == [("t",), ("t",)]
+
+
+def test_blank_lines_are_skipped_before_the_header_too(tmp_path: Path) -> None:
+    assert len(read(write(tmp_path / "a.csv", "", "text,label", "t,x", "", "t,y")).train) == 2
+
+
 def test_a_float_in_json_makes_a_regression_though_it_is_whole(tmp_path: Path) -> None:
     whole, floats = ['{"text": "t", "label": 1}', '{"text": "t", "label": 2}'], ['{"text": "t", "label": 1.0}']
     assert read(write(tmp_path / "a.jsonl", *whole)).task.labels == ("1", "2")
@@ -104,9 +156,56 @@ def test_a_glue_task_takes_its_own_columns_and_labels(tmp_path: Path) -> None:
     assert list(splits.train) == [(("q?", "s."), 1), (("q?", "s."), 0)]
 
 
-def test_a_test_file_needs_no_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "header", "texts"),
+    [
+        ("rte", "sentence2,sentence1,label", ("b", "a")),
+        ("qqp", "premise,label,claim", ("p", "c")),
+        ("sst2", "review,label", ("r",)),
+        ("sst2", "idx,sentence,label", ("s",)),
+    ],
+)
+def test_a_glue_task_takes_other_columns_where_there_is_no_doubt(
+    tmp_path: Path, task: str, header: str, texts: tuple[str, ...]
+) -> None:
+    cells = {
+        "sentence1": "b",
+        "sentence2": "a",
+        "premise": "p",
+        "claim": "c",
+        "review": "r",
+        "sentence": "s",
+        "idx": "0",
+    }
+    row = ",".join(cells.get(name, TASKS[task].labels[0]) for name in header.split(","))
+    assert read(write(tmp_path / "a.csv", header, row), task=TASKS[task]).train.texts == [texts]
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "message"),
+    [
+        ("sst2", "sentence1,sentence2,label", "expected the column sentence for sst2, found sentence1, sentence2"),
+        ("sst2", "idx,text,label", "expected the column sentence for sst2, found idx, text"),
+        ("rte", "text,label,x,y", "expected the columns sentence1 and sentence2 for rte, found text, x, y"),
+        ("qqp", "label", "expected the columns question1 and question2 for qqp, found none of text"),
+    ],
+)
+def test_a_glue_task_does_not_guess_its_columns(tmp_path: Path, task: str, header: str, message: str) -> None:
+    row = ",".join("0" for _ in header.split(","))
+    with pytest.raises(ConfigError, match=f"a.csv:2: {message}"):
+        read(write(tmp_path / "a.csv", header, row), task=TASKS[task])
+
+
+def test_files_of_ones_own_are_one_dev_set_for_a_task_that_has_two(tmp_path: Path) -> None:
+    splits = read(write(tmp_path / "a.csv", "premise,hypothesis,label", "a,b,neutral"), task=TASKS["mnli"])
+    assert set(splits.dev) == {""}
+    assert splits.task.scored == ("accuracy",)
+
+
+@pytest.mark.parametrize("lines", [["text", "one", "two"], ["text,label", "one,-1", "two,"]])
+def test_the_labels_of_a_test_file_are_not_read(tmp_path: Path, lines: list[str]) -> None:
     train = write(tmp_path / "a.csv", "text,label", "t,yes", "t,no")
-    test = write(tmp_path / "t.csv", "text", "one", "two")
+    test = write(tmp_path / "t.csv", *lines)
     splits = read(train, test=test)
     assert splits.test is not None
     assert (splits.test.texts, splits.test.labels) == ([("one",), ("two",)], [])
@@ -123,7 +222,24 @@ def test_a_test_file_needs_no_labels(tmp_path: Path) -> None:
         ("a.csv", ["text,label", "t,x", "t,x"], r"a.csv:2: every label of the file is 'x'; training needs two classes"),
         ("a.jsonl", ['{"text": "t", "label": 1}', '{"text": "t" "label": 2}'], r"a.jsonl:2: is not JSON: .*column 14"),
         ("a.jsonl", ['{"text": "t", "label": 1}', "[1]"], r"a.jsonl:2: expected an object, found \[1\]"),
-        ("a.jsonl", ['{"text": null, "label": 1}'], r"a.jsonl:1: text is null, expected text or a number"),
+        (
+            "a.jsonl",
+            ['{"text": null, "label": 1}', '{"text": "t", "label": 2}'],
+            r"a.jsonl:1: text is null, expected text",
+        ),
+        (
+            "a.jsonl",
+            ['{"text": NaN, "label": 1}', '{"text": "t", "label": 2}'],
+            r"a.jsonl:1: text is NaN, expected text",
+        ),
+        (
+            "a.jsonl",
+            [r'{"text": "\ud83d", "label": 1}', '{"text": "t", "label": 2}'],
+            r"a.jsonl:1: text holds half a char",
+        ),
+        ("a.jsonl", ['{"text": "t", "label": %s}' % ("9" * 5000)], r"a.jsonl:1: holds a number of thousands of digits"),
+        ("a.json", ["[" * 100_000], r"a.json: is nested too deeply"),
+        ("a.csv", ["text,label,text", "t,x,u"], r"a.csv:1: two columns are named 'text'; give each a name of its own"),
         ("a.jsonl", ['{"text": "t", "label": 1}', '{"label": 0}'], r"a.jsonl:2: has no text; it holds label"),
         ("a.txt", ["t"], r"a.txt: ends in .txt; expected one of .csv, .tsv, .json, .jsonl"),
     ],
