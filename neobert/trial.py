@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from neobert.config import ConfigError, Problem, Strict, dotted, read_yaml, validate
+from neobert.config import ConfigError, Problem, Strict, dotted, dump_yaml, read_yaml, validate
 from neobert.training import lease
 from neobert.training.files import TrialFiles, write_text
 from neobert.training.lease import Claim
@@ -36,7 +34,7 @@ def write_settings(paths: TrialFiles, task: str, config: Strict) -> None:
     if not _is_under_way(paths):
         settings = {"task": task, "config": config.model_dump(mode="json")}
         with _as_users_mistake(paths.directory):
-            write_text(paths.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+            write_text(paths.config, dump_yaml(settings))
 
 
 def _is_under_way(paths: TrialFiles) -> bool:

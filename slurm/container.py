@@ -74,6 +74,7 @@ def enter_script(entry: Entry) -> str:
         secrets=entry.secrets,
         caches=CACHES,
         scratch=None if entry.scratch is None else expand_on_node(entry.scratch),
+        scratch_variables=variables_in(entry.scratch or ""),
         modules=entry.modules,
     )
 
@@ -92,15 +93,19 @@ def bind_words(own: Iterable[Path], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*map(str, kept), *more]))
 
 
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
+def variables_in(text: str) -> list[str]:
+    """The names of the variables in a text such as `/local/$SLURM_JOB_ID`."""
+    return [plain or braced for plain, braced in VARIABLE.findall(text)]
+
+
 def expand_on_node(text: str) -> str:
-    """`/local/$SLURM_JOB_ID` as a word of bash: its variables are those of the node, everything else is literal."""
-    parts = re.split(r"\$(\w+)|\$\{(\w+)\}", text)
-    words = []
-    for literal, plain, braced in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
-        words.append(quote(literal) if literal else "")
-        if name := plain or braced:
-            words.append(f'"${{{name}:?is not set on this node, but the cluster profile uses it for scratch}}"')
-    return "".join(words)
+    """The text as a word of bash: its variables are those of the node, everything else is literal."""
+    literals = VARIABLE.sub("\0", text).split("\0")
+    words = [quote(literal) if literal else "" for literal in literals]
+    return words[0] + "".join(f'"${{{name}}}"{word}' for name, word in zip(variables_in(text), words[1:], strict=True))
 
 
 def argv(script: Path, command: Sequence[str]) -> list[str]:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from neobert.config import ConfigError
+from neobert.config import ConfigError, dump_yaml
 from slurm.backends import Backend
 from slurm.plan import Plan, Stage, Trial, image_path
 from slurm.provenance import provenance, snapshot_code
@@ -76,7 +74,7 @@ def write_run(
         for chunk, text in item.texts:
             write_atomically(item.script(chunk), text)
     spec = recipe.spec.model_dump(mode="json")
-    write_atomically(run.recipe, yaml.safe_dump(spec, sort_keys=False, allow_unicode=True))
+    write_atomically(run.recipe, dump_yaml(spec))
     write_atomically(run.profile, plan.profile.model_dump_json(indent=1) + "\n")
     images = {image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None}
     record = provenance(Path.cwd(), code, sorted(images))

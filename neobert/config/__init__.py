@@ -2,7 +2,7 @@
 
 from neobert.config.base import ConfigError, Problem, Strict, dotted, local_paths, nearest, validate
 from neobert.config.glue import GlueConfig
-from neobert.config.source import Source, parse_value, parse_yaml, read_yaml, set_at
+from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
 
 TASKS: dict[str, type[Strict]] = {"glue": GlueConfig}
 """The settings model of each `neobert` command."""
@@ -15,6 +15,7 @@ __all__ = [
     "Source",
     "Strict",
     "dotted",
+    "dump_yaml",
     "local_paths",
     "nearest",
     "parse_value",

@@ -49,6 +49,29 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 would take for something else, as `1e5` and `no`."""
+
+
+for _first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}:
+    _older, _newer = (known.yaml_implicit_resolvers.get(_first, []) for known in (yaml.SafeDumper, _Loader))
+    _Dumper.yaml_implicit_resolvers = {**_Dumper.yaml_implicit_resolvers, _first: [*_older, *_newer]}
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    style = '"' if set(text) & set("\x85\u2028\u2029\ufeff") else None  # line breaks to some parsers: written as \N
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML that `parse_yaml` reads back as the same values, and other programs too."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 @dataclass
 class Source:
     """The contents of a YAML file: `data` in plain Python types, and the line of every key path in it."""

@@ -282,7 +282,7 @@ def test_a_job_that_was_queued_although_its_submission_was_cut_off_is_adopted(
     done = run_recipe("submit", recipe, "--cluster", "testcluster")
     assert "nothing to submit" in done.stdout, done.stderr
     assert not (work / "again").exists()
-    assert "4 queued" in run_recipe("status").stdout
+    assert "4 pending" in run_recipe("status").stdout
 
 
 def test_a_queue_that_does_not_answer_is_a_warning_in_status_and_stops_a_submission(

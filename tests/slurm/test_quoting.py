@@ -13,11 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, dump_yaml
 from slurm.cluster import Container, Profile
 from slurm.container import Entry, bind_words, enter_script
 from slurm.plan import make_plan
@@ -76,7 +75,7 @@ def run_job(
     python.write_text(TELL.format(python=sys.executable, out=str(out)))
     python.chmod(0o755)
     file = top / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
+    file.write_text(dump_yaml(recipe))
     plan = make_plan(load_recipe(file), "local", Profile.model_validate({"backend": "local", **profile}))
     job = Job(
         recipe=plan.name, stage=plan.stages[0], profile=plan.profile, backend="local", trials=1, run=run,

@@ -67,9 +67,14 @@ def same(one: Weights, other: Weights, tolerance: float = 0.0) -> bool:
     )
 
 
-def metric_steps(trial: TrialDir) -> list[int]:
-    """The steps of metrics.jsonl's lines about the training, in the order in which they stand."""
-    return [row["step"] for row in read_log(trial.path / "metrics.jsonl") if "loss" in row]
+def logged_alike(trial: TrialDir, undisturbed: TrialDir) -> bool:
+    """Whether no line of metrics.jsonl stands twice or out of order, and none is missing.
+
+    A checkpoint that was asked for brings a line of its own, between those that are due.
+    """
+    found, due = ([row["step"] for row in read_log(t.path / "metrics.jsonl") if "loss" in row]
+                  for t in (trial, undisturbed))  # fmt: skip
+    return found == sorted(set(found)) and set(due) <= set(found)
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 
 from slurm.rundir import TrialDir, read_log
 from slurm.state import State
-from tests.survival.conftest import Site, metric_steps, same, wait_until, weights
+from tests.survival.conftest import Site, logged_alike, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
 
@@ -55,7 +55,7 @@ def test_a_killed_process_fails_its_trial_alone_and_a_retry_goes_on(
     assert site.wait_ended().counts == {State.DONE: 2}, site.log()
     assert site.attempts(1) == 1
     assert same(weights(site.files(0), 600), weights(reference(processes=2), 600))
-    assert metric_steps(site.files(0)) == metric_steps(reference(processes=2))
+    assert logged_alike(site.files(0), reference(processes=2))
 
 
 LONG = 2500  # steps: enough that the training still goes on when Slurm notices that a node is gone
@@ -108,7 +108,7 @@ def test_when_an_old_attempt_runs_on_unseen_one_writer_wins(site: Site, referenc
     second = (site.files().path / "logs/attempt-2.log").read_text()
     assert "resumed from step" in second
     assert same(weights(site.files(), LONG), weights(reference(steps=LONG), LONG))
-    assert metric_steps(site.files()) == metric_steps(reference(steps=LONG)), "no line twice, none missing"
+    assert logged_alike(site.files(), reference(steps=LONG)), "no line twice, none missing"
     assert (site.files().path / "lease").read_text().strip() == "2"
     assert not site.files().failure.exists()
     ends = [row for row in read_log(site.files().attempts) if "end" in row and row["attempt"] == 2]

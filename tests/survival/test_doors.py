@@ -99,6 +99,6 @@ def test_submitit_raises_with_the_trials_own_message_when_it_fails(site: Site) -
     (site.work / "data" / "RTE").mkdir(parents=True)
     jobs = Recipe.load(recipe, cluster=str(site.site_file())).submit(backend="submitit")
     assert isinstance(jobs, list)
-    with pytest.raises(Exception, match="train.tsv"):
+    with pytest.raises(Exception, match=r"train\.tsv"):
         jobs[0].result()
     assert site.wait_ended().counts == {State.FAILED: 1}

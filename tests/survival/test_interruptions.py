@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from slurm.rundir import TrialDir, read_log
 from slurm.state import State
-from tests.survival.conftest import Site, metric_steps, same, wait_until, weights
+from tests.survival.conftest import Site, logged_alike, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
 
@@ -17,10 +17,10 @@ def test_at_the_time_limit_all_ranks_save_the_same_step_and_only_that_task_is_re
     site: Site, reference: Reference
 ) -> None:
     two = {"nodes": 2, "cpus": 1, "mem": "2G", "time": "00:10:00"}
-    site.submit(site.recipe(seeds=(1, 2), resources=two), max_requeues=3)
+    site.submit(site.recipe(seeds=(1, 2), steps=1500, resources=two), max_requeues=3)
     site.wait_step(50)
     begin = time.time()
-    site.cluster.run(["scontrol", "update", f"jobid={site.job(0)}", "timelimit=2"])  # near enough for the warning
+    site.cluster.run(["scontrol", "update", f"jobid={site.job(0)}", "timelimit=1"])  # near enough for the warning
     wait_until(lambda: site.attempts(0) == 2, 90, lambda: site.log(0))
     site.cluster.run(["scontrol", "update", f"jobid={site.job(0)}", "timelimit=10"])
     site.measure("time limit: from the limit's approach to the next attempt", begin)
@@ -31,9 +31,9 @@ def test_at_the_time_limit_all_ranks_save_the_same_step_and_only_that_task_is_re
     assert lines[1]["step"] > 0
     assert site.attempts(1) == 1, "the sibling was left alone"
     assert "resumed from step" in (site.files(0).path / "logs/attempt-2.log").read_text()
-    undisturbed = reference(processes=2)
-    assert same(weights(site.files(0), 600), weights(undisturbed, 600)), "it ended as if nothing had happened"
-    assert metric_steps(site.files(0)) == metric_steps(undisturbed)
+    undisturbed = reference(steps=1500, processes=2)
+    assert same(weights(site.files(0), 1500), weights(undisturbed, 1500)), "it ended as if nothing had happened"
+    assert logged_alike(site.files(0), undisturbed)
 
 
 def test_a_time_limit_that_leaves_no_time_for_a_step_is_a_failure_and_not_a_loop(site: Site) -> None:
@@ -87,7 +87,7 @@ def test_a_requeue_by_hand_goes_on_from_the_last_checkpoint(site: Site, referenc
     assert State.REQUEUED in states
     assert site.wait_ended().counts == {State.DONE: 1}, site.log()
     assert same(weights(site.files(), 600), weights(reference(), 600))
-    assert metric_steps(site.files()) == metric_steps(reference())
+    assert logged_alike(site.files(), reference())
 
 
 def test_a_cancelled_trial_is_told_so_keeps_its_checkpoint_and_goes_on_when_it_is_retried(

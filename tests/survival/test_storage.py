@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from slurm.rundir import RunDir, TrialDir, read_log
 from slurm.state import State, run_state
+from tests.cluster import Cluster
+from tests.cluster.config import ENFORCE_MEMORY
 from tests.survival.conftest import Site, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
@@ -113,3 +116,28 @@ def test_a_full_disk_gives_a_clear_failure_and_when_there_is_room_again_a_retry_
     wait_until(lambda: run_state(run).ended, 200, lambda: str(run_state(run)))
     assert run_state(run).counts == {State.DONE: 2}
     assert same(weights(run.trial(first), 300), weights(reference(steps=300), 300))
+
+
+@pytest.mark.skipif(
+    not Path("/sys/fs/cgroup/memory").exists(), reason="the cluster's memory limits need cgroups of version 1"
+)
+def test_memory_that_runs_out_is_told_as_such_and_a_retry_with_more_finishes(
+    tmp_path: Path, cpu_image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster of its own, whose nodes hold jobs to their memory (with control groups)."""
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="oom-")) / "c", nodes=1, settings=ENFORCE_MEMORY)
+    try:
+        cluster.up()
+        for key, value in cluster.env.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.chdir(tmp_path)
+        profile = {"backend": "sbatch", "partition": "main", "container": {"runtime": "apptainer"}}
+        site = Site(cluster, tmp_path, profile, cpu_image)
+        site.submit(site.recipe(steps=20, resources={"mem": "150M"}))
+        state = site.wait_ended()
+        assert state.counts == {State.OOM: 1}, site.log()
+        site.call("retry", "--set", "resources.mem=3G")
+        assert site.wait_ended().counts == {State.DONE: 1}, site.log()
+    finally:
+        cluster.down()
+        cluster.dir.parent.rmdir()

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from neobert.config import ConfigError, parse_value, parse_yaml, read_yaml, set_at
+from neobert.config import ConfigError, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,16 @@ def test_set_at_makes_the_mappings_on_the_way_and_refuses_to_go_through_a_value(
     assert data == {"a": {"b": 1, "c": {"d": 2}}}
     with pytest.raises(ConfigError, match=r"a\.b: is 1, so nothing can be set inside it"):
         set_at(data, ("a", "b", "c"), 2)
+
+
+scalars = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    st.sampled_from(["1e5", "0E0", "no", "on", "010", "1:30", "<<", "~", "", "2026-01-31", "0o7", ".5", "null", "="]),
+    st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.one_of(scalars, st.lists(scalars, max_size=3)), max_size=4))
+def test_what_is_written_is_read_back_with_its_types(data: dict[str, Any]) -> None:
+    again = parse_yaml(dump_yaml(data), "f.yaml").data
+    assert repr(again) == repr(data), "with their types: 1, 1.0 and True are equal"

@@ -128,7 +128,7 @@ claim() {
   printf '== attempt %s, job %s on %s, %s\n' "$attempt" "$job" "$RECIPE_NODES" "$(date '+%F %T %z')" >"$log"
   rm -f "$trial/failure.json" "$trial/preflight.json"
   head -c 4096 /dev/zero >"$trial/.reserve"
-  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s)}"
+  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s.%3N)}"
 }
 
 holds_lease() { [[ $(<"$trial/lease") == "$attempt" ]]; }
@@ -163,7 +163,7 @@ run_trial() {
   ((code != 140)) || code=85   # USR2 came before the trial could catch it: nothing is lost, it starts again
   step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
   before=$(step_in "$(grep '"exit_code": 85' "$trial/attempts.jsonl" | tail -n 1)")
-  record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s)}"
+  record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s.%3N)}"
   if ((code != 85 || step > before)); then moved=yes; fi
   if ! holds_lease; then
     printf '%s: attempt %s has taken it over\n' "${trial##*/}" "$(<"$trial/lease")"

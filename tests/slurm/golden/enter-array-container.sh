@@ -8,6 +8,7 @@ program=apptainer
 image=/images/n.sif
 node=${SLURMD_NODENAME:-$HOSTNAME}
 verb=${RECIPE_VERB:-exec}
+unset RECIPE_VERB   # for this script alone, and not for another that the command may call
 
 # A node on which no trial can start. The job script finds the record, and with it the node that is to blame.
 bad_node() {
@@ -70,7 +71,8 @@ case $verb in
   shell) exec env "${passed[@]}" "$program" shell "${options[@]}" "$image" ;;
   print)
     printf 'env'
-    printf ' %s' "${passed[@]@Q}" "$program" exec "${options[@]@Q}" "${image@Q}" "${@@Q}"
+    printf ' %q' "${passed[@]}"
+    printf ' %q' "$program" exec "${options[@]}" "$image" "$@"
     printf '\n'
     ;;
   *) printf 'recipe: RECIPE_VERB=%s is none of exec, shell, print\n' "$verb" >&2; exit 2 ;;

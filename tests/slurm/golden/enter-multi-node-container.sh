@@ -8,6 +8,7 @@ program=apptainer
 image=/images/neobert.sif
 node=${SLURMD_NODENAME:-$HOSTNAME}
 verb=${RECIPE_VERB:-exec}
+unset RECIPE_VERB   # for this script alone, and not for another that the command may call
 
 # A node on which no trial can start. The job script finds the record, and with it the node that is to blame.
 bad_node() {
@@ -35,7 +36,8 @@ esac
 [[ -r $image ]] || bad_node "there is no image $image"
 
 # Node-local room: caches of compiled kernels, which must not be shared by nodes.
-scratch=/local/"${SLURM_JOB_ID:?is not set on this node, but the cluster profile uses it for scratch}"
+[[ -v SLURM_JOB_ID ]] || bad_node "SLURM_JOB_ID is not set, but the scratch of the cluster profile uses it"
+scratch=/local/"${SLURM_JOB_ID}"
 room=$scratch/recipe-$UID
 { (umask 077 && mkdir -p -- "$room") && [[ -O $room && -w $room ]]; } || bad_node "cannot write to $room"
 
@@ -92,7 +94,9 @@ case $verb in
   shell) exec env "${passed[@]}" "$program" shell "${options[@]}" "$image" ;;
   print)
     printf 'env'
-    printf ' %s' "${passed[@]@Q}" "\"${prefix}WANDB_API_KEY=\$WANDB_API_KEY\"" "$program" exec "${options[@]@Q}" "${image@Q}" "${@@Q}"
+    printf ' %q' "${passed[@]}"
+    printf ' "%s=$%s"' "${prefix}WANDB_API_KEY" WANDB_API_KEY
+    printf ' %q' "$program" exec "${options[@]}" "$image" "$@"
     printf '\n'
     ;;
   *) printf 'recipe: RECIPE_VERB=%s is none of exec, shell, print\n' "$verb" >&2; exit 2 ;;

@@ -100,7 +100,7 @@ claim() {
   printf '== attempt %s, job %s on %s, %s\n' "$attempt" "$job" "$node" "$(date '+%F %T %z')" >"$log"
   rm -f "$trial/failure.json" "$trial/preflight.json"
   head -c 4096 /dev/zero >"$trial/.reserve"
-  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s)}"
+  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s.%3N)}"
 }
 
 holds_lease() { [[ $(<"$trial/lease") == "$attempt" ]]; }
@@ -134,7 +134,7 @@ run_trial() {
   code=$?
   ((code != 140)) || code=85   # USR2 came before the trial could catch it: nothing is lost, it starts again
   step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
-  record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s)}"
+  record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s.%3N)}"
   if ! holds_lease; then
     printf '%s: attempt %s has taken it over\n' "${trial##*/}" "$(<"$trial/lease")"
     code=86

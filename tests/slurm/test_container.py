@@ -1,0 +1,184 @@
+"""What enters a container, and what is said of a node on which none can be entered.
+
+Apptainer is a stand-in here that writes down what it was called with; tests/survival has the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neobert.config import ConfigError
+from slurm.cluster import Container
+from slurm.container import Entry, bind_words, enter_script, expand_on_node
+
+STAND_IN = """#!{python}
+import json, os, sys
+if sys.argv[1:] == ["--version"]:
+    print({version!r})
+else:
+    json.dump({{"argv": sys.argv[1:], "env": dict(os.environ)}}, open({out!r}, "w"))
+"""
+Enter = Callable[..., tuple[subprocess.CompletedProcess[str], dict[str, Any]]]
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Entry:
+    image = tmp_path / "images" / "n.sif"
+    image.parent.mkdir()
+    image.write_bytes(b"x" * 100)
+    return Entry(
+        title="t", container=Container(runtime=str(tmp_path / "apptainer")), image=image, workdir=tmp_path,
+        binds=(str(tmp_path),), code=tmp_path / "code.zip", names=("MINE",), secrets=(),
+        scratch=str(tmp_path / "scratch"), modules=(), gpus=0, threads=3,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def enter(tmp_path: Path) -> Enter:
+    """Runs the script of an entry with a program of some version; gives how it ended, and what the program saw."""
+
+    def run(
+        entry: Entry, *command: str, version: str = "apptainer version 1.4.5", env: dict[str, str] | None = None
+    ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+        out, program, script = tmp_path / "out.json", tmp_path / "apptainer", tmp_path / "enter.sh"
+        out.unlink(missing_ok=True)
+        program.write_text(STAND_IN.format(python=sys.executable, version=version, out=str(out)))
+        program.chmod(0o755)
+        script.write_text(enter_script(entry))
+        environment = {"PATH": os.environ["PATH"], "SLURMD_NODENAME": "node7", **(env or {})}
+        words = ["bash", str(script), *(command or ("true",))]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60)
+        return done, json.loads(out.read_text()) if out.exists() else {}
+
+    return run
+
+
+def passed(seen: dict[str, Any], prefix: str = "APPTAINERENV_") -> dict[str, str]:
+    return {key.removeprefix(prefix): value for key, value in seen["env"].items() if key.startswith(prefix)}
+
+
+def test_only_what_is_listed_passes_and_the_rest_of_the_environment_stays_outside(entry: Entry, enter: Enter) -> None:
+    there = {
+        "SLURM_PROCID": "3", "RANK": "3", "NCCL_DEBUG": "WARN", "HF_HOME": "/nowhere", "MINE": "a b", "MYLIB_X": "1",
+        "HF_TOKEN": "t", "WANDB_API_KEY": "k", "SLURM_JWT": "j", "CONDA_PREFIX": "/c", "EDITOR": "vi",
+    }  # fmt: skip
+    done, seen = enter(replace(entry, container=entry.container.model_copy(update={"env": ["MYLIB_*"]})), env=there)
+    assert done.returncode == 0, done.stderr
+    names = passed(seen)
+    assert {key: names[key] for key in ("SLURM_PROCID", "RANK", "NCCL_DEBUG", "HF_HOME", "MINE", "MYLIB_X")} == {
+        "SLURM_PROCID": "3", "RANK": "3", "NCCL_DEBUG": "WARN", "HF_HOME": "/nowhere", "MINE": "a b", "MYLIB_X": "1",
+    }  # fmt: skip
+    assert not {"HF_TOKEN", "WANDB_API_KEY", "SLURM_JWT", "CONDA_PREFIX", "EDITOR", "PATH"} & set(names)
+    assert names["PYTHONPATH"] == str(entry.code)
+    assert (names["PYTHONNOUSERSITE"], names["OMP_NUM_THREADS"]) == ("1", "3")
+    assert {"--cleanenv", "--no-eval"} <= set(seen["argv"])
+
+
+def test_the_version_and_not_the_name_tells_which_program_it_is(entry: Entry, enter: Enter) -> None:
+    _, seen = enter(entry, version="singularity-ce version 4.1.3", env={"MINE": "x"})
+    assert passed(seen, "SINGULARITYENV_")["MINE"] == "x"
+    assert not passed(seen), "the other's variables would be warned of"
+    done, _ = enter(entry, version="docker 1.0")
+    assert done.returncode == 87
+    assert "neither Apptainer nor SingularityCE: docker 1.0" in done.stderr
+
+
+def test_the_images_own_code_is_used_where_none_is_given(entry: Entry, enter: Enter) -> None:
+    _, seen = enter(replace(entry, code=None), env={"PYTHONPATH": "/mine"})
+    assert "PYTHONPATH" not in passed(seen)
+
+
+@pytest.mark.parametrize(("gpu", "option"), [("nv", "--nv"), ("rocm", "--rocm"), ("none", None)])
+def test_the_option_for_gpus_stands_only_where_gpus_are_asked_for(
+    entry: Entry, enter: Enter, gpu: str, option: str | None
+) -> None:
+    container = entry.container.model_copy(update={"gpu": gpu})
+    _, seen = enter(replace(entry, container=container, gpus=4))
+    assert [word for word in ("--nv", "--rocm") if word in seen["argv"]] == ([option] if option else [])
+    _, seen = enter(replace(entry, container=container))
+    assert "--nv" not in seen["argv"]
+
+
+@pytest.mark.parametrize("missing", ["image", "program", "scratch", "secret", "variable"])
+def test_a_node_that_is_not_fit_is_named_in_the_message_and_in_a_record(
+    entry: Entry, enter: Enter, tmp_path: Path, missing: str
+) -> None:
+    (tmp_path / "file").touch()
+    broken, said = {
+        "image": (replace(entry, image=tmp_path / 'no "such".sif'), f'there is no image {tmp_path}/no "such".sif'),
+        "program": (replace(entry, container=Container(runtime="/no/apptainer")), "there is no working /no/apptainer"),
+        "scratch": (replace(entry, scratch=str(tmp_path / "file")), "cannot write to"),
+        "secret": (replace(entry, secrets=("MY_TOKEN",)), "the secret MY_TOKEN is not in the environment"),
+        "variable": (replace(entry, scratch="/l/$NOT_SET_HERE"), "NOT_SET_HERE"),
+    }[missing]
+    trial = tmp_path / "trial"
+    trial.mkdir()
+    done, seen = enter(broken, env={"RECIPE_TRIAL": str(trial), "RECIPE_ATTEMPT": "2"})
+    assert not seen, "nothing was started"
+    assert said in done.stderr
+    assert done.returncode == 87
+    record = json.loads((trial / "preflight.json").read_text())
+    assert (record["attempt"], record["nodes"]) == (2, ["node7"])
+    assert record["message"].startswith("node7: ")
+    assert said in record["message"]
+    assert [path.name for path in trial.iterdir()] == ["preflight.json"]
+
+
+def test_the_image_is_copied_to_the_node_once_and_again_when_it_changes(
+    entry: Entry, enter: Enter, tmp_path: Path
+) -> None:
+    entry = replace(entry, container=entry.container.model_copy(update={"copy_image": True}))
+    copies = set()
+    for _ in range(2):
+        _, seen = enter(entry)
+        copies.add(seen["argv"][-2])
+    (copy,) = copies
+    assert copy.startswith(str(tmp_path / "scratch"))
+    assert Path(copy).read_bytes() == entry.image.read_bytes()
+    entry.image.write_bytes(b"y" * 200)
+    _, seen = enter(entry)
+    assert seen["argv"][-2] not in copies
+    assert Path(seen["argv"][-2]).read_bytes() == b"y" * 200
+
+
+def test_caches_of_one_image_are_not_those_of_another(entry: Entry, enter: Enter) -> None:
+    _, first = enter(entry)
+    entry.image.write_bytes(b"y" * 200)
+    _, second = enter(entry)
+    for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR"):
+        assert passed(first)[name] != passed(second)[name]
+    _, own = enter(entry, env={"TRITON_CACHE_DIR": "/mine"})
+    assert passed(own)["TRITON_CACHE_DIR"] == "/mine"
+
+
+def test_printing_names_secrets_and_shows_none(entry: Entry, enter: Enter) -> None:
+    secret = replace(entry, secrets=("MY_TOKEN",))
+    done, seen = enter(secret, "run", "a b", env={"MY_TOKEN": "hidden", "RECIPE_VERB": "print"})
+    assert not seen
+    assert "hidden" not in done.stdout
+    assert ' "APPTAINERENV_MY_TOKEN=$MY_TOKEN" ' in done.stdout
+    assert done.stdout.rstrip().endswith("run a\\ b")
+
+
+def test_directories_inside_of_others_are_not_bound_twice() -> None:
+    inner = [Path("/a/b/c"), Path("/a/b"), Path("/x"), Path("/x")]
+    assert bind_words(inner, ["/data:/data:ro", "/x"]) == ("/x", "/a/b", "/data:/data:ro")
+    with pytest.raises(ConfigError, match="splits it at ':'"):
+        bind_words([Path("/a:b")], [])
+
+
+def test_variables_of_the_scratch_directory_are_the_nodes_and_the_rest_is_literal() -> None:
+    word = expand_on_node("/local/$JOB/it's ${USER_}x;y")
+    done = subprocess.run(
+        ["bash", "-uc", f"printf %s {word}"], env={"JOB": "1 2", "USER_": "$(id)"}, capture_output=True, text=True
+    )
+    assert done.stdout == "/local/1 2/it's $(id)x;y"
