@@ -230,8 +230,3 @@ def _train(directory: Path, processes: int) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for case, seconds in config.stash.get(MEASURED, []):
         terminalreporter.write_line(f"{seconds:6.1f} s  {case}")
-
-
-@pytest.fixture(scope="session")
-def cpu_image() -> Path:  # TEMPORARY
-    return Path("/tmp/images/neobert-cpu.sif")

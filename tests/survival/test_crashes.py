@@ -18,8 +18,8 @@ from tests.survival.conftest import Site, logged_alike, same, wait_until, weight
 Reference = Callable[..., TrialDir]
 
 
-def processes_of(files: TrialDir, contains: str) -> list[int]:
-    """The processes on this machine whose command line holds `contains` and the trial's directory."""
+def ranks_of(files: TrialDir) -> list[int]:
+    """The training processes of a trial on this machine (and so on all nodes of the cluster)."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -27,13 +27,17 @@ def processes_of(files: TrialDir, contains: str) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:  # it has ended meanwhile
                 continue
-            text = b" ".join(words).decode(errors="replace")
-            if str(files.path) in text and contains in text and int(entry.name) != os.getpid():
+            if words[0].endswith(b"python3") and str(files.path).encode() in words:
                 found.append(int(entry.name))
     return found
 
 
-@pytest.mark.parametrize("victim", ["python3 -m neobert", "apptainer"])
+def parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
+
+
+@pytest.mark.parametrize("victim", ["rank", "apptainer"])
 def test_a_killed_process_fails_its_trial_alone_and_a_retry_goes_on(
     site: Site, reference: Reference, victim: str
 ) -> None:
@@ -41,14 +45,12 @@ def test_a_killed_process_fails_its_trial_alone_and_a_retry_goes_on(
     site.submit(site.recipe(seeds=(1, 2), resources=two))
     site.wait_step(150)
     begin = time.time()
-    candidates = processes_of(site.files(0), victim)
-    # What runs in the container has the program's own name first; the container's starter is Apptainer's.
-    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in candidates}
-    chosen = [pid for pid, name in names.items() if ("python" in name) == victim.startswith("python")]
-    assert chosen, names
-    os.kill(chosen[-1], signal.SIGKILL)
+    rank = ranks_of(site.files(0))[-1]
+    if victim == "apptainer":
+        assert "Apptainer" in Path(f"/proc/{parent(rank)}/cmdline").read_text()
+    os.kill(rank if victim == "rank" else parent(rank), signal.SIGKILL)
     wait_until(lambda: site.files(0).failure.exists(), 60, lambda: site.log(0))
-    site.measure(f"kill -9 of {names[chosen[-1]]}: until the trial's failure is known", begin)
+    site.measure(f"kill -9 of {victim}: until the trial's failure is known", begin)
     state = site.wait_ended()
     assert [trial.state for trial in state.trials] == [State.FAILED, State.DONE], site.log()
     site.call("retry")
