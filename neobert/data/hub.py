@@ -39,8 +39,8 @@ def _examples(dataset: Any, split: str, task: GlueTask, name: str) -> Examples:
     missing = [column for column in (*task.sentences, "label") if column not in rows.column_names]
     if missing:
         raise _problem(f"{name!r} has no column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
-    theirs = getattr(rows.features["label"], "names", None)
-    if not task.is_regression and (theirs is None or sorted(theirs) != sorted(task.labels)):
+    theirs: Sequence[str] = getattr(rows.features["label"], "names", None) or []
+    if not task.is_regression and sorted(theirs) != sorted(task.labels):
         raise _problem(f"{name!r} has the classes {theirs}, expected {', '.join(task.labels)}")
     examples = Examples()
     columns = [rows[column] for column in (*task.sentences, "label")]

@@ -111,20 +111,23 @@ def _chunks(texts: list[Texts]) -> Iterator[list[Texts]]:
 
 
 class Collator:
-    """Makes a batch of examples: ids and type ids padded at the end, with the attention mask that says so."""
+    """Makes a batch of examples: ids and type ids padded on the tokenizer's side, with the mask that says so."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, regression: bool):
+        self.left = tokenizer.padding_side == "left"
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.label_type = torch.float32 if regression else torch.int64
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])
         width = int(lengths.max())
-        batch = {"attention_mask": (torch.arange(width) < lengths[:, None]).long()}
+        places = torch.arange(width - 1, -1, -1) if self.left else torch.arange(width)
+        batch = {"attention_mask": (places < lengths[:, None]).long()}
         for name in examples[0].keys() - {"labels"}:
             padded = torch.full((len(examples), width), self.padding[name], dtype=torch.int64)
             for row, example in zip(padded, examples, strict=True):
-                row[: len(example[name])] = torch.from_numpy(example[name])
+                start = width - len(example[name]) if self.left else 0
+                row[start : start + len(example[name])] = torch.from_numpy(example[name])
             batch[name] = padded
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([example["labels"] for example in examples], dtype=self.label_type)

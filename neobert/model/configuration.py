@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -23,6 +25,13 @@ class NeoBERTConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     classifier_dropout: float = 0.1
     pad_token_id: int | None = 0
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Also takes the published configurations, which call `max_position_embeddings` by another name."""
+        if "max_length" in config_dict:
+            config_dict = {"max_position_embeddings": config_dict["max_length"], **config_dict}
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def head_size(self) -> int:

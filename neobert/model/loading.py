@@ -19,7 +19,7 @@ from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import GlueTask
 from neobert.data.tokenizing import train_wordpiece
-from neobert.model import NeoBERTConfig, NeoBERTForSequenceClassification
+from neobert.model import NeoBERTConfig, NeoBERTForSequenceClassification, verify
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ def build_classifier(config: ModelConfig, splits: Splits, max_length: int, check
     source = str(checkpoint) if checkpoint else config.name_or_path
     tokenizer_source = str(checkpoint) if checkpoint else config.tokenizer or config.name_or_path
     if tokenizer_source:
-        tokenizer = _load_tokenizer(tokenizer_source, config)
+        tokenizer = _load_tokenizer(tokenizer_source, config, splits)
     else:
         tokenizer = train_wordpiece(splits.train.texts, config.vocab_size, config.max_position_embeddings)
     model = _load(source, splits.task, config) if source else _new(splits.task, config, tokenizer)
-    _check_fit(model, tokenizer, max_length)
+    verify.check_fit(tokenizer_source or "the data", model, tokenizer, max_length)
     return Classifier(model, tokenizer)
 
 
@@ -68,14 +68,20 @@ def _head(task: GlueTask) -> dict[str, Any]:
     }
 
 
-def _load_tokenizer(source: str, config: ModelConfig) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: str, config: ModelConfig, splits: Splits) -> PreTrainedTokenizerBase:
     key = "tokenizer" if config.tokenizer else "name_or_path"
     with _explained(source, key):
         revision = config.revision if key == "name_or_path" else None  # it belongs to the model's repository
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     if tokenizer.pad_token_id is None:
         raise _problem(key, f"{source!r}: the tokenizer has no padding token, so examples cannot share a batch")
+    verify.check_vocabulary(source, key, tokenizer, splits.train.texts)
     return tokenizer
+
+
+_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout",
+             "summary_first_dropout", "summary_last_dropout")  # fmt: skip
+"""What Hugging Face's models call the dropout of their heads."""
 
 
 def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
@@ -86,11 +92,13 @@ def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
         theirs = dict(shape.label2id or {})
         shape.update(_head(task))
         if "classifier_dropout" in config.model_fields_set:
-            shape.update({"classifier_dropout": config.classifier_dropout})
+            shape.update(dict.fromkeys(_DROPOUTS, config.classifier_dropout))
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, **options
         )
-    _verify(source, model, info)
+    verify.check_weights(source, model, info)
+    if "classifier_dropout" in config.model_fields_set:
+        verify.check_dropout(source, model, config.classifier_dropout)
     new = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
     if new:
         log.info("new weights: %s", ", ".join(new))
@@ -98,39 +106,6 @@ def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
         log.warning("%s has a head for the classes %s; it is trained on as a head for %s", source,
                     ", ".join(theirs), ", ".join(task.labels))  # fmt: skip
     return model
-
-
-def _verify(source: str, model: Any, info: dict[str, Any]) -> None:
-    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over.
-
-    Loading is lenient by default, and a model that silently starts from random weights looks like a bad hyperparameter.
-    """
-    encoder = model.base_model_prefix + "."
-    mismatched = [entry[0] for entry in info["mismatched_keys"]]
-    faults = {
-        "not in the checkpoint": [key for key in info["missing_keys"] if _of_encoder(key, encoder)],
-        "of another shape": [key for key in mismatched if _of_encoder(key, encoder)],
-        "not in the model": [key for key in info["unexpected_keys"] if _of_encoder(key, encoder)],
-    }
-    found = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}, ...)" for what, keys in faults.items() if keys]
-    if found:
-        raise _problem("name_or_path", f"{source!r} does not fit its config.json; weights: {'; '.join(found)}")
-
-
-def _of_encoder(key: str, encoder: str) -> bool:
-    # A pooler is a head by another name: models pretrained on masked words alone come without one.
-    return key.startswith(encoder) and ".pooler." not in key
-
-
-def _check_fit(model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    if len(tokenizer) > model.config.vocab_size:
-        raise _problem(
-            "tokenizer", f"has {len(tokenizer)} entries, but the model only {model.config.vocab_size} embeddings"
-        )
-    limits = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
-    limit = min(limit for limit in limits if limit is not None)
-    if max_length > limit:
-        raise ConfigError([Problem(("data", "max_length"), f"is {max_length}, but the model takes at most {limit}")])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from neobert.data.examples import Examples
@@ -61,6 +62,17 @@ def test_a_batch_is_as_wide_as_its_longest_example_and_masks_the_rest() -> None:
         assert (batch["input_ids"][row][~batch["attention_mask"][row].bool()] == TOKENIZER.pad_token_id).all()
     assert batch["labels"].tolist() == [1, 0]
     assert batch["labels"].dtype == torch.int64
+
+
+def test_padding_stands_on_the_side_that_the_tokenizer_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tokenize(PAIRS, TOKENIZER, 64, COLUMNS)
+    monkeypatch.setattr(TOKENIZER, "padding_side", "left")
+    batch = Collator(TOKENIZER, regression=False)([data[0], data[1]])
+    short = data[1]["input_ids"].tolist()
+    padding = batch["input_ids"].shape[1] - len(short)
+    assert padding > 0
+    assert batch["input_ids"][1].tolist() == [TOKENIZER.pad_token_id] * padding + short
+    assert batch["attention_mask"].tolist() == [[1] * (padding + len(short)), [0] * padding + [1] * len(short)]
 
 
 def test_regression_labels_stay_floats() -> None:

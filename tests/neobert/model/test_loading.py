@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from neobert.config import ConfigError
@@ -157,6 +159,138 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(tiny_bert: Path, own_copy:
         change_weights(own_copy, lambda weights, name=name: weights | {name: weights[name][:50].clone()})
     with pytest.raises(ConfigError, match=r"^model.tokenizer: has \d+ entries, but the model only 50 embeddings"):
         build(own_copy, tokenizer=str(tiny_bert))
+
+
+def vocabulary_of(path: Path, words: int) -> None:
+    """Leaves so many entries of a tokenizer."""
+    file = path / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    vocabulary = settings["model"]["vocab"]
+    settings["model"]["vocab"] = {word: number for word, number in vocabulary.items() if number < words}
+    file.write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("left", [0, 5])
+def test_a_directory_without_its_vocabulary_is_refused(own_copy: Path, left: int) -> None:
+    if left:
+        vocabulary_of(own_copy, left)
+    else:
+        for file in own_copy.glob("token*"):
+            file.unlink()
+    with pytest.raises(
+        ConfigError, match=r"model.name_or_path: .*/model' holds a tokenizer of 5 entries, which knows no"
+    ):
+        build(own_copy)
+
+
+def test_a_vocabulary_that_is_cut_short_is_warned_of(own_copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vocabulary_of(own_copy, 45)
+    build(own_copy)
+    assert f"the tokenizer of {own_copy} has 45 entries, and the model " in caplog.text
+    assert re.search(rf"\d\d % of the training texts are unknown to the tokenizer of {own_copy}", caplog.text)
+
+
+REMOTE = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+class Config(PreTrainedConfig):
+    model_type = "strange"
+
+class Classifier(PreTrainedModel):
+    config_class = Config
+    base_model_prefix = {prefix!r}
+    def __init__(self, config):
+        super().__init__(config)
+        self.backbone = torch.nn.Sequential(torch.nn.Embedding(config.vocab_size, 16), torch.nn.Linear(16, 16))
+        self.head = torch.nn.Linear(16, config.num_labels)
+        self.post_init()
+    def _init_weights(self, module):
+        pass
+    def forward(self, input_ids, attention_mask=None):
+        return SequenceClassifierOutput(logits=self.head(self.backbone(input_ids).mean(1)))
+"""
+
+
+@pytest.mark.parametrize("prefix", ["", "model"])
+def test_an_encoder_that_does_not_say_where_it_is_is_verified_too(own_copy: Path, prefix: str) -> None:
+    """As in code that comes with a model. Its largest part is what must have been loaded."""
+    (own_copy / "strange.py").write_text(REMOTE.format(prefix=prefix))
+    entries = json.loads((own_copy / "config.json").read_text())["vocab_size"]
+    code = {"AutoConfig": "strange.Config", "AutoModelForSequenceClassification": "strange.Classifier"}
+    (own_copy / "config.json").write_text(
+        json.dumps({"model_type": "strange", "vocab_size": entries, "auto_map": code})
+    )
+    backbone = {"0.weight": torch.zeros(entries, 16), "1.weight": torch.zeros(16, 16), "1.bias": torch.zeros(16)}
+    change_weights(own_copy, lambda _: {f"backbone.{name}": weight for name, weight in backbone.items()})
+    build(own_copy, trust_remote_code=True)
+    change_weights(own_copy, lambda _: {"other.weight": torch.zeros(3)})
+    with pytest.raises(ConfigError, match=r"3 not in the checkpoint \(backbone.0.weight, backbone.1.bias, "):
+        build(own_copy, trust_remote_code=True)
+
+
+def test_no_layer_of_a_bare_encoder_is_left_over(own_copy: Path) -> None:
+    """Its checkpoint does not name the encoder."""
+    change_weights(own_copy, lambda weights: {
+        name.removeprefix("bert."): weight for name, weight in weights.items() if name.startswith("bert.")
+    })  # fmt: skip
+    build(own_copy)
+    settings = json.loads((own_copy / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (own_copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=r"16 not in the model \(encoder.layer.1.attention"):
+        build(own_copy)
+
+
+def saved(tokens_of: Path, path: Path, model: transformers.PreTrainedModel) -> Path:
+    model.save_pretrained(path)
+    for file in tokens_of.glob("token*"):
+        shutil.copy(file, path)
+    return path
+
+
+SIZE: dict[str, int] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def entries_of(tiny_bert: Path) -> int:
+    return int(json.loads((tiny_bert / "config.json").read_text())["vocab_size"])
+
+
+def test_classifier_dropout_has_another_name_in_other_models(tiny_bert: Path, tmp_path: Path) -> None:
+    entries = entries_of(tiny_bert)
+    shape = transformers.DistilBertConfig(vocab_size=entries, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    distil = transformers.DistilBertModel(shape)
+    deberta = transformers.DebertaV2Model(transformers.DebertaV2Config(vocab_size=entries, **SIZE))
+    for name, model in (("distil", distil), ("deberta", deberta)):
+        path = saved(tiny_bert, tmp_path / name, model)
+        assert build(path, classifier_dropout=0.37).model.dropout.p == 0.37
+    mpnet = transformers.MPNetModel(transformers.MPNetConfig(vocab_size=entries, **SIZE))
+    path = saved(tiny_bert, tmp_path / "mpnet", mpnet)
+    with pytest.raises(ConfigError, match=r"model.classifier_dropout: cannot be set for .*: the head of mpnet models"):
+        build(path, classifier_dropout=0.37)
+
+
+def test_positions_that_begin_behind_that_of_padding_are_fewer(tiny_bert: Path, tmp_path: Path) -> None:
+    shape = transformers.RobertaConfig(
+        vocab_size=entries_of(tiny_bert), max_position_embeddings=34, pad_token_id=1, **SIZE
+    )
+    path = saved(tiny_bert, tmp_path / "roberta", transformers.RobertaModel(shape))
+    build(path, max_length=32)
+    with pytest.raises(ConfigError, match=r"^data.max_length: is 33, but the model takes at most 32"):
+        build(path, max_length=33)
+
+
+def test_a_model_may_have_no_limit(tiny_bert: Path, tmp_path: Path) -> None:
+    shape = transformers.XLNetConfig(vocab_size=entries_of(tiny_bert), d_model=16, n_layer=1, n_head=2, d_inner=32)
+    build(saved(tiny_bert, tmp_path / "xlnet", transformers.XLNetModel(shape)), max_length=60)
+
+
+def test_the_published_configuration_names_its_length_differently(tmp_path: Path) -> None:
+    settings = {"model_type": "neobert", "max_length": 4096, "vocab_size": 100}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert transformers.AutoConfig.from_pretrained(tmp_path).max_position_embeddings == 4096
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 512}))
+    assert transformers.AutoConfig.from_pretrained(tmp_path).max_position_embeddings == 512
 
 
 def test_classifier_dropout_reaches_a_pretrained_model_only_when_set(tiny_bert: Path) -> None:

@@ -1,0 +1,113 @@
+"""Whether what was loaded is what the directory promises: weights, vocabulary, lengths.
+
+Hugging Face's loading is lenient. A model that silently starts from random weights, or sees nothing but unknown words,
+looks like a bad hyperparameter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from neobert.config import ConfigError
+from neobert.data.examples import Texts
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 200
+"""How many training texts are looked at."""
+
+
+def encoder_of(model: Any) -> tuple[str, nn.Module]:
+    """The name and module of the backbone under a classifier: by its own account, otherwise its largest part."""
+    named = getattr(model, model.base_model_prefix or "", None)
+    if isinstance(named, nn.Module):
+        return model.base_model_prefix, named
+    return max(model.named_children(), key=lambda child: sum(weight.numel() for weight in child[1].parameters()))
+
+
+def check_weights(source: str, model: Any, info: dict[str, Any]) -> None:
+    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over.
+
+    `info` is what `from_pretrained` tells of the loading.
+    """
+    name, encoder = encoder_of(model)
+    # A checkpoint of the bare encoder lacks the encoder's own name.
+    first = {name, *(key.partition(".")[0] for key, _ in encoder.named_parameters())}
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    faults = {
+        "not in the checkpoint": [key for key in info["missing_keys"] if _of_encoder(key, first)],
+        "of another shape": [key for key in mismatched if _of_encoder(key, first)],
+        "not in the model": [key for key in info["unexpected_keys"] if _of_encoder(key, first)],
+    }
+    found = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}, ...)" for what, keys in faults.items() if keys]
+    if found:
+        raise _problem("name_or_path", f"{source!r} does not fit its config.json; weights: {'; '.join(found)}")
+
+
+def _of_encoder(key: str, first: set[str]) -> bool:
+    # A pooler is a head by another name: models pretrained on masked words alone come without one.
+    parts = key.split(".")
+    return parts[0] in first and "pooler" not in parts
+
+
+def check_dropout(source: str, model: Any, wanted: float) -> None:
+    """The head must have the dropout that was asked for: each kind of model has its own name for it, or none."""
+    encoder = encoder_of(model)[1]
+    inside = {id(module) for module in encoder.modules()}
+    found = {module.p for module in model.modules() if isinstance(module, nn.Dropout) and id(module) not in inside}
+    if wanted not in (found or {0.0}):
+        kind = model.config.model_type
+        raise _problem(
+            "classifier_dropout", f"cannot be set for {source!r}: the head of {kind} models does not take it"
+        )
+
+
+def check_vocabulary(source: str, key: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Texts]) -> None:
+    """The tokenizer must know words: without its files, Hugging Face makes an empty one.
+
+    Warns when it knows few of those in the training texts.
+    """
+    encoded = tokenizer(*map(list, zip(*texts[:SAMPLE], strict=True)))["input_ids"]
+    special, unknown = set(tokenizer.all_special_ids), tokenizer.unk_token_id
+    numbers = [number for ids in encoded for number in ids]
+    known = sum(number not in special for number in numbers)
+    if not known:
+        message = (
+            f"{source!r} holds a tokenizer of {len(tokenizer)} entries, which knows no word of the training texts. Are "
+            "its files complete (tokenizer.json, or vocab.txt, vocab.json with merges.txt, a sentencepiece model)?"
+        )
+        raise _problem(key, message)
+    share = numbers.count(unknown) / (known + numbers.count(unknown)) if unknown is not None else 0.0
+    if share > 0.2:
+        log.warning("%.0f %% of the training texts are unknown to the tokenizer of %s", 100 * share, source)
+
+
+def check_fit(source: str, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    """The tokenizer's entries must have embeddings, and examples of `max_length` tokens must have positions."""
+    entries, embeddings = len(tokenizer), model.config.vocab_size
+    if entries > embeddings:
+        raise _problem("tokenizer", f"has {entries} entries, but the model only {embeddings} embeddings")
+    if entries < 0.9 * embeddings:
+        log.warning("the tokenizer of %s has %d entries, and the model %d embeddings: is the vocabulary complete?",
+                    source, entries, embeddings)  # fmt: skip
+    limit = min(_limits(model, tokenizer), default=max_length)
+    if max_length > limit:
+        raise ConfigError.at(("data", "max_length"), f"is {max_length}, but the model takes at most {limit}")
+
+
+def _limits(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    for name, module in model.named_modules():
+        # RoBERTa and its kin number positions from behind that of padding.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    return [limit for limit in limits if limit is not None and limit > 0]  # XLNet's is -1: there is none
+
+
+def _problem(key: str, message: str) -> ConfigError:
+    return ConfigError.at(("model", key), message)
