@@ -42,7 +42,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(INSTALL) "torch==$$(sed -n 's/^torch==//p' constraints.txt)" -e ".[train,eval,submitit,minilm,dev]"
+	@$(INSTALL) "torch==$$(sed -n 's/^torch==//p' constraints.txt)" -e ".[train,eval,deepspeed,submitit,minilm,dev]"
 	@touch $@
 
 system:  # Slurm and shellcheck for the tests that need them: as root on Debian, and only what is missing
