@@ -16,7 +16,7 @@ from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths,
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
 from slurm.rundir import RunDir, list_runs, locked, new_run, read_json
-from slurm.schema import check_name
+from slurm.schema import SHARED, check_name
 from slurm.state import TrialState, run_state
 from slurm.submissions import InFlight, Submitted, by_trial, hand_over, in_flight, read_cancelled, read_submissions
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
@@ -201,7 +201,7 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
     jobs = read_submissions(run)
     if before is None or not jobs:
         raise ConfigError(f"{run.path} was never submitted")
-    recipe = load_recipe(run.recipe, overrides)
+    recipe = load_recipe(run.recipe, _in_every_stage(overrides, run))
     plan = make_plan(recipe, before["cluster"], load_profile(str(run.profile)))
     return Session(
         recipe=recipe,
@@ -212,6 +212,18 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
         backend=jobs[-1].backend,
         image_code=before["code"] == CODE_OF_IMAGE,
         only=only,
+    )
+
+
+def _in_every_stage(overrides: tuple[str, ...], run: RunDir) -> tuple[str, ...]:
+    """`resources.mem=32G` for each stage: in a run's recipe, what the stages share stands in each of them."""
+    stages = load_recipe(run.recipe).spec.stages
+    return tuple(
+        text
+        for override in overrides
+        for text in (
+            [f"stages.{stage}.{override}" for stage in stages] if override.split(".")[0] in SHARED else [override]
+        )
     )
 
 

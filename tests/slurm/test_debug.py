@@ -1,0 +1,106 @@
+"""`recipe exec` and `recipe shell`: what they start, and what they refuse. tests/survival runs them for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Recipe = Callable[..., subprocess.CompletedProcess[str]]
+STAND_IN = """#!{python}
+import json, os, sys
+if sys.argv[1:] == ["--version"]:
+    print("apptainer version 1.4.5")
+else:
+    print(json.dumps({{"argv": sys.argv[1:], "env": dict(os.environ)}}))
+"""
+
+
+@pytest.fixture
+def site(work: Path) -> Path:
+    """A profile whose container runtime tells how it was called."""
+    program = work / "apptainer"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    (work / "n.sif").touch()
+    profile = work / "site.yaml"
+    profile.write_text(json.dumps({"backend": "sbatch", "container": {"runtime": str(program)}, "env": {"A": "1"}}))
+    return profile
+
+
+@pytest.fixture
+def call(run_recipe: Recipe, recipe: Path, site: Path) -> Recipe:
+    def call(verb: str, *words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return run_recipe(verb, recipe, "--cluster", site, "--set", "image=n.sif", *words, env=env)
+
+    return call
+
+
+def test_a_trial_is_chosen_by_its_place_or_its_id(call: Recipe, run_recipe: Recipe, recipe: Path, work: Path) -> None:
+    done = call("exec", "--trial", 2)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    inner = seen["argv"][seen["argv"].index(str(work / "n.sif")) + 1 :]
+    assert inner[:4] == ["python3", "-m", "neobert", "trial"]
+    options = dict(zip(inner[4::2], inner[5::2], strict=True))
+    row = json.loads(Path(options["--manifest"]).read_text())
+    assert (row["config"]["task_name"], row["config"]["seed"]) == ("rte", 1)
+    assert seen["env"]["APPTAINERENV_A"] == "1"
+    assert Path(options["--output-dir"]).name == row["id"]
+    assert "/exec/" in options["--output-dir"], "what is tried out is no result of a run"
+    again = json.loads(call("exec", "--trial", row["id"][:5]).stdout)
+    assert row["id"] in again["argv"][-1]
+    assert run_recipe("status").returncode == 2, "there is no run"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--trial", "9"], "expected 0 to 3 or the beginning of an id"), (["--trial", "x"], "no trial begins so")],
+)
+def test_a_trial_that_is_not_there_is_told(call: Recipe, words: list[str], said: str) -> None:
+    done = call("exec", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_ranks_of_the_job_around_it_do_not_reach_the_one_process(call: Recipe) -> None:
+    ranks = {"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0"}
+    seen = json.loads(call("exec", env=ranks).stdout)
+    assert not {f"APPTAINERENV_{name}" for name in ranks} & seen["env"].keys()
+
+
+def test_several_processes_are_said_to_be_one_here(call: Recipe) -> None:
+    done = call("exec", "--set", "resources={nodes: 2, procs_per_node: 2, cpus: 2}")
+    assert "its job has 4 processes and this is one: the global batch is 4 times smaller" in done.stderr
+
+
+def test_the_images_own_code_and_other_commands(call: Recipe) -> None:
+    seen = json.loads(call("exec", "--code", "image", "--", "ls", "-l", "a b").stdout)
+    assert seen["argv"][-3:] == ["ls", "-l", "a b"]
+    assert "APPTAINERENV_PYTHONPATH" not in seen["env"]
+    assert "APPTAINERENV_PYTHONPATH" in json.loads(call("exec").stdout)["env"]
+    assert json.loads(call("shell").stdout)["argv"][0] == "shell"
+
+
+def test_without_a_container_there_is_nothing_to_enter(run_recipe: Recipe, recipe: Path) -> None:
+    done = run_recipe("exec", recipe)
+    assert done.returncode == 2
+    assert "needs an `image`, and the cluster profile 'local' a `container.runtime`" in done.stderr
+
+
+def test_a_secret_that_is_not_set_is_told_before_anything_is_written(call: Recipe, work: Path) -> None:
+    for verb in ("exec", "submit"):
+        done = call(verb, "--set", "secrets=[NOT_SET_TOKEN]")
+        assert done.returncode == 2
+        assert "NOT_SET_TOKEN is not set in the environment that submits" in done.stderr
+    assert not (work / "runs").exists()
+
+
+def test_an_image_in_a_registry_is_to_be_fetched_first(run_recipe: Recipe, recipe: Path, site: Path) -> None:
+    done = run_recipe("submit", recipe, "--cluster", site, "--set", "image=docker://x/y")
+    assert done.returncode == 2
+    assert "pull IMAGE.sif docker://x/y" in done.stderr

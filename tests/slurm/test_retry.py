@@ -1,0 +1,68 @@
+"""A run is taken up again from its own directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from slurm.rundir import RunDir, find_run
+from slurm.state import State, run_state
+
+Recipe = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def failed_run(run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path) -> RunDir:
+    """A sweep of four trials of which those with seed 1 have failed."""
+    done = run_recipe("submit", recipe, "--cluster", stand_in, "--wait", env={"STAND_IN_FAIL": "1"})
+    assert done.returncode == 1
+    return find_run(work / "runs", None)
+
+
+def test_what_failed_is_queued_again_without_the_recipe_and_from_anywhere(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path, tmp_path: Path
+) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    recipe.unlink()
+    stand_in.unlink()
+    done = run_recipe("retry", run.path, env={"PWD": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "(2 tasks)" in done.stdout
+    run_recipe("status", run.path, "--watch")
+    assert run_state(run).counts == {State.DONE: 4}
+    assert [trial.attempts for trial in run_state(run).trials] == [2, 1, 2, 1]
+    assert "nothing to submit" in run_recipe("retry", "sweep").stdout
+
+
+def test_one_trial_can_be_chosen_and_given_more(run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    chosen = run_state(run).trials[2]
+    done = run_recipe("retry", "--trial", chosen.id[:6], "--set", "resources.time=00:20:00")
+    assert "(1 task)" in done.stdout, done.stderr
+    run_recipe("status", "--watch")
+    assert [trial.state for trial in run_state(run).trials] == [State.FAILED, State.DONE, State.DONE, State.DONE]
+    assert "time: 00:20:00" in run.recipe.read_text(), "and in the unit that it is read in"
+
+
+def test_overrides_that_would_change_the_trials_are_refused(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    before = run.manifest.read_text()
+    done = run_recipe("retry", "--set", "stages.glue.config.optimizer.lr=0.5")
+    assert done.returncode == 2
+    assert "has 4 trials that this recipe no longer has" in done.stderr
+    assert run.manifest.read_text() == before
+    assert "no trial begins with 'zzz'" in run_recipe("retry", "--trial", "zzz").stderr
+
+
+def test_a_run_whose_directory_of_submission_is_gone_says_so(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    record = json.loads(run.provenance.read_text())
+    run.provenance.write_text(json.dumps({**record, "directory": "/no/such/place"}))
+    done = run_recipe("retry")
+    assert done.returncode == 2
+    assert "the run was submitted from /no/such/place" in done.stderr
