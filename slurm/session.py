@@ -222,7 +222,9 @@ def _in_every_stage(overrides: tuple[str, ...], run: RunDir) -> tuple[str, ...]:
         text
         for override in overrides
         for text in (
-            [f"stages.{stage}.{override}" for stage in stages] if override.split(".")[0] in SHARED else [override]
+            [f"stages.{stage}.{override}" for stage in stages]
+            if override.partition("=")[0].split(".")[0] in SHARED
+            else [override]
         )
     )
 
