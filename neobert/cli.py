@@ -119,7 +119,7 @@ def _run_trial(options: argparse.Namespace) -> int:
     from neobert.training.distributed import find_ranks
     from neobert.training.preemption import Preemption
     from neobert.training.preflight import check_start
-    from neobert.trial import claim_trial, open_trial, write_settings
+    from neobert.trial import claim_trial, is_done, open_trial, write_settings
 
     preemption = Preemption()
     preemption.listen()  # first of all: until then, the signal to stop would simply kill
@@ -131,7 +131,7 @@ def _run_trial(options: argparse.Namespace) -> int:
     else:
         trial = settings.from_command_line(options.task, options.config, options.settings)
     paths = open_trial(options.output_dir, trial.task, trial.config, writes=ranks.is_main)
-    if paths.result.exists():
+    if is_done(paths):
         log.info("already done: %s", paths.result)
         return DONE
     claim = claim_trial(paths, os.environ, ranks.is_main)

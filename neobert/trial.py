@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,14 @@ def open_trial(directory: Path, task: str, config: Strict, writes: bool) -> Tria
     """The files of the trial; makes its directory (only where `writes`), and nothing in it.
 
     Raises `ConfigError` when the directory cannot be made, or holds checkpoints or the result of a trial with other
-    settings: to resume it with these would give a result that belongs to neither.
+    settings, or with nobody knows which: to resume it with these would give a result that belongs to neither.
     """
     paths = TrialFiles(directory)
-    if _is_under_way(paths):
+    if _is_under_way(paths) and paths.config.exists():
         _compare(paths.config, task, config)
+    elif _is_under_way(paths) and writes:  # elsewhere, a file system may show the file a little later
+        raise ConfigError.at((), f"is missing, so what is in its directory may be of other settings{_ADVICE}",
+                             str(paths.config))  # fmt: skip
     elif writes:
         with _as_users_mistake(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -34,11 +38,23 @@ def write_settings(paths: TrialFiles, task: str, config: Strict) -> None:
     if not _is_under_way(paths):
         settings = {"task": task, "config": config.model_dump(mode="json")}
         with _as_users_mistake(paths.directory):
-            write_text(paths.config, dump_yaml(settings))
+            write_text(paths.config, dump_yaml(settings), durable=True)
 
 
 def _is_under_way(paths: TrialFiles) -> bool:
-    return paths.config.exists() and (paths.result.exists() or any(paths.checkpoints.glob("checkpoint-*")))
+    return paths.result.exists() or any(paths.checkpoints.glob("checkpoint-*"))
+
+
+def is_done(paths: TrialFiles) -> bool:
+    """Whether the trial has its result; raises `ConfigError` for one that is damaged."""
+    try:
+        json.loads(paths.result.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        message = "is damaged. Remove it, and the same command makes it anew, from the newest checkpoint"
+        raise ConfigError.at((), message, str(paths.result)) from None
+    return True
 
 
 def claim_trial(paths: TrialFiles, environ: Mapping[str, str], is_main: bool) -> Claim | None:
@@ -59,7 +75,9 @@ def _as_users_mistake(directory: Path) -> Iterator[None]:
 
 def _compare(path: Path, task: str, config: Strict) -> None:
     source = read_yaml(path)
-    data = source.data if isinstance(source.data, dict) else {}
+    data = source.data
+    if not isinstance(data, dict) or not {"task", "config"} <= set(data):
+        raise ConfigError.at((), f"is damaged: expected the task and config of a trial{_ADVICE}", str(path))
     if data.get("task") != task:
         raise ConfigError([Problem(("task",), f"is {data.get('task')!r} there and {task!r} here{_ADVICE}", str(path))])
     theirs = validate(type(config), data.get("config"), lambda place: source.where(("config", *place)))
