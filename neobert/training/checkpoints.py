@@ -115,19 +115,35 @@ def _read(path: Path, step: int) -> Checkpoint:
 def find_fault(path: Path) -> str | None:
     """What is wrong with a checkpoint directory, or None when it is complete."""
     try:
-        sizes = json.loads((path / MARKER).read_text(encoding="utf-8"))["files"]
+        files = json.loads((path / MARKER).read_text(encoding="utf-8"))["files"].items()
     except FileNotFoundError:
         return f"it has no {MARKER}, so it was not written to its end"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {MARKER} cannot be read ({error})"
-    for name, size in sizes.items():
+    for name, size in files:
         try:
             found = (path / name).stat().st_size
         except OSError:
             return f"{name} is missing"
         if found != size:
             return f"{name} has {found} bytes instead of {size}"
+        if _is_blank(path / name):
+            return f"{name} holds zeros instead of data"
+    try:
+        _read(path, 0)
+    except (OSError, ValueError) as error:
+        return f"its trainer_state.json cannot be read ({error})"
     return None
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file has lost its contents and kept its size, as in a copy or a file system that was cut off.
+
+    None of the formats in a checkpoint begins with zeros. To look at all of them whole would take minutes.
+    """
+    with path.open("rb") as file:
+        start = file.read(16)
+    return bool(start) and not any(start)
 
 
 def keep_newest(checkpoints: Path, limit: int, newest: int, best: int | None) -> None:

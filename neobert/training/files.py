@@ -9,6 +9,8 @@ import json
 import math
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,19 +69,30 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     lease.check()
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with _naming(path):
+            with aside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        if durable:
-            lease.check()  # again: that may have taken long
-        aside.replace(path)
+                lease.check()  # again: that may have taken long
+            aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
     if durable:
         sync_directory(path.parent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets an error say which file it is about: of a full disk, the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, value: Any, durable: bool = False) -> None:
@@ -97,24 +110,24 @@ def sync_directory(directory: Path) -> None:
 
 def append_json_line(path: Path, value: Any) -> None:
     lease.check()
-    with path.open("a", encoding="utf-8") as file:
+    with _naming(path), path.open("a", encoding="utf-8") as file:
         file.write(to_json(value) + "\n")
 
 
 def drop_lines_after(path: Path, step: int) -> None:
     """Forgets what metrics.jsonl says of steps after `step`, which a resumed run is about to do again.
 
-    So its steps never go back, and none is there twice. A last line that a crash cut short goes as well.
+    So its steps never go back, and none is there twice. Lines that a crash has damaged go as well.
     """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            known = json.loads(line)["step"] <= step
+        except (ValueError, TypeError, KeyError):
             continue
-        if entry["step"] <= step:
+        if known:
             kept.append(line + "\n")
     write_text(path, "".join(kept))
 

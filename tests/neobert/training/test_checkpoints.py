@@ -50,6 +50,9 @@ def test_the_newest_is_that_of_the_highest_step_not_the_last_in_the_alphabet(tmp
     [
         (lambda path: (path / "complete.json").unlink(), "it has no complete.json, so it was not written to its end"),
         (lambda path: (path / "complete.json").write_text("{"), "its complete.json cannot be read"),
+        (lambda path: (path / "complete.json").write_text('{"files": []}'), "its complete.json cannot be read"),
+        (lambda path: (path / "model.safetensors").write_bytes(bytes(7)), "model.safetensors holds zeros instead of"),
+        (lambda path: (path / "trainer_state.json").write_text("[" * 19), "its trainer_state.json cannot be read"),
         (lambda path: (path / "model.safetensors").write_text("weig"), "model.safetensors has 4 bytes instead of 7"),
         (lambda path: (path / "global_step0/shard.pt").unlink(), "global_step0/shard.pt is missing"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_says_which_file_it_is_about(tmp_path: Path) -> None:
+    full = tmp_path / "metrics.jsonl"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{full}'")):
+        files.append_json_line(full, {"step": 1})
+    with pytest.raises(OSError, match=re.escape(f"No such file or directory: '{tmp_path / 'no' / 'progress.json'}'")):
+        files.write_json(tmp_path / "no" / "progress.json", {"step": 1})
+
+
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     files.append_json_line(path, {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})
@@ -37,8 +47,8 @@ def test_lines_after_the_resumed_step_are_forgotten(tmp_path: Path) -> None:
     assert not path.exists()
     for step in (1, 5, 5, 6, 10):
         files.append_json_line(path, {"step": step})
-    with path.open("a") as file:
-        file.write('{"step": 1')  # cut short by a crash
+    with path.open("ab") as file:
+        file.write(b'null\n{}\n{"step": null}\n[]\n\xff\n\0\0\n{"step": 1')  # what crashes have left behind
     files.drop_lines_after(path, 5)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 5, 5]
     files.append_json_line(path, {"step": 6})
