@@ -16,6 +16,7 @@ from neobert.data.examples import Splits
 from neobert.data.sources import load_splits
 from neobert.errors import DONE, RUN_AGAIN
 from neobert.hub import work_offline_if_unreachable
+from neobert.training import metrics
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json, write_text
 from neobert.training.preemption import Preemption
@@ -28,10 +29,12 @@ log = logging.getLogger(__name__)
 
 def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
     """Returns the exit code. The main process leaves the trial's files behind, result.json last."""
-    if config.data.hub or not Path(config.model.name_or_path or ".").exists():
+    models = (config.model.name_or_path, config.model.tokenizer)
+    if config.data.hub or any(name and not Path(name).exists() for name in models):
         work_offline_if_unreachable()
     splits = load_splits(config.data, config.task_name)
     _check_selection(config, splits)
+    metrics.check_packages(splits.task)
     _announce(splits)
 
     # Imported here, because torch and transformers take seconds: a mistake in the settings or data shows before.
@@ -56,13 +59,21 @@ def _check_selection(config: GlueConfig, splits: Splits) -> None:
 def _announce(splits: Splits) -> None:
     dev = " + ".join(str(len(dev)) for dev in splits.dev.values())
     log.info("%s (%s): %d training and %s dev examples", splits.task.name, splits.source, len(splits.train), dev)
+    if splits.source == "own files":  # the only ones that leave room for misunderstandings
+        log.info("texts: the columns %s; labels: %s", ", ".join(splits.task.sentences), _labels(splits))
     if splits.source == "generated":
         log.info("this data is synthetic: scores say nothing about GLUE")
 
 
-def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: TrialFiles) -> None:
-    from neobert.training import metrics
+def _labels(splits: Splits) -> str:
+    """What the labels were taken for: `numbers from 0.5 to 4 (regression)`, or `2 classes (no, yes)`."""
+    labels = splits.task.labels
+    if not labels:
+        return f"numbers from {min(splits.train.labels):g} to {max(splits.train.labels):g} (regression)"
+    return f"{len(labels)} classes ({', '.join(labels[:10])}{', ...' if len(labels) > 10 else ''})"
 
+
+def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: TrialFiles) -> None:
     task = splits.task
     baseline = metrics.baseline(task, splits.train.labels, {name: dev.labels for name, dev in splits.dev.items()})
     if outcome.test_outputs is not None:
@@ -78,7 +89,7 @@ def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: T
         "seconds": round(outcome.seconds, 3),
         "step": outcome.best_step,
         "steps": outcome.steps,
-        "versions": _versions(),
+        "versions": _versions("deepspeed") if config.deepspeed else _versions(),
         "data": splits.source,
     }
     write_json(paths.result, result, durable=True)
@@ -96,9 +107,10 @@ def _write_predictions(outputs: Any, splits: Splits, path: Path) -> None:
     write_text(path, "index\tprediction\n" + "".join(f"{index}\t{label}\n" for index, label in enumerate(said)))
 
 
-def _versions() -> dict[str, str]:
+def _versions(*further: str) -> dict[str, str]:
     versions = {"neobert": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "scipy"):
+    libraries = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "scipy")
+    for name in (*libraries, *further):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
