@@ -138,11 +138,13 @@ class StopOnNaN(TrainerCallback):
     """Ends a training that has diverged, instead of letting it use up its hours."""
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise RunError(
-                f"the training loss is {logs['loss']} at step {state.global_step}: the training has diverged. "
-                "A lower optimizer.lr, longer scheduler.warmup_steps or mixed_precision: no may help."
-            )
+        for name, value in logs.items():
+            if (name == "loss" or name.startswith("eval_loss")) and not math.isfinite(value):
+                kind = "training" if name == "loss" else "evaluation"
+                raise RunError(
+                    f"the {kind} loss is {value} at step {state.global_step}: the training has diverged. "
+                    "A lower optimizer.lr, longer scheduler.warmup_steps or mixed_precision: no may help."
+                )
 
 
 def tensorboard(directory: Path, resumed: Checkpoint | None) -> TrainerCallback:

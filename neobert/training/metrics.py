@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from neobert.config import ConfigError
 from neobert.data.glue_tasks import GlueTask
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -55,6 +57,20 @@ def _correlation(function: Callable[[Array, Array], Any], labels: Array, predict
 METRICS: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews, "pearson": _pearson, "spearmanr": _spearman,
 }  # fmt: skip
+
+
+_PACKAGES = {"f1": "scikit-learn", "matthews_correlation": "scikit-learn", "pearson": "scipy", "spearmanr": "scipy"}
+_MODULES = {"scikit-learn": "sklearn", "scipy": "scipy"}
+
+
+def check_packages(task: GlueTask) -> None:
+    """Raises `ConfigError` now, and not at the first evaluation, when a package for the task's metrics is missing."""
+    for package in (_PACKAGES[name] for name in task.metrics if name in _PACKAGES):
+        if find_spec(_MODULES[package]) is None:
+            raise ConfigError(
+                f"the package {package} is missing, which the metrics of {task.name} come from: "
+                "pip install 'neobert-slurm[eval]' brings it"
+            )
 
 
 def compute(names: Sequence[str], outputs: Array, labels: Array) -> dict[str, float]:

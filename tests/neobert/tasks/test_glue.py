@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from neobert.config import GlueConfig, validate
 from neobert.data.grammar import write_glue_directory
+from neobert.tasks import glue
 from tests.neobert.conftest import TINY
 
 Run = Callable[..., int]
@@ -183,6 +185,52 @@ def test_a_regression_of_ones_own_predicts_numbers(neobert: Run, tmp_path: Path)
     assert result["metric"] == "pearson+spearmanr"
     lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()[1:]
     assert all(len(line.split("\t")[1].split(".")[1]) == 3 for line in lines)
+
+
+def test_it_tells_what_files_of_ones_own_were_taken_for(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, labels in (("classes", ["no", "yes"]), ("numbers", ["0.5", "4"])):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("idx,review,label\n" + "".join(f"1,text,{label}\n" for label in labels))
+        files = [f"data.{part}_file={path}" for part in ("train", "validation")]
+        assert neobert("glue", *TINY, *files, "trainer.max_steps=1", "--output-dir", tmp_path / name) == 0
+    output = capsys.readouterr().out
+    assert "texts: the columns idx, review; labels: 2 classes (no, yes)\n" in output
+    assert "texts: the columns idx, review; labels: numbers from 0.5 to 4 (regression)\n" in output
+
+
+def test_mnli_on_files_of_ones_own_has_one_dev_set(neobert: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("premise,hypothesis,label\na,b,neutral\nc,d,entailment\n")
+    files = [f"data.{part}_file={tmp_path}/a.csv" for part in ("train", "validation")]
+    assert (
+        neobert("glue", *TINY, "task_name=mnli", *files, "trainer.max_steps=1", "--output-dir", tmp_path / "out") == 0
+    )
+    assert read(tmp_path / "out" / "result.json")["metric"] == "accuracy"
+
+
+def test_a_package_that_the_metrics_need_is_missed_before_the_training(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # type: ignore[arg-type]
+    assert neobert("glue", *SHORT, "task_name=mrpc", "--output-dir", tmp_path) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        "neobert: the package scikit-learn is missing, which the metrics of mrpc come from: pip"
+    )
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("setting", ["model.tokenizer", "model.name_or_path"])
+def test_what_must_come_from_the_hub_is_not_waited_for_without_one(
+    neobert: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(glue, "work_offline_if_unreachable", lambda: asked.append(setting))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base = ["task_name=rte", "data.generated=9", "data.max_length=32"]
+    assert neobert("glue", *base, f"{setting}=no-such/model", "--output-dir", tmp_path) == 2
+    assert asked == [setting]
 
 
 def test_files_of_ones_own_decide_which_metrics_there_are(

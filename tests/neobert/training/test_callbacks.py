@@ -64,7 +64,10 @@ def test_the_count_comes_back_with_the_checkpoint() -> None:
     assert (restored.failures, restored.exhausted) == (2, False)
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
-    with pytest.raises(RunError, match=r"the training loss is nan at step 7: .* lower optimizer.lr"):
-        StopOnNaN().on_log(None, TrainerState(global_step=7), None, {"loss": math.nan})
-    StopOnNaN().on_log(None, TrainerState(global_step=7), None, {"eval_loss": math.nan})
+@pytest.mark.parametrize(
+    ("name", "kind"), [("loss", "training"), ("eval_loss", "evaluation"), ("eval_loss_mm", "evaluation")]
+)
+def test_a_loss_that_is_no_number_ends_the_training_with_advice(name: str, kind: str) -> None:
+    with pytest.raises(RunError, match=rf"the {kind} loss is nan at step 7: .* lower optimizer.lr"):
+        StopOnNaN().on_log(None, TrainerState(global_step=7), None, {name: math.nan})
+    StopOnNaN().on_log(None, TrainerState(global_step=7), None, {name: 0.5, "eval_pearson": math.nan})
