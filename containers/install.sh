@@ -13,18 +13,19 @@ die() { printf 'ERROR: %s\n' "$*" >&2; exit 1; }
 
 pip=$(ls /mnt/pip-*.whl 2>/dev/null) || die "no wheels are bound at /mnt: build with \`recipe image build $kind\`"
 project=$(ls /media/neobert_slurm-*.whl 2>/dev/null) || die "the project's wheel is not bound at /media"
-command -v python3 >/dev/null || die "the base image has no python3 on its PATH"
-found=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python=$(command -v python3) || die "the base image has no python3 on its PATH"
+found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$found" = "$version" ] || die "the base image has Python $found, and the wheels are for $version:" \
     "build with \`recipe image build $kind --python $found\`"
 
 torch=$(sed -n 's/^torch==//p' "$lock")
 if [ "$kind" = gpu ]; then
-    found=$(python3 -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null) ||
+    found=$("$python" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null) ||
         die "the base image has no PyTorch: choose one with PyTorch $torch (--base)"
     [ "${found%%+*}" = "$torch" ] || die "the base image has PyTorch $found, and the lock (constraints.txt) needs" \
         "$torch: choose another base (--base), or lock $found"
 fi
+[ ! -e "$env" ] || die "the base image is one of this project's own: give the one that it was built on"
 command -v c++ >/dev/null || die "the base image has no C++ compiler, which DeepSpeed needs at run time:" \
     "choose a base for development (its name often ends in -devel)"
 [ "$kind" = cpu ] || command -v nvcc >/dev/null ||
@@ -32,13 +33,13 @@ command -v c++ >/dev/null || die "the base image has no C++ compiler, which Deep
 
 # An environment of its own over the base's Python: what the base brings stays as it is (pip could not even remove what
 # a distribution's package manager or conda installed), and is hidden where the lock has another version.
-python3 -m venv --without-pip "$env"
+"$python" -m venv --without-pip "$env"
 if [ "$kind" = gpu ]; then
     # Not --system-site-packages: a base's python3 may itself be that of an environment.
     packages=$("$env/bin/python3" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    python3 -c 'import site; print("\n".join(site.getsitepackages()))' >"$packages/base.pth"
+    "$python" -c 'import site; print("\n".join(site.getsitepackages()))' >"$packages/base.pth"
 fi
-"$env/bin/python3" "$pip/pip" install --quiet --no-cache-dir --no-compile --disable-pip-version-check \
+"$env/bin/python3" "$pip/pip" install --isolated --quiet --no-cache-dir --no-compile --disable-pip-version-check \
     --root-user-action ignore --no-index --find-links /mnt --constraint "$lock" "torch==$torch" "$project[$extras]"
 if [ "$kind" = gpu ]; then
     ! ls -d "$env"/lib/python*/site-packages/torch 2>/dev/null || die "pip replaced the base image's PyTorch"
