@@ -360,3 +360,17 @@ def test_precisions_offloading_and_buckets(tmp_path: Path) -> None:
         assert logged(tmp_path / f"bf16-{stage}", "loss") == pytest.approx(logged(tmp_path / "plain", "loss"), abs=0.01)
         expected, found = weights(tmp_path / f"bf16-{stage}", 16), weights(tmp_path / f"stopped-{stage}", 16)
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.slow
+def test_in_bf16_an_attempt_that_has_nothing_left_to_train_predicts_the_same(tmp_path: Path) -> None:
+    settings = [*TINY, *numbers(tmp_path, 43), "trainer.num_train_epochs=2", "trainer.mixed_precision=bf16"]
+    work = {tmp_path / f"numbers-{stage}": [*settings, *STAGES[stage]] for stage in (1, 3)}
+    codes, output = run_all(work)
+    assert codes == [0, 0], output
+    before = [(trial / "predictions.tsv").read_text() for trial in work]
+    for trial in work:
+        (trial / "result.json").unlink()
+        (trial / "predictions.tsv").unlink()
+    assert run_all(work)[0] == [0, 0]
+    assert [(trial / "predictions.tsv").read_text() for trial in work] == before
