@@ -21,7 +21,8 @@ from slurm.submit import make_job
 
 RANKS = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-    "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "RECIPE_TRIAL", "RECIPE_ATTEMPT",
+    "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS",
+    "RECIPE_TRIAL", "RECIPE_ATTEMPT", "RECIPE_LEASE_WAIT", "RECIPE_NODES", "RECIPE_GPUS_PER_NODE",
 )  # fmt: skip
 """What an interactive job sets, and would make the one process here take itself for one of several."""
 

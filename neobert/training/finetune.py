@@ -19,6 +19,7 @@ from neobert.data.tokenizing import Collator, Tokenized, tokenize
 from neobert.errors import RunError
 from neobert.model.loading import Classifier, build_classifier
 from neobert.training import checkpoints, deepspeed, metrics
+from neobert.training.affinity import bind_to_gpu
 from neobert.training.arguments import training_arguments
 from neobert.training.callbacks import EarlyStopping, Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
 from neobert.training.console import Console
@@ -27,6 +28,7 @@ from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
+from neobert.training.resuming import check_best, check_same_data, record_data
 from neobert.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -50,12 +52,19 @@ def finetune(
     """Trains and evaluates, from the newest complete checkpoint if there is one; None when asked to stop."""
     spare_deepspeed_import()
     args = _arguments(config, splits, paths, ranks)
+    if args.device.type == "cuda":
+        bind_to_gpu(args.device.index or 0)
     resumed = _newest_checkpoint(paths, ranks)
     if resumed:
+        check_same_data(paths, splits)
         _check_same_training(args, resumed)
     if ranks.is_main:
         _forget_lost_steps(paths, resumed)
+        if not resumed:
+            record_data(paths, splits)
     state = TrainerState(**resumed.state) if resumed else TrainerState()
+    if splits.test is not None and state.best_global_step is not None:
+        check_best(paths, state.best_global_step)
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, state.max_steps)
     stop = StopWhenAsked(preemption)
     early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
@@ -191,6 +200,8 @@ def _outcome(
         found[rate] = statistics.median(entry[rate] for entry in state.log_history if rate in entry)
     outputs = None
     if splits.test is not None:
-        trainer.load_weights(paths.checkpoints / f"checkpoint-{best}" / "model.safetensors")
+        if trainer.args.should_save:
+            check_best(paths, best)
+        trainer.load_weights(checkpoints.at_step(paths.checkpoints, best).path / "model.safetensors")
         outputs = trainer.outputs(_tokenized(splits.test, classifier, config))
     return Outcome(found, best, state.global_step, progress.seconds, outputs)
