@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from neobert.config import ConfigError, Problem
 from neobert.data.glue_tasks import GlueTask
@@ -47,6 +49,19 @@ class Splits:
     train: Examples
     dev: dict[str, Examples]
     test: Examples | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """What a training depends on, to be compared: `digest` changes with every text and label."""
+        digest = hashlib.sha256()
+        for examples in (self.train, *self.dev.values()):
+            for texts, label in examples:
+                digest.update(repr((*texts, float(label))).encode())
+        return {
+            "classes": list(self.task.labels),
+            "training examples": len(self.train),
+            "dev examples": sum(map(len, self.dev.values())),
+            "digest": digest.hexdigest(),
+        }
 
 
 def at(where: str, message: str) -> ConfigError:

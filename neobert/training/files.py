@@ -62,6 +62,11 @@ class TrialFiles:
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
+    @property
+    def trained_on(self) -> Path:
+        """What data the checkpoints have seen: `neobert.training.resuming`."""
+        return self.checkpoints / "data.json"
+
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Replaces a file at once: whoever reads it sees the old or the new one. `durable` survives a power cut too."""

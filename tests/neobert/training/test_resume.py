@@ -169,6 +169,55 @@ def test_a_checkpoint_of_other_data_is_refused(neobert: Run, undisturbed: Path, 
     assert neobert("glue", *SETTINGS, "--output-dir", directory) == 1
 
 
+def own_files(directory: Path, rows: list[str]) -> list[str]:
+    (directory / "data.csv").write_text("text,label\n" + "".join(row + "\n" for row in rows))
+    return [f"data.{name}_file={directory / 'data.csv'}" for name in ("train", "validation", "test")]
+
+
+ROWS = [f"text {n},{'yes' if n % 3 else 'no'}" for n in range(32)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "change"),
+    [
+        ([*ROWS[:-1], "text 0,yes"], "texts or labels have changed"),
+        (ROWS + ROWS[:8], "training examples 32 then, 40 now; dev examples 32 then, 40 now; texts or labels"),
+        ([row.replace("yes", "maybe") for row in ROWS], r"classes \['no', 'yes'\] then, \['maybe', 'no'\] now"),
+    ],
+)
+def test_other_data_is_noticed_though_the_number_of_steps_is_the_same(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], change: str
+) -> None:
+    settings = [*TINY, *own_files(tmp_path, ROWS), "trainer.max_steps=2", "--output-dir", tmp_path / "trial"]
+    assert neobert("glue", *settings) == 0
+    (tmp_path / "trial" / "result.json").unlink()
+    own_files(tmp_path, rows)
+    assert neobert("glue", *settings) == 1
+    assert re.search(rf"trial/checkpoints were trained on other data: {change}.*Start with", capsys.readouterr().err)
+    own_files(tmp_path, ROWS)
+    assert neobert("glue", *settings) == 0
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", None])
+def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str | None
+) -> None:
+    directory = tmp_path / "trial"
+    settings = [*TINY, *own_files(tmp_path, ROWS), "trainer.num_train_epochs=2", "trainer.eval_strategy=steps",
+                "trainer.eval_steps=1", "trainer.save_total_limit=9", "--output-dir", directory]  # fmt: skip
+    assert neobert("glue", *settings) == 0
+    best = directory / "checkpoints" / f"checkpoint-{json.loads((directory / 'result.json').read_text())['step']}"
+    (directory / "result.json").unlink()
+    if damage:
+        (best / damage).write_bytes(b"weig")
+    else:
+        shutil.rmtree(best)
+    assert neobert("glue", *settings) == 1
+    error = capsys.readouterr().err
+    assert f"the best checkpoint, {best}, cannot make the predictions for data.test_file: " in error
+    assert f"Put it back, or remove {directory / 'checkpoints'} to begin anew." in error
+
+
 def test_evaluating_more_often_does_not_change_the_training(neobert: Run, undisturbed: Path, tmp_path: Path) -> None:
     often = ["trainer.eval_strategy=steps", "trainer.eval_steps=7"]
     assert neobert("glue", *SETTINGS, *often, "--output-dir", tmp_path) == 0

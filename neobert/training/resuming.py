@@ -1,0 +1,63 @@
+"""Whether a training may go on from its checkpoints: only with the data that they have seen."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neobert.data.examples import Splits
+from neobert.errors import RunError
+from neobert.training import checkpoints
+from neobert.training.files import TrialFiles, write_json
+
+log = logging.getLogger(__name__)
+
+
+def record_data(paths: TrialFiles, splits: Splits) -> None:
+    """Writes down what the checkpoints to come are trained on."""
+    write_json(paths.trained_on, splits.summary(), durable=True)
+
+
+def check_same_data(paths: TrialFiles, splits: Splits) -> None:
+    """Raises `RunError` when the data is not what the checkpoints were trained on.
+
+    A checkpoint's place in the data would mean something else, and its result would belong to neither.
+    """
+    before, now = _read(paths.trained_on), splits.summary()
+    if before is None:
+        log.warning(
+            "%s is missing or damaged, so nothing tells whether the data is the same as before", paths.trained_on
+        )
+        return
+    changes = [_change(name, before.get(name), value) for name, value in now.items() if before.get(name) != value]
+    if changes:
+        raise RunError(
+            f"the checkpoints in {paths.checkpoints} were trained on other data: {'; '.join(changes)}. Start with the "
+            "data of before, or remove the checkpoints to begin anew."
+        )
+
+
+def check_best(paths: TrialFiles, step: int) -> None:
+    """Raises `RunError` when the best checkpoint, which makes the predictions, is lost or damaged."""
+    path = paths.checkpoints / f"checkpoint-{step}"
+    fault = checkpoints.find_fault(path)
+    if fault:
+        raise RunError(
+            f"the best checkpoint, {path}, cannot make the predictions for data.test_file: {fault}. Put it back, or "
+            f"remove {paths.checkpoints} to begin anew."
+        )
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    return f"{name} {before} then, {now} now" if name != "digest" else "texts or labels have changed"
