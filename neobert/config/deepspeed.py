@@ -8,9 +8,6 @@ and a DeepSpeed file that says otherwise is an error. Nothing here needs torch o
 from __future__ import annotations
 
 import copy
-import json
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from neobert.config.base import ConfigError, LocalPath, Problem, Strict
+from neobert.config.deepspeed_file import FILLED, contradictions, facts, put, read
 from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
 
 
@@ -80,7 +78,7 @@ class DeepSpeedConfig(Strict):
         if not isinstance(file, str) or not file or data.get("config") is not None:
             return validate(data)
         try:
-            contents = _read(Path(file))
+            contents = read(Path(file))
         except FileNotFoundError:
             return validate(data)
         section = validate({**{k: v for k, v in data.items() if k != "config_file"}, "config": contents})
@@ -149,17 +147,17 @@ def complete(
     """
     if section.config_file is not None:
         raise ConfigError([Problem(("deepspeed", "config_file"), f"there is no file {section.config_file}")])
-    facts = _facts(trainer, optimizer, scheduler, world_size, total_steps)
+    known = facts(trainer, optimizer, scheduler, world_size, total_steps)
     if section.config is not None:
-        found = _contradictions(section, facts)
+        found = contradictions(section.config, section.name, known)
         if found:
             raise ConfigError([Problem(("deepspeed", "config"), message) for message in found])
     settings = _from_keys(section) if section.config is None else copy.deepcopy(section.config)
     for key in ("optimizer", "scheduler", "bfloat16", "elasticity", "torch_autocast"):
         settings.pop(key, None)
-    for key, (value, _) in facts.items():
-        if key in _FILLED:
-            _put(settings, key, value)
+    for key, (value, _) in known.items():
+        if key in FILLED:
+            put(settings, key, value)
     settings["checkpoint"] = {"tag_validation": "Fail", **settings.get("checkpoint", {})}
     settings["steps_per_print"] = None
     settings["zero_allow_untested_optimizer"] = True  # torch's AdamW: DeepSpeed asks to be told that it is meant
@@ -173,106 +171,14 @@ def check_agreement(
 
     What depends on the number of processes or on the data shows only in `complete`.
     """
-    found = _contradictions(section, _facts(trainer, optimizer, scheduler, None, None))
+    known = facts(trainer, optimizer, scheduler, None, None)
+    found = contradictions(section.config or {}, section.name, known)
     if found:
         place = ("deepspeed", "config_file" if section._file else "config")
         problems = [PydanticCustomError("value_error", "{error}", {"error": message}) for message in found]
         raise ValidationError.from_exception_data(
             "deepspeed", [{"type": problem, "loc": place, "input": None} for problem in problems]
         )
-
-
-Fact = tuple[Any, str]
-"""The value that a DeepSpeed key must have, and what in the recipe says so."""
-
-_FILLED = {
-    "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping",
-    "bf16.enabled", "fp16.enabled", "zero_optimization.stage3_gather_16bit_weights_on_model_save",
-}  # fmt: skip
-"""The facts that belong into a complete configuration; the others are there to be compared with."""
-
-_SCHEDULES = {"constant": "WarmupLR", "linear": "WarmupDecayLR", "cosine": "WarmupCosineLR"}
-
-
-def _facts(
-    trainer: TrainerConfig,
-    optimizer: OptimizerConfig,
-    scheduler: SchedulerConfig,
-    world_size: int | None,
-    total_steps: int | None,
-) -> dict[str, Fact]:
-    size, pieces = trainer.per_device_train_batch_size, trainer.gradient_accumulation_steps
-    clipping, precision = trainer.gradient_clipping, trainer.mixed_precision
-    precise = f"trainer.mixed_precision is {precision}"
-    facts: dict[str, Fact] = {
-        "train_micro_batch_size_per_gpu": (size, f"trainer.per_device_train_batch_size is {size}"),
-        "gradient_accumulation_steps": (pieces, f"trainer.gradient_accumulation_steps is {pieces}"),
-        "gradient_clipping": (clipping or 0.0, f"trainer.gradient_clipping is {json.dumps(clipping)}"),
-        "bf16.enabled": (precision == "bf16", precise),
-        "bfloat16.enabled": (precision == "bf16", precise),  # an older name
-        "fp16.enabled": (precision == "fp16", precise),
-        "torch_autocast.enabled": (False, f"{precise}, which is DeepSpeed's own bf16 or fp16"),
-        "elasticity.enabled": (False, "the recipe fixes the batch size"),
-        "zero_optimization.stage3_gather_16bit_weights_on_model_save": (True, "checkpoints hold the whole model"),
-        "optimizer.params.lr": (optimizer.lr, f"optimizer.lr is {optimizer.lr}"),
-        "optimizer.params.betas": (list(optimizer.betas), f"optimizer.betas is {list(optimizer.betas)}"),
-        "optimizer.params.eps": (optimizer.eps, f"optimizer.eps is {optimizer.eps}"),
-        "optimizer.params.weight_decay": (
-            optimizer.weight_decay,
-            f"optimizer.weight_decay is {optimizer.weight_decay}",
-        ),
-        "optimizer.params.adam_w_mode": (True, "the recipe's optimizer is AdamW"),
-        "optimizer.params.bias_correction": (True, "the recipe's optimizer is AdamW"),
-        "scheduler.type": (_SCHEDULES[scheduler.name], f"scheduler.name is {scheduler.name}"),
-        "scheduler.params.warmup_min_lr": (0.0, "the recipe's schedule starts at 0"),
-        "scheduler.params.warmup_min_ratio": (0.0, "the recipe's schedule starts at 0"),
-        "scheduler.params.cos_min_ratio": (0.0, "the recipe's schedule ends at 0"),
-        "scheduler.params.warmup_max_lr": (optimizer.lr, f"optimizer.lr is {optimizer.lr}"),
-        "scheduler.params.warmup_type": ("linear", "the recipe warms up linearly"),
-    }
-    if world_size is not None:
-        count = f"{size} x {pieces} x {world_size} examples (per_device_train_batch_size x accumulation x processes)"
-        facts["train_batch_size"] = (size * pieces * world_size, f"a step takes {count}")
-    warmup = scheduler.warmup_steps
-    if warmup >= 1 or warmup == 0:
-        facts["scheduler.params.warmup_num_steps"] = (int(warmup), f"scheduler.warmup_steps is {warmup:g}")
-    elif total_steps is not None:
-        steps = math.ceil(warmup * total_steps)
-        share = f"scheduler.warmup_steps is {warmup:g} of {total_steps} steps"
-        facts["scheduler.params.warmup_num_steps"] = (steps, share)
-    if total_steps is not None:
-        facts["scheduler.params.total_num_steps"] = (total_steps, f"the training has {total_steps} steps")
-    return facts
-
-
-def _contradictions(section: DeepSpeedConfig, facts: dict[str, Fact]) -> list[str]:
-    raw = section.config or {}
-    found = []
-    for key in ("zero_optimization", "optimizer", "scheduler", "bf16", "fp16", "checkpoint"):
-        if not isinstance(raw.get(key, {}), dict):
-            found.append(f"{key} is {_show(raw[key])}; expected a mapping")
-    if found:
-        return [f"{section.name}: {message}" for message in found]
-    kind = _get(raw, "optimizer.type")
-    if kind is not _ABSENT and str(kind).lower() not in ("adam", "adamw"):
-        found.append(f"optimizer.type is {_show(kind)}, but the recipe's optimizer is AdamW")
-    for block in ("optimizer", "scheduler"):
-        known = {key for key in [*facts, *_LATER] if key.startswith(f"{block}.params.")}
-        params = _get(raw, f"{block}.params")
-        for name in params if isinstance(params, dict) else ():
-            if f"{block}.params.{name}" not in known:
-                found.append(
-                    f"{block}.params.{name} has no counterpart in the recipe, whose {block} is used: remove it"
-                )
-    for key, (value, said) in facts.items():
-        there = _get(raw, key)
-        if there is not _ABSENT and there != "auto" and there != value:
-            found.append(f'{key} is {_show(there)}, but {said}; expected {_show(value)} or "auto"')
-    return [f"{section.name}: {message}" for message in found]
-
-
-_LATER = ("scheduler.params.warmup_num_steps", "scheduler.params.total_num_steps")
-"""Facts that may show only when the training starts."""
 
 
 def _from_keys(section: DeepSpeedConfig) -> dict[str, Any]:
@@ -285,63 +191,3 @@ def _from_keys(section: DeepSpeedConfig) -> dict[str, Any]:
         else:
             zero[name] = value
     return {"zero_optimization": zero}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The contents of a DeepSpeed file; raises `ValueError` with a message, or `FileNotFoundError`."""
-    try:
-        contents = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=_without_repetition, parse_constant=_no_number
-        )
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: is not valid JSON: {error.msg} (column {error.colno})") from None
-    except RecursionError:
-        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(contents, dict):
-        raise ValueError(f"{path}: expected a mapping of DeepSpeed's settings, found {_show(contents)}")
-    return contents
-
-
-def _without_repetition(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in mapping:
-            raise ValueError(f"the key {key!r} stands in it twice")
-        mapping[key] = value
-    return mapping
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-_ABSENT: Any = object()
-
-
-def _get(mapping: Any, key: str) -> Any:
-    """The value at a dotted key, or `_ABSENT`."""
-    for part in key.split("."):
-        if not isinstance(mapping, dict) or part not in mapping:
-            return _ABSENT
-        mapping = mapping[part]
-    return mapping
-
-
-def _put(mapping: dict[str, Any], key: str, value: Any) -> None:
-    *way, last = key.split(".")
-    for part in way:
-        mapping = mapping.setdefault(part, {})
-    mapping[last] = value
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import shutil
@@ -37,6 +38,7 @@ def start(settings: dict[str, Any], on_cpu: bool) -> None:
     settings["zero_force_ds_cpu_optimizer"] = offloads and not on_cpu
     if settings["zero_force_ds_cpu_optimizer"]:
         _check_compiler()
+    _ask_deepspeed(settings)
 
 
 def join_alone(on_cpu: bool) -> None:
@@ -76,6 +78,20 @@ def gathered(model: Any) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(weights, modifier_rank=0):
         yield
+
+
+def _ask_deepspeed(settings: dict[str, Any]) -> None:
+    """A file of one's own may hold what only DeepSpeed can judge. It would do so later, and with a traceback."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    # It does not know the number of processes yet, by which it would check the size of the global batch.
+    asked = {key: value for key, value in copy.deepcopy(settings).items() if key != "train_batch_size"}
+    try:
+        DeepSpeedConfig(asked)
+    except Exception as error:  # noqa: BLE001  # its own, pydantic's, assertions, and whatever wrong types lead to
+        lines = [line.partition(" [type=")[0].strip() for line in str(error).splitlines()]
+        message = ": ".join(line for line in lines if line and not line.startswith("For further information"))
+        raise _problem(f"DeepSpeed does not accept this configuration: {message}") from None
 
 
 def _check_compiler() -> None:

@@ -167,7 +167,7 @@ def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoi
     before, now = resumed.processes, args.world_size
     if before != now:
         raise RunError(
-            f"{resumed.path} was written with a number of processes of {before}, and now it is {now}. Start as many as "
+            f"the number of processes was {before} when {resumed.path} was written, and is {now} now. Start as many as "
             "before, or remove the checkpoints to begin anew."
         )
     before, now = resumed.state["max_steps"], args.max_steps

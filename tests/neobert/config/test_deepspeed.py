@@ -184,6 +184,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
      ({"fp16": {"enabled": True}}, "is true, but trainer.mixed_precision is no"),
      ({"torch_autocast": {"enabled": True}}, "is true, but trainer.mixed_precision is no"),
      ({"bf16": True}, "bf16 is true; expected a mapping"),
+     ({"optimizer": {"params": 3}}, "optimizer.params is 3; expected a mapping"),
+     ({"optimizer": {"legacy_fusion": True}}, "optimizer.legacy_fusion has no counterpart in the recipe"),
      ({"elasticity": {"enabled": True}}, "but the recipe fixes the batch size"),
      ({"optimizer": {"type": "Lamb"}}, 'optimizer.type is "Lamb", but the recipe\'s optimizer is AdamW'),
      ({"optimizer": {"type": "Adam", "params": {"adam_w_mode": False}}}, "but the recipe's optimizer is AdamW"),
