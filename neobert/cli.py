@@ -6,6 +6,7 @@ import argparse
 import importlib
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -39,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process."""
     try:
         code = run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        code = _complain("interrupted; run the same command again to resume from the last checkpoint", FAILED)
     except Exception:  # noqa: BLE001  # not foreseen: the traceback is what helps
         traceback.print_exc()
         code = FAILED
+    for number in (signal.SIGUSR2, signal.SIGTERM):  # an exit takes a second, and its code must stay what it is
+        signal.signal(number, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -84,9 +89,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _complain(f"{error.filename or 'output'}: {error.strerror}", FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted; run the same command again to resume from the last checkpoint", FAILED)
+        return _complain(f"{error.filename or 'standard output'}: {error.strerror}", FAILED)
 
 
 def _task_parser(command: str) -> argparse.ArgumentParser:

@@ -17,7 +17,9 @@ def set_up_logging(ranks: Ranks) -> None:
     Must run before torch and transformers are imported: some of their chatter is turned off through the environment.
     """
     prefix = "" if ranks.is_main else f"[rank {ranks.rank}] "
-    news, trouble = _handler(sys.stdout, f"{prefix}%(message)s"), _handler(sys.stderr, f"{prefix}warning: %(message)s")
+    news, trouble = _News(sys.stdout), logging.StreamHandler(sys.stderr)
+    news.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    trouble.setFormatter(logging.Formatter(f"{prefix}warning: %(message)s"))
     news.addFilter(lambda record: record.levelno < logging.WARNING)
     trouble.setLevel(logging.WARNING)
     ours = logging.getLogger("neobert")
@@ -27,10 +29,12 @@ def set_up_logging(ranks: Ranks) -> None:
     _quiet_libraries()
 
 
-def _handler(stream: TextIO, form: str) -> logging.Handler:
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter(form))
-    return handler
+class _News(logging.StreamHandler[TextIO]):
+    """Fails as `print` does when nobody can read any more; logging by itself would print a traceback and go on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream.write(self.format(record) + self.terminator)
+        self.flush()
 
 
 def _quiet_libraries() -> None:

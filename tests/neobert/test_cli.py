@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,6 +103,47 @@ def test_a_process_that_is_asked_to_stop_exits_with_85_and_the_next_finishes(tmp
     assert any(line.startswith("evaluation at step 20: accuracy ") for line in lines)
     assert lines[-1].startswith("done: accuracy ")
     assert "\r" not in done.stdout
+
+
+def test_a_signal_during_the_exit_does_not_change_the_exit_code() -> None:
+    """Python resets the handlers of its own, and then still has seconds of tidying up to do."""
+    program = (
+        "import os, signal\n"
+        "from neobert.cli import main\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid(), signals=(signal.SIGUSR2, signal.SIGTERM)):\n"
+        "        for number in signals: kill(me, number)\n"
+        "late = Late()\n"
+        "main(['glue', 'task_name=rt', '--output-dir', 'x'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2, done.stderr
+
+
+def test_ctrl_c_is_one_message_at_any_time() -> None:
+    program = (
+        "import sys\n"
+        "from neobert.cli import main\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'pydantic': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "main(['glue', 'task_name=rte', '--output-dir', 'x'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert done.stderr == "neobert: interrupted; run the same command again to resume from the last checkpoint\n"
+
+
+@pytest.mark.parametrize(
+    ("redirect", "reason"), [("| true", "Broken pipe"), ("> /dev/full", "No space left on device")]
+)
+def test_output_that_goes_nowhere_is_one_message(tmp_path: Path, redirect: str, reason: str) -> None:
+    command = [sys.executable, "-m", "neobert", "glue", *TINY, "task_name=sst2", "data.generated=80",
+               "--output-dir", str(tmp_path / "out")]  # fmt: skip
+    script = f"set -o pipefail; {shlex.join(command)} {redirect}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (1, f"neobert: standard output: {reason}\n")
 
 
 def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
