@@ -82,10 +82,14 @@ def enter_script(entry: Entry) -> str:
 def bind_words(own: Iterable[Path], more: Iterable[str]) -> tuple[str, ...]:
     """The values of `--bind`: our own directories, without those that lie in another one, then a site's and a recipe's.
 
+    A directory behind a symbolic link is bound where it really lies as well: the link itself may lie in a directory that
+    the container has anyway, such as a home, and would point to nothing there.
+
     Raises `ConfigError` for a path that `--bind` cannot express.
     """
     kept: list[Path] = []
-    for path in sorted(set(own), key=lambda path: len(path.parts)):
+    places = {place for path in own for place in (path, path.resolve())}
+    for path in sorted(places, key=lambda path: (len(path.parts), path)):
         if set(str(path)) & set(":,\\"):
             raise ConfigError(f"{path} cannot be bound into a container: Apptainer splits it at ':' and ','")
         if not any(path.is_relative_to(other) for other in kept):

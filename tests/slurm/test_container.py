@@ -176,6 +176,12 @@ def test_directories_inside_of_others_are_not_bound_twice() -> None:
         bind_words([Path("/a:b")], [])
 
 
+def test_a_directory_behind_a_link_is_bound_where_it_lies_as_well(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert bind_words([tmp_path / "link"], []) == (str(tmp_path / "link"), str(tmp_path / "real"))
+
+
 def test_variables_of_the_scratch_directory_are_the_nodes_and_the_rest_is_literal() -> None:
     word = expand_on_node("/local/$JOB/it's ${USER_}x;y")
     done = subprocess.run(
