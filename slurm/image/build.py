@@ -84,7 +84,8 @@ def _build(order: Order, engine: Engine, say: Say) -> None:
 def _run(order: Order, engine: Engine, wheels: Path, wheel: Path, log: Path) -> None:
     partial = order.output.with_name(f".{order.output.name}.{os.getpid()}.partial")
     words = [
-        engine.program, "build", "--fakeroot", *host.compression(engine),
+        # --force is for the labels: without it those of the base image stay (many have a version of their own).
+        engine.program, "build", "--fakeroot", "--force", *host.compression(engine),
         "--bind", f"{wheels}:/mnt:ro", "--bind", f"{wheel}:/media:ro",
         *(word for pair in _arguments(order).items() for word in ("--build-arg", "=".join(pair))),
         str(partial), str(order.spec.definition),

@@ -48,5 +48,5 @@ def test_it_is_built_on_a_base_that_the_site_chooses(stand_in: Path, tmp_path: P
     assert answer.returncode == 0, answer.stderr
     torch, peft, rest = answer.stdout.splitlines()
     assert torch.startswith("/usr/local/lib/python3.11/dist-packages/"), "the base's PyTorch was replaced"
-    assert peft.startswith("/opt/neobert/"), "the base's version hides the lock's"
+    assert peft.startswith("/opt/neobert/"), "the base's version hides the locked one"
     assert rest.split() == [locked_version(ROOT / LOCK, "peft"), "kept", "/opt/neobert"]
