@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL = DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-slow check format install install-dev system clean
+.PHONY: help demo test test-slow check format install install-dev system cluster cluster-down clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -45,8 +45,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(INSTALL) "torch==$$(sed -n 's/^torch==//p' constraints.txt)" -e ".[train,eval,deepspeed,submitit,minilm,dev]"
 	@touch $@
 
-system:  # Slurm and shellcheck for the tests that need them: as root on Debian, and only what is missing
+system:  # Slurm, shellcheck and Apptainer for the tests that need them: as root on Debian, and only what is missing
 	@bash tests/cluster/install.sh || echo "tests that need Slurm will be skipped (sudo bash tests/cluster/install.sh enables them)"
+	@bash tests/apptainer/install.sh || echo "tests that need images will be skipped (sudo APPTAINER_PACKAGE=FILE bash tests/apptainer/install.sh enables them)"
+
+cluster: system  ## start a Slurm cluster of four nodes on this machine, to play with (root, Debian)
+	@$(PYTHON) -m tests.cluster up
+	@echo "# set that variable, and sinfo, sbatch and recipe --cluster testcluster see the cluster"
+	@echo "# $(PYTHON) -m tests.cluster fault crash n1 breaks a node (--help tells more); make cluster-down ends it"
+
+cluster-down:  ## end that cluster, and remove all of it
+	@$(PYTHON) -m tests.cluster down
 
 clean:  ## remove .venv and caches; runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

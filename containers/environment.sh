@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # %environment of both images. What is set here wins over the user's own variable of that name, so only what the image
 # cannot do without is set outright.
 export PATH="/opt/neobert/bin:$PATH"

@@ -40,7 +40,7 @@ if [ "$kind" = gpu ]; then
     "$python" -c 'import site; print("\n".join(site.getsitepackages()))' >"$packages/base.pth"
 fi
 "$env/bin/python3" "$pip/pip" install --isolated --quiet --no-cache-dir --no-compile --disable-pip-version-check \
-    --root-user-action ignore --no-index --find-links /mnt --constraint "$lock" "torch==$torch" "$project[$extras]"
+    --root-user-action ignore --no-index --find-links /mnt --constraint "$lock" "torch==$torch" "${project}[$extras]"
 if [ "$kind" = gpu ]; then
     ! ls -d "$env"/lib/python*/site-packages/torch 2>/dev/null || die "pip replaced the base image's PyTorch"
 fi

@@ -6,6 +6,7 @@ usage: selftest.py EXTRAS     (comma-separated: what of the project's extras the
 import importlib
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -43,11 +44,14 @@ def main() -> None:
         importlib.import_module(name)
     print(f"imported {len(names)} packages: {', '.join(names)}")
 
+    missing = [program for program in ("c++", "ninja", "neobert", "recipe") if shutil.which(program) is None]
+    if missing:
+        sys.exit(f"these programs are not on the PATH: {', '.join(missing)}")
     include = sysconfig.get_path("include")
     source = b"#include <Python.h>\nint main() { return PY_MAJOR_VERSION - 3; }\n"
     subprocess.run(["c++", f"-I{include}", "-fsyntax-only", "-x", "c++", "-"], input=source, check=True)
     subprocess.run(["ninja", "--version"], stdout=subprocess.DEVNULL, check=True)
-    print("the compiler, Python's headers and ninja are there")
+    print("the compiler, Python's headers and ninja work")
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
