@@ -200,7 +200,7 @@ def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     codes, output = run_all(work, stop_at=5)
     assert codes == [85] * len(work), output
     for trial in work:
-        assert [path.name for path in (trial / "checkpoints").iterdir()] == ["checkpoint-5"]
+        assert [path.name for path in (trial / "checkpoints").glob("checkpoint-*")] == ["checkpoint-5"]
     # As if the next checkpoint had been cut short; and a trial that lacks nothing but its result.
     broken = Path(shutil.copytree(undisturbed / "qnli-2/checkpoints/checkpoint-8",
                                   directory / "qnli-2/checkpoints/checkpoint-8"))  # fmt: skip
