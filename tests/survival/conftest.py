@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from slurm.rundir import RunDir, TrialDir, read_log
-from slurm.state import RunState, TrialState, run_state
+from slurm.state import RunState, State, TrialState, run_state
 from tests.cluster import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -163,6 +163,10 @@ class Site:
             return seen[-1].ended
 
         wait_until(ended, seconds, lambda: "\n".join(map(str, seen[-1].trials)) + self.log())
+        for trial in seen[-1].trials:
+            if trial.state is State.DONE:  # the result is there a moment before the job script notes the end
+                lines = seen[-1].run.trial(trial.id).attempts
+                wait_until(lambda lines=lines: "end" in read_log(lines)[-1], 30, lambda: self.log())
         return seen[-1]
 
     def measure(self, case: str, since: float) -> None:
