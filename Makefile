@@ -51,8 +51,8 @@ system:  # Slurm, shellcheck and Apptainer for the tests that need them: as root
 
 cluster: system  ## start a Slurm cluster of four nodes on this machine, to play with (root, Debian)
 	@$(PYTHON) -m tests.cluster up
-	@echo "# set that variable, and sinfo, sbatch and recipe --cluster testcluster see the cluster"
-	@echo "# $(PYTHON) -m tests.cluster fault crash n1 breaks a node (--help tells more); make cluster-down ends it"
+	@echo "# with that variable set, sinfo, sbatch and $(BIN)/recipe submit --cluster testcluster use the cluster"
+	@echo "# $(PYTHON) -m tests.cluster fault crash node1 breaks a node (--help tells more); make cluster-down ends it"
 
 cluster-down:  ## end that cluster, and remove all of it
 	@$(PYTHON) -m tests.cluster down
