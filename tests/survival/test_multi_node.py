@@ -13,9 +13,12 @@ from tests.survival.conftest import Site, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
 STEPS = 40
-# The same global batch of 8 in both: 4 processes with 2 examples each, or one with 8.
-FOUR = {"trainer": {"per_device_train_batch_size": 2, "eval_steps": 20}}
-ONE = {"trainer": {"per_device_train_batch_size": 8, "eval_steps": 20}}
+# The same global batch of 8 in both: 4 processes with 2 examples each, or one with 8. No dropout, for which each process
+# draws numbers of its own.
+FOUR = {"trainer": {"per_device_train_batch_size": 2, "eval_steps": 20}, "model": {"classifier_dropout": 0.0}}
+ONE = {"trainer": {"per_device_train_batch_size": 8, "eval_steps": 20}, "model": {"classifier_dropout": 0.0}}
+# So small a model would otherwise stay whole in each process.
+SHARDED = {"stage3_param_persistence_threshold": 0}
 TWO_BY_TWO = {"nodes": 2, "procs_per_node": 2, "cpus": 2, "mem": "5G", "time": "00:20:00"}
 
 
@@ -23,13 +26,18 @@ TWO_BY_TWO = {"nodes": 2, "procs_per_node": 2, "cpus": 2, "mem": "5G", "time": "
 def test_two_nodes_with_two_ranks_and_zero_end_with_the_weights_of_one_process(
     site: Site, reference: Reference, stage: int
 ) -> None:
-    recipe = site.recipe(FOUR | {"deepspeed": {"zero_stage": stage}}, steps=STEPS, resources=TWO_BY_TWO)
+    deepspeed = {"zero_stage": stage} | (SHARDED if stage == 3 else {})
+    recipe = site.recipe(FOUR | {"deepspeed": deepspeed}, steps=STEPS, resources=TWO_BY_TWO)
     site.submit(recipe)
     assert site.wait_ended().counts == {State.DONE: 1}, site.log()
     log = (site.files().path / "logs/attempt-1.log").read_text()
     assert "all 4 processes on 2 nodes met" in log
     one = reference(ONE, steps=STEPS)
-    assert same(weights(site.files(), STEPS), weights(one, STEPS), tolerance=2e-5)
+    # AdamW divides by the root of tiny squares, so that the order of a sum shows in the fifth digit of few weights.
+    found_weights, expected_weights = weights(site.files(), STEPS), weights(one, STEPS)
+    assert same(found_weights, expected_weights, tolerance=1e-4)
+    differences = [(found_weights[name] - expected_weights[name]).abs().mean().item() for name in expected_weights]
+    assert max(differences) < 1e-6
     found, expected = (json.loads(trial.result.read_text())["metrics"] for trial in (site.files(), one))
     assert found["accuracy"] == expected["accuracy"]
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
