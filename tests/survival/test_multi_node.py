@@ -13,8 +13,8 @@ from tests.survival.conftest import Site, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
 STEPS = 40
-# The same global batch of 8 in both: 4 processes with 2 examples each, or one with 8. No dropout, for which each process
-# draws numbers of its own.
+# The same global batch of 8 in both: 4 processes with 2 examples each, or one with 8. There is no dropout, because each
+# process would draw numbers of its own for it.
 FOUR = {"trainer": {"per_device_train_batch_size": 2, "eval_steps": 20}, "model": {"classifier_dropout": 0.0}}
 ONE = {"trainer": {"per_device_train_batch_size": 8, "eval_steps": 20}, "model": {"classifier_dropout": 0.0}}
 # So small a model would otherwise stay whole in each process.

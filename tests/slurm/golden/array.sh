@@ -105,7 +105,6 @@ fail() {
 # claim: takes the trial for this attempt, under a number of its own. An earlier attempt on a node that was only cut off
 # from the network may still run: it stops as soon as it sees that it no longer holds the lease.
 claim() {
-  local text
   mkdir -p "$trial/logs" || die "cannot write to the run's directory on $node"
   attempt=1
   until (set -o noclobber && : >"$trial/logs/attempt-$attempt.log") 2>/dev/null; do
