@@ -30,9 +30,8 @@ def main() -> None:
     for name in sys.argv[1:]:
         found = seconds_to_first_step(RunDir(Path(name)))
         if found:
-            print(
-                f"{name}: {len(found)} trials, {min(found):.1f} to {max(found):.1f} s, median {statistics.median(found):.1f} s"
-            )
+            span = f"{min(found):.1f} to {max(found):.1f} s, median {statistics.median(found):.1f} s"
+            print(f"{name}: {len(found)} trials, {span}")
 
 
 if __name__ == "__main__":

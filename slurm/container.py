@@ -82,8 +82,8 @@ def enter_script(entry: Entry) -> str:
 def bind_words(own: Iterable[Path], more: Iterable[str]) -> tuple[str, ...]:
     """The values of `--bind`: our own directories, without those that lie in another one, then a site's and a recipe's.
 
-    A directory behind a symbolic link is bound where it really lies as well: the link itself may lie in a directory that
-    the container has anyway, such as a home, and would point to nothing there.
+    A directory behind a symbolic link is bound where it really lies as well: the link itself may lie in a directory
+    that the container has anyway, such as a home, and would point to nothing there.
 
     Raises `ConfigError` for a path that `--bind` cannot express.
     """

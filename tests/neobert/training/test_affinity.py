@@ -10,8 +10,7 @@ from neobert.training.affinity import near
 
 
 @pytest.mark.parametrize(
-    ("text", "cores"),
-    [("0-3\n", {0, 1, 2, 3}), ("48-49,176-177\n", {48, 49, 176, 177}), ("5\n", {5}), ("\n", set())],
+    ("text", "cores"), [("0-3\n", {0, 1, 2, 3}), ("48-49,176-177\n", {48, 49, 176, 177}), ("5\n", {5}), ("\n", set())]
 )
 def test_the_kernels_list_of_cores_is_read(tmp_path: Path, text: str, cores: set[int]) -> None:
     (tmp_path / "0000:07:00.0").mkdir()
