@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from slurm.rundir import TrialDir, read_log
+from slurm.rundir import TrialDir
 from slurm.state import State
 from tests.survival.conftest import Site, same, wait_until, weights
 
@@ -56,12 +56,8 @@ def test_a_submission_that_timed_out_after_it_was_accepted_is_adopted_and_not_do
     assert "nothing to submit" in again.stdout
     assert site.wait_ended().counts == {State.DONE: 2}, site.log()
     assert [site.attempts(place) for place in (0, 1)] == [1, 1]
-    jobs = site.cluster.run(["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", "--array"])
-    assert len({line.partition("_")[0] for line in jobs.split()} & _names(site)) <= 1
-
-
-def _names(site: Site) -> set[str]:
-    return {row["id"] for row in read_log(site.run().submissions) if row["id"]}
+    jobs = site.cluster.run(["squeue", "--states=all", "--noheader", "--name=sweep.glue", "--format=%F"]).split()
+    assert len(set(jobs)) == 1, "one array, and not two"
 
 
 def test_a_waiting_trial_shows_slurms_reason_and_when_it_is_expected_to_start(site: Site) -> None:
