@@ -103,7 +103,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_a_resume_ends_the_same(
         time.sleep(0.01)
     first[1].send_signal(signal.SIGUSR2)  # not the one that writes; both are still starting
     assert [process.wait(120) for process in first] == [85, 85], [process.stdout.read() for process in first]
-    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    (checkpoint,) = (tmp_path / "checkpoints").glob("checkpoint-*")
     assert checkpoint.name == "checkpoint-1"
     assert {"rng_state_0.pth", "rng_state_1.pth", "complete.json"} <= {path.name for path in checkpoint.iterdir()}
 
