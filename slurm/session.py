@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neobert.config import ConfigError, Problem, nearest
+from neobert.config import ConfigError, Problem, nearest, validate
 from slurm.backends import Backend, get_backend
-from slurm.cluster import load_profile
+from slurm.cluster import Profile, load_profile
 from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
-from slurm.rundir import RunDir, list_runs, locked, new_run, read_json
+from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
 from slurm.state import TrialState, run_state
 from slurm.submissions import InFlight, Submitted, by_trial, hand_over, in_flight, read_cancelled, read_submissions
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
+
+CODES = ("snapshot", "image")
+"""What trials run: the code that lies here now, or that which their image holds."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Session:
     new: bool
     backend: str
     image_code: bool = False
+    again: bool = False
+    """Whether it takes up a run as that was submitted, with changes for this time only."""
     only: frozenset[str] = field(default_factory=frozenset)
     """Ids of the trials to submit; empty: all that are neither done nor in flight."""
 
@@ -61,9 +66,11 @@ class Session:
 
         The script is noted as handed over: piped to sbatch, its job is found in the queue.
         """
+        if self.backend == "submitit":
+            return self.on("sbatch").render(stage, chunk)  # outside of submitit, the script itself must requeue
         with self._locked() as run:
             _, flights, todo = self._todo(run)
-            scripts = write_run(self.recipe, self.plan, run, self.backend, todo, self.image_code)
+            scripts = self._write(run, todo)
             if not scripts:
                 raise ConfigError("nothing to render: every trial is done or in the queue (--new starts a new run)")
             item = _pick(scripts, stage)
@@ -83,7 +90,7 @@ class Session:
         """Queues what is to be run; gives the run and the new jobs."""
         with self._locked() as run:
             backend, flights, todo = self._todo(run)
-            scripts = write_run(self.recipe, self.plan, run, self.backend, todo, self.image_code)
+            scripts = self._write(run, todo)
             flights = _release(self.plan, flights, todo, scripts, backend)
             return run, submit(run, scripts, backend, _to_wait_for(self.plan, flights, todo))
 
@@ -102,6 +109,9 @@ class Session:
             ]
         if problems:
             raise ConfigError(problems)
+
+    def _write(self, run: RunDir, todo: dict[str, list[Trial]]) -> list[Scripts]:
+        return write_run(self.recipe, self.plan, run, self.backend, todo, self.image_code, self.again)
 
     @contextmanager
     def _locked(self) -> Iterator[RunDir]:
@@ -189,6 +199,10 @@ def open_session(
             check_name(run_name)
         except ValueError as error:
             raise ConfigError(f"--run: {error}") from None
+        if run_name == EXEC:
+            raise ConfigError(f"--run {EXEC}: that directory is for what `recipe exec` tries out; choose another name")
+    if code not in CODES:
+        raise ConfigError(f"code: expected {' or '.join(map(repr, CODES))}, found {code!r}")
     return Session(loaded, plan, Path.cwd() / runs, run_name, new, backend or profile.backend, code == "image")
 
 
@@ -202,7 +216,8 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
     if before is None or not jobs:
         raise ConfigError(f"{run.path} was never submitted")
     recipe = load_recipe(run.recipe, _in_every_stage(overrides, run))
-    plan = make_plan(recipe, before["cluster"], load_profile(str(run.profile)))
+    profile = validate(Profile, read_json(run.profile) or {}, lambda _: str(run.profile))  # filled in already
+    plan = make_plan(recipe, before["cluster"], profile)
     return Session(
         recipe=recipe,
         plan=plan,
@@ -211,6 +226,7 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
         new=False,
         backend=jobs[-1].backend,
         image_code=before["code"] == CODE_OF_IMAGE,
+        again=True,
         only=only,
     )
 

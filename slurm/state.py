@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError
-from slurm.backends import QueuedTask, TaskState, get_backend
+from slurm.backends import REST, QueuedTask, TaskState, get_backend
 from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log
 from slurm.submissions import Submitted, by_trial, in_flight, read_cancelled, read_submissions
 
@@ -127,8 +127,13 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     asked = {t.id: given[t.id] for t in doubtful if (t.id, t.attempts) not in verdicts}
     if asked and not warning:
         told = _history(run, asked)
-        verdicts |= {(t.id, t.attempts): told[t.id] for t in doubtful if t.id in told}
-    by_history = {t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)), given[t.id]) for t in doubtful}
+        # What is not final is asked again: accounts lag behind.
+        verdicts |= {(t.id, t.attempts): told[t.id] for t in doubtful if t.id in told and told[t.id].state in VERDICTS}
+    else:
+        told = {}
+    by_history = {
+        t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)) or told.get(t.id), given[t.id]) for t in doubtful
+    }
     return RunState(run, tuple(by_history.get(trial.id, trial) for trial in states), warning)
 
 
@@ -216,7 +221,7 @@ def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) 
     if failure.get("kind") == "node":
         said = (read_json(directory.path / "preflight.json") or {}).get("message", said)
     # A signal that ended it may have been Slurm's, and then only Slurm knows why.
-    doubtful = state is State.FAILED and bool(failure.get("signal") or "SIG" in failure["reason"])
+    doubtful = state is State.FAILED and (failure.get("signal") in ("KILL", "TERM") or "SIG" in failure["reason"])
     return replace(trial, state=state, detail=f"{_failure(failure)}: {said}", doubtful=doubtful)
 
 
@@ -259,7 +264,7 @@ def _history(run: RunDir, lost: Mapping[str, _Given]) -> dict[str, TaskState]:
         mine = {trial: given for trial, given in lost.items() if given.job.backend == backend}
         history = get_backend(backend, run.path).history(sorted({str(given.job.id) for given in mine.values()}))
         for trial, given in mine.items():
-            state = history.get((str(given.job.id), given.index))
+            state = history.get((str(given.job.id), given.index)) or history.get((str(given.job.id), REST))
             if state is not None:
                 told[trial] = state
     return told
@@ -269,10 +274,12 @@ def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: _
     """A trial without a result, by what the queue's history says of its task, and by what its script printed."""
     output = given.output(run)
     said = f": {last_line(output)}" if not trial.attempts and output.exists() and output.stat().st_size else ""
-    if told is None or told.state in ("COMPLETED", "RUNNING", "PENDING", "REQUEUED"):  # accounts lag behind: no verdict
+    if given.job.pack > 1 and trial.state is State.FAILED:
+        return trial  # it ended before others of its task, whose end the history tells
+    if told is None or told.state not in VERDICTS:  # as RUNNING, where accounts lag behind
         verdict = f"{told.state} {told.reason}".strip() + "; " if told is not None else ""
         return trial if trial.state is not State.UNKNOWN else replace(trial, detail=verdict + trial.detail + said)
-    state = VERDICTS.get(told.state, State.FAILED)
+    state = VERDICTS[told.state]
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
     more = trial.detail if trial.attempts else ""

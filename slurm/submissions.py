@@ -97,7 +97,8 @@ def in_flight(run: RunDir, submissions: Iterable[Submitted]) -> list[InFlight]:
                 continue
             if task.comment not in trials:
                 trials[task.comment] = scripts[task.comment].trials(run)
-            ids = trials[task.comment][task.index]
+            lists = trials[task.comment]
+            ids = lists[task.index] if task.index < len(lists) else []  # a rendered script, submitted with more tasks
             found.append(InFlight(task, backend, tuple(id for id in ids if not _over(run.trial(id), task))))
     return found
 

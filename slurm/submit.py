@@ -18,6 +18,7 @@ from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, read_jsonl, write_atomically
 from slurm.submissions import Submitted, hand_over, note
+from slurm.values import escaped
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, c
 
 
 def write_run(
-    recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping[str, list[Trial]], image_code: bool = False
-) -> list[Scripts]:
+    recipe: Recipe, plan: Plan, run: RunDir, backend: str, todo: Mapping[str, list[Trial]], image_code: bool = False,
+    again: bool = False,
+) -> list[Scripts]:  # fmt: skip
     """Renders all scripts and writes the run's directory; nothing is submitted.
 
     Trials run the code that lies here now, or with `image_code` that which their image holds. Doing it again with the
-    same trials writes the same files. Raises `ConfigError`, or OSError where the directory cannot be written.
+    same trials writes the same files. With `again` the recipe and the profile are the run's own, with changes for this
+    time only, and are left as they are there. Raises `ConfigError`, or OSError where the directory cannot be written.
     """
     rows = manifest_rows(plan, run)
     run.path.mkdir(parents=True, exist_ok=True)
@@ -73,14 +76,22 @@ def write_run(
         write_atomically(item.job.directory / "trials.jsonl", "".join(lines))
         for chunk, text in item.texts:
             write_atomically(item.script(chunk), text)
-    spec = recipe.spec.model_dump(mode="json")
-    write_atomically(run.recipe, dump_yaml(spec))
-    write_atomically(run.profile, plan.profile.model_dump_json(indent=1) + "\n")
+    if not again:
+        write_atomically(run.recipe, dump_yaml(_to_be_read_again(recipe)))
+        write_atomically(run.profile, plan.profile.model_dump_json(indent=1) + "\n")
     images = {image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None}
     record = provenance(Path.cwd(), code, sorted(images))
     write_atomically(run.provenance, json.dumps({**record, "cluster": plan.cluster}, indent=1) + "\n")
     write_atomically(run.manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return scripts
+
+
+def _to_be_read_again(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as data. Only `config` still holds templates, whose turn comes with each trial."""
+    spec = recipe.spec.model_dump(mode="json")
+    stages = spec.pop("stages")
+    filled = {name: escaped(stage) | {"config": stage["config"]} for name, stage in stages.items()}
+    return {**escaped(spec), "stages": filled}
 
 
 def _scripts(job: Job, trials: tuple[Trial, ...], run: RunDir) -> Scripts:

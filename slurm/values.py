@@ -55,6 +55,18 @@ def verbatim(value: Any) -> Any:
     return value
 
 
+def escaped(value: Any) -> Any:
+    """`value` with its texts written so that filling them in again gives them as they are."""
+    match value:
+        case str():
+            return value.replace("{", "{{ '{' }}") if has_template(str(value)) else str(value)
+        case dict():
+            return {key: escaped(inner) for key, inner in value.items()}
+        case list():
+            return [escaped(inner) for inner in value]
+    return value
+
+
 def has_template(value: Any) -> bool:
     """Whether a value, or any value inside it, holds Jinja."""
     match value:

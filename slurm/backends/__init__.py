@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from neobert.config import ConfigError
 from slurm.render import Chunk, Job
 
 
@@ -20,6 +21,9 @@ class TaskState:
 
 TaskKey = tuple[str, int]
 """A job's id and the index of one of its array tasks (0 for a job that is no array)."""
+
+REST = -1
+"""In a history, the index that stands for all tasks of a job that are not told of one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,11 @@ class Backend(Protocol):
         """Ends jobs, and single array tasks by their names."""
 
 
+BACKENDS = ("sbatch", "submitit", "local")
+
+
 def get_backend(name: str, run: Path) -> Backend:
-    """The backend of that name, for a run in the directory `run`."""
+    """The backend of that name, for a run in the directory `run`; raises `ConfigError` for one that is not known."""
     if name == "local":
         from slurm.backends.local import LocalBackend
 
@@ -66,6 +73,8 @@ def get_backend(name: str, run: Path) -> Backend:
         from slurm.backends.submitit import SubmititBackend
 
         return SubmititBackend(run)
-    from slurm.backends.sbatch import SbatchBackend
+    if name == "sbatch":
+        from slurm.backends.sbatch import SbatchBackend
 
-    return SbatchBackend(run)
+        return SbatchBackend(run)
+    raise ConfigError(f"there is no backend '{name}': expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from neobert.config import ConfigError
-from slurm.backends import QueuedTask, TaskKey, TaskState
+from slurm.backends import REST, QueuedTask, TaskKey, TaskState
 from slurm.render import Chunk, Job
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+NO_VAL = 0xFFFFFFFE  # <slurm/slurm.h>: no index, where a whole array is told of
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
 
 
@@ -62,8 +63,10 @@ class SbatchBackend:
             if len(parts) != 6:
                 raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
             job, index, state, comment, reason, start = map(str.strip, parts)
+            told = [reason if reason != "None" else ""]
             if state == "PENDING" and start not in ("N/A", ""):
-                reason += f", expected to start {start.replace('T', ' ')}"
+                told.append(f"expected to start {start.replace('T', ' ')}")
+            reason = ", ".join(filter(None, told))
             array = index.isdigit()
             name = f"{job}_{index}" if array else job
             tasks.append(QueuedTask(name, int(index) if array else 0, TaskState(state, reason), comment))
@@ -80,9 +83,8 @@ class SbatchBackend:
         states = {}
         for line in answer.stdout.splitlines():
             job, state, code = line.split("|")
-            number, _, index = job.partition("_")
-            if not index or index.isdigit():
-                states[number, int(index or 0)] = TaskState(state.split()[0], f"exit {code}")
+            number, _, index = job.partition("_")  # `30_[2-9%2]`: those that never left the queue one by one
+            states[number, _index(index)] = TaskState(state.split()[0], f"exit {code}")
         return states
 
     def _remembered(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
@@ -95,9 +97,9 @@ class SbatchBackend:
                 return {}
             for line in answer.stdout.splitlines():
                 fields = dict(word.partition("=")[::2] for word in line.split())
-                index = fields.get("ArrayTaskId", "0")
-                if "JobState" in fields and index.isdigit():
-                    states[job, int(index)] = TaskState(fields["JobState"], f"exit {fields.get('ExitCode', '?')}")
+                if "JobState" in fields:
+                    code = fields.get("ExitCode", "?")
+                    states[job, _index(fields.get("ArrayTaskId", ""))] = TaskState(fields["JobState"], f"exit {code}")
         return states
 
     def cancel(self, names: Sequence[str]) -> None:
@@ -107,6 +109,11 @@ class SbatchBackend:
             raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
         if answer.returncode:
             raise ConfigError(f"scancel failed: {answer.stderr.strip()}")
+
+
+def _index(text: str) -> int:
+    """The index of an array task; 0 for a job that is none, and `REST` for a group of them."""
+    return int(text or 0) if not text or (text.isdigit() and int(text) < NO_VAL) else REST
 
 
 def _owner(run: Path) -> str:

@@ -391,7 +391,7 @@ def step(number: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("state", "requeued"), [("RUNNING", True), ("CANCELLED", False), ("COMPLETING", False), ("", False)]
+    ("state", "requeued"), [("RUNNING", True), ("CANCELLED", False), ("COMPLETING", False), ("PREEMPTED", False)]
 )
 def test_an_interrupted_task_is_requeued_alone_unless_slurm_ends_it(
     start: Start, work: Path, state: str, requeued: bool
@@ -423,11 +423,57 @@ def test_after_so_many_restarts_it_is_a_failure(start: Start, work: Path) -> Non
     assert "interrupted 20 times" in json.loads((trial(work, 0) / "failure.json").read_text())["reason"]
 
 
-def test_an_attempt_that_was_replaced_ends_without_a_trace_of_failure(start: Start, work: Path) -> None:
+def test_an_attempt_that_was_replaced_ends_at_once_and_leaves_no_record_of_a_failure(start: Start, work: Path) -> None:
     """As when its node was cut off, and the trial has started again elsewhere."""
     python = 'while [ "$1" != --output-dir ]; do shift; done; echo 2 > "$2/lease"; exit 86'
-    assert "attempt 2 has taken it over" in finish(start(Shape({"backend": "local"}), {"python": python}), 0)
+    output = finish(start(Shape({"backend": "local"}, ("array.pack=2",)), {"python": python}), 1)
+    assert "attempt 2 has taken it over" in output
     assert not (trial(work, 0) / "failure.json").exists()
+    assert not (trial(work, 1) / "logs").exists(), "nor does it go on with others"
+
+
+def test_a_controller_that_is_away_for_a_moment_costs_no_requeue(start: Start, work: Path) -> None:
+    away = f'[ "$(cat "{work}/asked" 2>/dev/null | wc -l)" -ge 2 ] || {{ echo x >> "{work}/asked"; exit 1; }}\n'
+    told = scontrol(work, "RUNNING")
+    commands = {
+        "srun": step(7),
+        "scontrol": f'case "$1" in requeue | show) [ "$2" = hostnames ] || {{ {away} }};; esac\n{told}',
+    }
+    finish(start(SHAPES["array"], commands), 85)
+    assert (work / "scontrol").read_text() == "requeue 70_0\n"
+
+
+def test_slurms_word_on_the_job_comes_before_the_count_of_its_restarts(start: Start, work: Path) -> None:
+    commands = {"srun": step(9), "scontrol": scontrol(work, "CANCELLED")}
+    finish(start(SHAPES["array"], commands, env={"SLURM_RESTART_COUNT": "20"}), 85)
+    assert not (trial(work, 0) / "failure.json").exists(), "it was cancelled, and did not run out of restarts"
+
+
+def test_what_sbatch_kept_from_the_job_srun_passes_on_all_the_same(start: Start, work: Path) -> None:
+    commands = {"srun": f'echo "${{SLURM_EXPORT_ENV-unset}}" > "{work}/seen"; {DONE}', "scontrol": "echo node8"}
+    finish(start(SHAPES["single"], commands, env={"SLURM_EXPORT_ENV": "NONE"}), 0)
+    assert (work / "seen").read_text() == "unset\n"
+
+
+def test_a_trial_that_has_ended_keeps_its_record_when_the_job_cannot_go_on(start: Start, work: Path) -> None:
+    wait = f'touch "{work}/ready"; while [ ! -e "{work}/go" ]; do sleep 0.02; done; exit 3'
+    shape = Shape(SLURM, ("array.pack=2",))
+    commands = {"srun": wait, "scontrol": scontrol(work, "RUNNING")}
+    process = start(shape, commands, env={"SLURM_RESTART_COUNT": "20"})
+    while not (work / "ready").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    (work / "go").touch()
+    assert "no more restarts" in finish(process, 1)
+    failure = json.loads((trial(work, 0) / "failure.json").read_text())
+    assert (failure["exit_code"], failure["kind"]) == (3, "failed")
+
+
+def test_an_exit_code_above_128_is_a_signal_only_where_there_is_one(start: Start, work: Path) -> None:
+    finish(start(Shape({"backend": "local"}), {"python": "exit 255"}), 1)
+    failure = json.loads((trial(work, 0) / "failure.json").read_text())
+    assert (failure["exit_code"], failure["signal"]) == (255, None)
 
 
 def test_a_new_attempt_waits_for_one_whose_end_nobody_saw(start: Start, work: Path) -> None:
@@ -440,9 +486,14 @@ def test_a_new_attempt_waits_for_one_whose_end_nobody_saw(start: Start, work: Pa
 
 
 def test_memory_that_ran_out_is_told_from_other_failures(start: Start, work: Path) -> None:
-    said = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0."
-    finish(start(Shape({"backend": "local"}), {"python": f"echo '{said}'; kill -KILL $$"}), 1)
-    assert json.loads((trial(work, 0) / "failure.json").read_text())["kind"] == "oom"
+    said = {
+        "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0.": "oom",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB": "oom",
+        "hint: if you run out of memory, make the batch smaller": "failed",
+    }
+    for text, kind in said.items():
+        finish(start(Shape({"backend": "local"}), {"python": f"echo '{text}'; exit 1"}), 1)
+        assert json.loads((trial(work, 0) / "failure.json").read_text())["kind"] == kind
 
 
 def test_a_job_goes_on_without_the_node_that_was_found_unfit(start: Start, work: Path) -> None:
@@ -451,6 +502,7 @@ def test_a_job_goes_on_without_the_node_that_was_found_unfit(start: Start, work:
     commands = {"srun": srun, "scontrol": scontrol(work, "RUNNING")}
     finish(start(Shape(SLURM | {"bad_nodes": "exclude"}), commands), 85)
     assert (work / "scontrol").read_text() == "requeue 70_0\nupdate jobid=70_0 excnodelist=node9,node8\n"
+    assert not (trial(work, 0) / "failure.json").exists(), "it goes on, and nobody is told that it failed"
     (work / "scontrol").unlink()
     finish(start(SHAPES["array"], commands), 1)
     assert not (work / "scontrol").exists(), "only where the profile says so"

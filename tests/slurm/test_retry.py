@@ -42,7 +42,8 @@ def test_one_trial_can_be_chosen_and_given_more(run_recipe: Recipe, recipe: Path
     assert "(1 task)" in done.stdout, done.stderr
     run_recipe("status", "--watch")
     assert [trial.state for trial in run_state(run).trials] == [State.FAILED, State.DONE, State.DONE, State.DONE]
-    assert "time: 00:20:00" in run.recipe.read_text(), "and in the unit that it is read in"
+    assert "time: 00:10:00" in run.recipe.read_text(), "that was for once; the recipe keeps its own"
+    assert len(list(run.path.glob("stages/glue/*/job.sh"))) == 2
 
 
 def test_overrides_that_would_change_the_trials_are_refused(
@@ -66,3 +67,27 @@ def test_a_run_whose_directory_of_submission_is_gone_says_so(
     done = run_recipe("retry")
     assert done.returncode == 2
     assert "the run was submitted from /no/such/place" in done.stderr
+
+
+def test_braces_that_were_meant_literally_are_not_filled_in_again(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    profile = json.loads(stand_in.read_text()) | {"env": {"SITE": "{% raw %}{{ site }}{% endraw %}"}}
+    stand_in.write_text(json.dumps(profile))
+    literal = "{% raw %}{{ user }}{% endraw %}"
+    done = run_recipe(
+        "submit",
+        recipe,
+        "--cluster",
+        stand_in,
+        "--wait",
+        "--set",
+        f'env={{T: "{literal}"}}',
+        env={"STAND_IN_FAIL": "1"},
+    )
+    assert done.returncode == 1, done.stderr
+    done = run_recipe("retry")
+    assert done.returncode == 0, done.stderr
+    script = max((work / "runs").glob("*/2*/stages/glue/*/job.sh"), key=lambda path: path.stat().st_mtime)
+    assert "'T={{ user }}'" in script.read_text()
+    assert "'SITE={{ site }}'" in script.read_text()

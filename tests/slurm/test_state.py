@@ -27,13 +27,14 @@ class Slurm:
         self.queued: TaskState | None = None
         self.told: TaskState | None = None
         self.silent = False
+        self.index = 0
         self.questions: list[str] = []
 
     def queue(self, names: Iterable[str]) -> list[QueuedTask]:
         self.questions.append("queue")
         if self.silent:
             raise ConfigError("squeue gave no answer")
-        return [QueuedTask("5", 0, self.queued, COMMENT)] if self.queued else []
+        return [QueuedTask("5", self.index, self.queued, COMMENT)] if self.queued else []
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
         self.questions.append("history")
@@ -164,6 +165,21 @@ def test_the_history_is_asked_once_about_each_end(run: RunDir, slurm: Slurm) -> 
     verdicts: Verdicts = {}
     assert [look(run, verdicts).state for _ in range(3)] == [State.TIMEOUT] * 3
     assert slurm.questions == ["queue", "history", "queue", "queue"]
+
+
+def test_a_history_that_lags_behind_is_asked_again(run: RunDir, slurm: Slurm) -> None:
+    attempts(run, START)
+    verdicts: Verdicts = {}
+    slurm.told = TaskState("RUNNING", "exit 0:0")
+    assert look(run, verdicts).state is State.UNKNOWN
+    slurm.told = TaskState("OUT_OF_MEMORY", "exit 0:125")
+    assert look(run, verdicts).state is State.OOM
+
+
+def test_a_rendered_script_that_was_submitted_with_more_tasks_is_no_problem(run: RunDir, slurm: Slurm) -> None:
+    slurm.queued = TaskState("PENDING", "Priority")
+    slurm.index = 7
+    assert look(run).state is State.UNKNOWN
 
 
 def test_when_the_queue_is_silent_the_files_tell_what_they_can(run: RunDir, slurm: Slurm) -> None:

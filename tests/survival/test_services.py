@@ -56,8 +56,9 @@ def test_a_submission_that_timed_out_after_it_was_accepted_is_adopted_and_not_do
     assert "nothing to submit" in again.stdout
     assert site.wait_ended().counts == {State.DONE: 2}, site.log()
     assert [site.attempts(place) for place in (0, 1)] == [1, 1]
-    jobs = site.cluster.run(["squeue", "--states=all", "--noheader", "--name=sweep.glue", "--format=%F"]).split()
-    assert len(set(jobs)) == 1, "one array, and not two"
+    jobs = site.cluster.run(["squeue", "--states=all", "--noheader", "--format=%F %k"]).splitlines()
+    mine = {line.split()[0] for line in jobs if f"recipe:{site.run().path.name}/" in line}
+    assert len(mine) == 1, "one array, and not two"
 
 
 def test_a_waiting_trial_shows_slurms_reason_and_when_it_is_expected_to_start(site: Site) -> None:

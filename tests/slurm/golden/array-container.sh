@@ -36,6 +36,7 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 # What the submitting shell may have left behind, if it was in a job or a distributed run itself.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
 unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU
+unset SLURM_EXPORT_ENV   # with `--export=NONE` for sbatch, srun would not pass on what is exported here
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
@@ -100,9 +101,9 @@ record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a cra
 
 # fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, oom, timeout, node
 fail() {
-  local signal=null text
-  holds_lease || return
-  (($1 <= 128)) || signal="\"$(kill -l $(($1 - 128)) 2>/dev/null)\""
+  local signal=null name text
+  ! taken_over || return
+  if (($1 > 128)) && name=$(kill -l $(($1 - 128)) 2>/dev/null); then signal="\"$name\""; fi
   text="{\"schema\": 1, \"attempt\": $attempt, \"exit_code\": $1, \"signal\": $signal, \"kind\": \"$2\", \"reason\": \"$3\", \"job\": \"$job\", \"node\": \"$node\", \"time\": $(date +%s)}"
   rm -f "$trial/.reserve"   # room for the record, if the disk is full
   printf '%s\n' "$text" >"$trial/.failure.$$" && mv -f "$trial/.failure.$$" "$trial/failure.json"
@@ -130,7 +131,11 @@ claim() {
   record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s.%3N)}"
 }
 
-holds_lease() { [[ $(<"$trial/lease") == "$attempt" ]]; }
+# Whether a later attempt holds the lease.
+taken_over() {
+  local holder
+  holder=$(cat "$trial/lease" 2>/dev/null) && [[ $holder =~ ^[0-9]+ ]] && ((BASH_REMATCH[0] > attempt))
+}
 
 # The step that a text speaks of, as in progress.json and attempts.jsonl; 0 if none.
 step_in() { if [[ $1 =~ \"step\":\ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
@@ -140,7 +145,7 @@ cause() {
   local text
   if [[ -e $trial/preflight.json ]]; then
     echo "node a node is not fit for it"
-  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|out\ of\ memory ]]; then
+  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|MemoryError|can\'t\ allocate\ memory ]]; then
     echo "oom out of memory"
   elif [[ -n $stopping ]]; then
     echo "failed ended after SIG$stopping"
@@ -164,39 +169,51 @@ run_trial() {
   before=$(step_in "$(grep '"exit_code": 85' "$trial/attempts.jsonl" | tail -n 1)")
   record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s.%3N)}"
   if ((code != 85 || step > before)); then moved=yes; fi
-  if ! holds_lease; then
-    printf '%s: attempt %s has taken it over\n' "${trial##*/}" "$(<"$trial/lease")"
-    code=86
+  if taken_over; then
+    die "${trial##*/}: attempt $(<"$trial/lease") has taken it over"
   elif ((code == 0)) && [[ ! -e $trial/result.json ]]; then
     fail 0 failed "ended without an error and without a result"
     code=1
   elif ((code != 0 && code != 85)); then
     read -r kind reason < <(cause)
     fail "$code" "$kind" "$reason"
-    [[ $kind != node ]] || code=87
   fi
   rm -f "$trial/.reserve"
   return "$code"
 }
 
-# The whole job again, from where its trials stopped; Slurm does it by itself when it was Slurm that took the nodes.
-again() {
+# What Slurm says of this job. Asked until there is an answer: its controller may be away for a moment.
+about_job() {
   local text
+  until text=$(scontrol show job --oneliner "$job" 2>/dev/null) && [[ $text == *" JobState="* ]]; do sleep 1; done
+  printf '%s\n' "$text"
+}
+
+# Ends the script unless Slurm says that the job runs: one that is being cancelled or preempted is no longer RUNNING, and
+# it is Slurm who decides, and not we, what follows.
+still_ours() { [[ $1 == *" JobState=RUNNING "* ]] || exit 85; }
+
+# The whole job again, from where its trials stopped; Slurm does it by itself when it was Slurm that took the nodes.
+# again INTERRUPTED: whether the last trial was stopped in the middle (its failure, if it cannot go on), or had ended.
+again() {
+  local text reason='' tries
+  text=$(about_job)
+  still_ours "$text"
   if ((${SLURM_RESTART_COUNT:-0} >= 20)); then
-    fail 85 timeout "interrupted 20 times: no more restarts"
-    exit 1
-  fi
-  # A job that is being cancelled or preempted is no longer RUNNING: it is Slurm who decides, and not we, what follows.
-  text=$(scontrol show job --oneliner "$job")
-  [[ $text == *" JobState=RUNNING "* ]] || exit 85
+    reason="interrupted 20 times: no more restarts"
   # Where preemption leaves a grace time the job is RUNNING and yet about to go; otherwise it was its time limit, which
   # leads nowhere if it is over before a single step.
-  if [[ -z $moved && $text == *" PreemptTime=None "* ]]; then
-    fail 85 timeout "stopped before it made a step: it would never get further"
-    exit 1
+  elif [[ -z $moved && $text == *" PreemptTime=None "* ]]; then
+    reason="stopped before it made a step: it would never get further"
   fi
-  scontrol requeue "$job" || { fail 85 failed "checkpointed, but scontrol refused to requeue it"; exit 1; }
-  exit 85
+  for ((tries = 0; tries < 10 && ${#reason} == 0; tries++)); do
+    if scontrol requeue "$job"; then exit 85; fi
+    still_ours "$(about_job)"
+    sleep 1
+  done
+  reason=${reason:-checkpointed, but scontrol refused to requeue it}
+  [[ $1 == no ]] || fail 85 timeout "$reason"
+  die "$reason"
 }
 
 # A function, so that an error of bash itself anywhere in it is the script's status too.
@@ -206,11 +223,11 @@ main() {
   for ((index = first; index < first + pack && index < trials; index++)); do
     run_trial "$index"
     case $? in
-      0 | 86) ;;
-      85) again ;;
+      0) ;;
+      85) again yes ;;
       *) failed=1 ;;
     esac
-    if [[ -n $stopping ]] && ((index + 1 < first + pack && index + 1 < trials)); then again; fi
+    if [[ -n $stopping ]] && ((index + 1 < first + pack && index + 1 < trials)); then again no; fi
   done
   return "$failed"
 }

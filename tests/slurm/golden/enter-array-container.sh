@@ -21,12 +21,18 @@ bad_node() {
   exit 87
 }
 
+# What would be the same on every node: a plain failure.
+refuse() { printf 'recipe: %s: %s\n' "$node" "$*" >&2; exit 2; }
+
+# Of variables for the container, only those that are listed below are to enter, and not those of a login shell.
+unset "${!APPTAINERENV_@}" "${!SINGULARITYENV_@}"
+
 # Which program it is, its version tells and not its name: `singularity` is a link to apptainer on many sites.
 version=$("$program" --version 2>/dev/null) || bad_node "there is no working $program"
 case $version in
   apptainer*) prefix=APPTAINERENV_ ;;
   singularity-ce*) prefix=SINGULARITYENV_ ;;
-  *) bad_node "$program is neither Apptainer nor SingularityCE: $version" ;;
+  *) refuse "$program is neither Apptainer nor SingularityCE: $version" ;;
 esac
 [[ -r $image ]] || bad_node "there is no image $image"
 
@@ -70,8 +76,17 @@ case $verb in
   exec) exec env "${passed[@]}" "$program" exec "${options[@]}" "$image" "$@" ;;
   shell) exec env "${passed[@]}" "$program" shell "${options[@]}" "$image" ;;
   print)
+    # By their names and not as arguments of env: what secrets hold, and the passwords in proxies.
+    shown=()
+    for word in "${passed[@]}"; do
+      name=${word%%=*}
+      case $name in
+        *_PROXY | *_proxy) printf '%s="$%s" ' "$name" "${name#"$prefix"}" ;;
+        *) shown+=("$word") ;;
+      esac
+    done
     printf 'env'
-    printf ' %q' "${passed[@]}"
+    printf ' %q' "${shown[@]}"
     printf ' %q' "$program" exec "${options[@]}" "$image" "$@"
     printf '\n'
     ;;

@@ -21,22 +21,28 @@ bad_node() {
   exit 87
 }
 
+# What would be the same on every node: a plain failure.
+refuse() { printf 'recipe: %s: %s\n' "$node" "$*" >&2; exit 2; }
+
 if [[ -z ${RECIPE_MODULES-} ]]; then
   set +u   # the functions of some module systems use variables that are not set
   module load cuda/12.4 || bad_node "cannot load a module"
   set -u
 fi
+# Of variables for the container, only those that are listed below are to enter, and not those of a login shell.
+unset "${!APPTAINERENV_@}" "${!SINGULARITYENV_@}"
+
 # Which program it is, its version tells and not its name: `singularity` is a link to apptainer on many sites.
 version=$("$program" --version 2>/dev/null) || bad_node "there is no working $program"
 case $version in
   apptainer*) prefix=APPTAINERENV_ ;;
   singularity-ce*) prefix=SINGULARITYENV_ ;;
-  *) bad_node "$program is neither Apptainer nor SingularityCE: $version" ;;
+  *) refuse "$program is neither Apptainer nor SingularityCE: $version" ;;
 esac
 [[ -r $image ]] || bad_node "there is no image $image"
 
 # Node-local room: caches of compiled kernels, which must not be shared by nodes.
-[[ -v SLURM_JOB_ID ]] || bad_node "SLURM_JOB_ID is not set, but the scratch of the cluster profile uses it"
+[[ -v SLURM_JOB_ID ]] || refuse "SLURM_JOB_ID is not set, but the scratch of the cluster profile uses it"
 scratch=/local/"${SLURM_JOB_ID}"
 room=$scratch/recipe-$UID
 { (umask 077 && mkdir -p -- "$room") && [[ -O $room && -w $room ]]; } || bad_node "cannot write to $room"
@@ -77,7 +83,7 @@ mkdir -p -- "$cache" || bad_node "cannot write to $cache"
 # Secrets go through a file that only this user can read and that is gone before the container starts; on no command line.
 secrets=(WANDB_API_KEY)
 for name in "${secrets[@]}"; do
-  [[ -v $name ]] || bad_node "the secret $name is not in the environment of the job"
+  [[ -v $name ]] || refuse "the secret $name is not in the environment of the job"
 done
 if [[ $verb != print ]]; then
   file=$(umask 077 && mktemp "$room/secrets.XXXXXX") || bad_node "cannot write to $room"
@@ -93,9 +99,18 @@ case $verb in
   exec) exec env "${passed[@]}" "$program" exec "${options[@]}" "$image" "$@" ;;
   shell) exec env "${passed[@]}" "$program" shell "${options[@]}" "$image" ;;
   print)
+    # By their names and not as arguments of env: what secrets hold, and the passwords in proxies.
+    printf '%s="$%s" ' "${prefix}WANDB_API_KEY" WANDB_API_KEY
+    shown=()
+    for word in "${passed[@]}"; do
+      name=${word%%=*}
+      case $name in
+        *_PROXY | *_proxy) printf '%s="$%s" ' "$name" "${name#"$prefix"}" ;;
+        *) shown+=("$word") ;;
+      esac
+    done
     printf 'env'
-    printf ' %q' "${passed[@]}"
-    printf ' "%s=$%s"' "${prefix}WANDB_API_KEY" WANDB_API_KEY
+    printf ' %q' "${shown[@]}"
     printf ' %q' "$program" exec "${options[@]}" "$image" "$@"
     printf '\n'
     ;;

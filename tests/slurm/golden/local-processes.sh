@@ -86,9 +86,9 @@ record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a cra
 
 # fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, oom, timeout, node
 fail() {
-  local signal=null text
-  holds_lease || return
-  (($1 <= 128)) || signal="\"$(kill -l $(($1 - 128)) 2>/dev/null)\""
+  local signal=null name text
+  ! taken_over || return
+  if (($1 > 128)) && name=$(kill -l $(($1 - 128)) 2>/dev/null); then signal="\"$name\""; fi
   text="{\"schema\": 1, \"attempt\": $attempt, \"exit_code\": $1, \"signal\": $signal, \"kind\": \"$2\", \"reason\": \"$3\", \"job\": \"$job\", \"node\": \"$node\", \"time\": $(date +%s)}"
   rm -f "$trial/.reserve"   # room for the record, if the disk is full
   printf '%s\n' "$text" >"$trial/.failure.$$" && mv -f "$trial/.failure.$$" "$trial/failure.json"
@@ -116,7 +116,11 @@ claim() {
   record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s.%3N)}"
 }
 
-holds_lease() { [[ $(<"$trial/lease") == "$attempt" ]]; }
+# Whether a later attempt holds the lease.
+taken_over() {
+  local holder
+  holder=$(cat "$trial/lease" 2>/dev/null) && [[ $holder =~ ^[0-9]+ ]] && ((BASH_REMATCH[0] > attempt))
+}
 
 # The step that a text speaks of, as in progress.json and attempts.jsonl; 0 if none.
 step_in() { if [[ $1 =~ \"step\":\ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
@@ -126,7 +130,7 @@ cause() {
   local text
   if [[ -e $trial/preflight.json ]]; then
     echo "node a node is not fit for it"
-  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|out\ of\ memory ]]; then
+  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|MemoryError|can\'t\ allocate\ memory ]]; then
     echo "oom out of memory"
   elif [[ -n $stopping ]]; then
     echo "failed ended after SIG$stopping"
@@ -149,22 +153,21 @@ run_trial() {
   ((code != 140)) || code=85   # USR2 came before the trial could catch it: nothing is lost, it starts again
   step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
   record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s.%3N)}"
-  if ! holds_lease; then
-    printf '%s: attempt %s has taken it over\n' "${trial##*/}" "$(<"$trial/lease")"
-    code=86
+  if taken_over; then
+    die "${trial##*/}: attempt $(<"$trial/lease") has taken it over"
   elif ((code == 0)) && [[ ! -e $trial/result.json ]]; then
     fail 0 failed "ended without an error and without a result"
     code=1
   elif ((code != 0 && code != 85)); then
     read -r kind reason < <(cause)
     fail "$code" "$kind" "$reason"
-    [[ $kind != node ]] || code=87
   fi
   rm -f "$trial/.reserve"
   return "$code"
 }
 
 # The whole job again, from where its trials stopped; Slurm does it by itself when it was Slurm that took the nodes.
+# again INTERRUPTED: whether the last trial was stopped in the middle (its failure, if it cannot go on), or had ended.
 again() {
   exit 85
 }
@@ -176,11 +179,11 @@ main() {
   for ((index = first; index < first + pack && index < trials; index++)); do
     run_trial "$index"
     case $? in
-      0 | 86) ;;
-      85) again ;;
+      0) ;;
+      85) again yes ;;
       *) failed=1 ;;
     esac
-    if [[ -n $stopping ]] && ((index + 1 < first + pack && index + 1 < trials)); then again; fi
+    if [[ -n $stopping ]] && ((index + 1 < first + pack && index + 1 < trials)); then again no; fi
   done
   return "$failed"
 }
