@@ -234,3 +234,30 @@ def test_a_rendered_script_that_was_piped_twice_is_cancelled_with_both_jobs(
         )
     assert "cancelled 8 array tasks" in run_recipe("cancel").stdout
     plain_cluster.wait_idle()
+
+
+@pytest.fixture
+def with_accounts(cluster: Cluster, work: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A profile for the cluster with accounting."""
+    for key, value in cluster.env.items():
+        monkeypatch.setenv(key, value)
+    profile = work / "cluster.yaml"
+    python = json.loads(stand_in.read_text())["python"]
+    profile.write_text(json.dumps({"backend": "sbatch", "partition": "main", "python": python}))
+    return profile
+
+
+@pytest.mark.parametrize("which", ["slurm", "with_accounts"])
+def test_an_array_that_never_left_the_queue_is_told_as_cancelled(
+    run_recipe: Recipe, which: str, request: pytest.FixtureRequest, work: Path
+) -> None:
+    """Slurm tells of all of its tasks in one line, with and without accounts."""
+    profile = request.getfixturevalue(which)
+    stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}, "grid": {"seed": [1, 2]}}
+    stages = {"first": stage, "second": stage | {"needs": ["first"], "grid": {"seed": [3, 4]}}}
+    resources = {"time": "00:10:00", "mem": "100M"}
+    recipe = work / "stages.yaml"
+    recipe.write_text(json.dumps({"name": "stages", "resources": resources, "stages": stages}))
+    run = submit(run_recipe, recipe, profile, env={"STAND_IN_FAIL": "1 2"})
+    state = wait(run, lambda state: state.ended and not state.counts[State.UNKNOWN])
+    assert state.counts == {State.FAILED: 2, State.CANCELLED: 2}
