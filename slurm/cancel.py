@@ -22,10 +22,10 @@ def cancel_run(run: RunDir, prefixes: Sequence[str] = ()) -> tuple[int, int]:
         flights = _of_trials(flights, {state.find(prefix).id for prefix in prefixes})
     for backend in {flight.backend for flight in flights}:
         names = [flight.task.name for flight in flights if flight.backend == backend]
-        note_cancelled(run, names)
         # Whole jobs where all of them is meant: one word for thousands of tasks.
         jobs = {flight.task.job for flight in flights if flight.backend == backend}
         get_backend(backend, run.path).cancel(names if prefixes else sorted(jobs))
+        note_cancelled(run, names)  # what was refused goes on, and nobody must wait for its end
     running = sum(flight.task.state.state != "PENDING" for flight in flights)
     return len(flights) - running, running
 

@@ -173,13 +173,14 @@ def exec_(trial: str | None, command: tuple[str, ...], dry_run: bool, **options:
 @cli.command(epilog=_example("recipe shell recipes/glue/small.yaml --cluster a100"))
 @_recipe_options
 @_code_option
+@click.option("--trial", metavar="N", help="One of the stage whose image is meant; by default the first stage's.")
 @click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
-def shell(dry_run: bool, **options: Any) -> None:
+def shell(trial: str | None, dry_run: bool, **options: Any) -> None:
     """Open a shell in the image of RECIPE, with the directories and the environment of its jobs."""
     from slurm.debug import enter_trial
     from slurm.session import open_session
 
-    enter_trial(open_session(**options), None, ["bash"] if dry_run else [], "print" if dry_run else "shell")
+    enter_trial(open_session(**options), trial, ["bash"] if dry_run else [], "print" if dry_run else "shell")
 
 
 @cli.command(epilog=_example("recipe status runs/demo/20260131-120000 --watch"))

@@ -14,10 +14,43 @@ from slurm.recipe import bundled
 from slurm.schema import Bind, Environment, GpuRequest, NonNegative, Positive, Seconds, Variable, Word
 from slurm.values import Scope, render
 
+FIXED = {
+    "nodes": "set `resources.nodes` of the recipe",
+    "cpus-per-task": "set `resources.cpus` of the recipe",
+    "mem": "set `resources.mem` of the recipe",
+    "time": "set `resources.time` of the recipe",
+    **dict.fromkeys(
+        ("ntasks", "ntasks-per-node", "ntasks-per-socket", "ntasks-per-core", "ntasks-per-gpu"),
+        "set `resources.procs_per_node` of the recipe",
+    ),
+    "array": "set `grid` and `array` of the recipe",
+    "dependency": "set `needs` of the recipe's stages",
+    "signal": "set `signal_seconds` of the profile",
+    "export": "set `env` of the profile or the recipe",
+    "export-file": "set `env` of the profile or the recipe",
+    **dict.fromkeys(("requeue", "no-requeue"), "set `max_requeues` of the profile"),
+    **dict.fromkeys(("output", "error", "chdir"), "choose the directory of all runs by `--runs`"),
+    **dict.fromkeys(
+        ("job-name", "comment", "open-mode", "parsable", "wrap", "wait", "test-only", "kill-on-invalid-dep"),
+        "leave it out",
+    ),
+}
+"""Options of sbatch that scripts and their tracking depend on, and what to do instead of giving them."""
+
 
 def _directive(value: str) -> str:
     if not value.startswith("--") or not value.isprintable():
         raise ValueError(f"expected one option of sbatch, such as --mail-type=FAIL, found {value!r}")
+    name = re.split(r"[=\s]", value.removeprefix("--"), maxsplit=1)[0]
+    for option, instead in FIXED.items():
+        if name and option.startswith(name):  # sbatch takes the beginning of a name for the whole
+            raise ValueError(f"{value!r}: jobs are submitted with a --{option} of their own; {instead}")
+    return value
+
+
+def _scratch(value: str) -> str:
+    if not value.startswith(("/", "$")):
+        raise ValueError(f"expected an absolute directory, or one that begins with a $VARIABLE of the job: {value!r}")
     return value
 
 
@@ -67,8 +100,8 @@ class Profile(Strict):
     container: Container = Container()
     image_dir: str | None = Field(None, min_length=1, description="where images named without a path lie")
     python: str | None = Field(None, min_length=1, description="of jobs without a container; by default this one")
-    scratch: str | None = Field(
-        None, min_length=1, description="node-local directory; may hold $VARIABLES of the job; by default its TMPDIR"
+    scratch: Annotated[str, AfterValidator(_scratch)] | None = Field(
+        None, description="node-local directory; may hold $VARIABLES of the job; by default its TMPDIR"
     )
     signal_seconds: Positive = Field(120, description="warning before the time limit, to save a checkpoint")
     max_requeues: NonNegative = Field(20, description="times that a job which was interrupted goes on")

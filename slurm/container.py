@@ -32,6 +32,9 @@ SECRET = ("*TOKEN", "*_KEY", "*SECRET*", "*PASSWORD*", "SLURM_JWT")
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "TORCH_HOME")
 """Variables that name a directory which the container needs as well."""
 
+PACKAGES = Path("/opt/neobert")
+"""Where images hold Python's packages."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -69,10 +72,11 @@ def enter_script(entry: Entry) -> str:
         threads=entry.threads,
         code=None if entry.code is None else str(entry.code),
         passed="|".join((*PASSED, *container.env)),
+        names=entry.names,
         named="|".join(entry.names),
         secret="|".join(SECRET),
         secrets=entry.secrets,
-        caches=CACHES,
+        caches=(*CACHES, "TMPDIR") if "TMPDIR" in entry.names else CACHES,
         scratch=None if entry.scratch is None else expand_on_node(entry.scratch),
         scratch_variables=variables_in(entry.scratch or ""),
         modules=entry.modules,
@@ -85,13 +89,18 @@ def bind_words(own: Iterable[Path], more: Iterable[str]) -> tuple[str, ...]:
     A directory behind a symbolic link is bound where it really lies as well: the link itself may lie in a directory
     that the container has anyway, such as a home, and would point to nothing there.
 
-    Raises `ConfigError` for a path that `--bind` cannot express.
+    Raises `ConfigError` for a path that `--bind` cannot express, and for one over the packages of the image.
     """
     kept: list[Path] = []
     places = {place for path in own for place in (path, path.resolve())}
     for path in sorted(places, key=lambda path: (len(path.parts), path)):
         if set(str(path)) & set(":,\\"):
             raise ConfigError(f"{path} cannot be bound into a container: Apptainer splits it at ':' and ','")
+        if PACKAGES.is_relative_to(path) or path.is_relative_to(PACKAGES):
+            raise ConfigError(
+                f"{path} cannot be bound into a container: it would cover the image's packages in {PACKAGES}; "
+                "submit from another directory, and put the files that a recipe names into others"
+            )
         if not any(path.is_relative_to(other) for other in kept):
             kept.append(path)
     return tuple(dict.fromkeys([*map(str, kept), *more]))

@@ -11,20 +11,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from neobert.config import ConfigError
+from slurm.cluster import Profile
 from slurm.container import argv
 from slurm.plan import Plan, Stage, Trial, label
 from slurm.provenance import snapshot_code
 from slurm.render import enter
-from slurm.rundir import RunDir, write_atomically
+from slurm.rundir import EXEC, RunDir, write_atomically
+from slurm.schema import OF_PROCESS
 from slurm.session import Session
 from slurm.submit import make_job
-
-RANKS = (
-    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-    "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS",
-    "RECIPE_TRIAL", "RECIPE_ATTEMPT", "RECIPE_LEASE_WAIT", "RECIPE_NODES", "RECIPE_GPUS_PER_NODE",
-)  # fmt: skip
-"""What an interactive job sets, and would make the one process here take itself for one of several."""
 
 
 def enter_trial(session: Session, selector: str | None, command: Sequence[str], verb: str) -> NoReturn:
@@ -35,17 +30,12 @@ def enter_trial(session: Session, selector: str | None, command: Sequence[str], 
     """
     session.check()
     stage, trial = find_trial(session.plan, selector)
-    directory = RunDir(session.runs / session.plan.name / "exec" / time.strftime("%Y%m%d-%H%M%S"))
-    directory.path.mkdir(parents=True, exist_ok=True)
+    profile = _with_scratch_here(session.plan.profile)
+    place = session.runs / session.plan.name / EXEC
+    _script(session, profile, stage, RunDir(place / "new"), None)  # what is wrong shows before anything is written
+    directory = _new_directory(place)
     code = None if session.image_code else snapshot_code(directory)
-    job = make_job(session.plan, stage, 1, directory, session.backend, code)
-    job = replace(job, directory=directory.path, run=directory.path.parents[1])  # where earlier stages' trials lie too
-    text = enter(job)
-    if text is None:
-        raise ConfigError(
-            f"stage {stage.name} runs in no container: the recipe needs an `image`, and the cluster profile "
-            f"'{session.plan.cluster}' a `container.runtime` (--cluster chooses another profile)"
-        )
+    text = _script(session, profile, stage, directory, code)
     script, manifest, output = directory.path / "enter.sh", directory.path / "trials.jsonl", directory.trial(trial.id)
     write_atomically(script, text)
     write_atomically(manifest, trial.manifest_line(session.find_run().path))
@@ -53,10 +43,45 @@ def enter_trial(session: Session, selector: str | None, command: Sequence[str], 
                "--output-dir", str(output.path)]  # fmt: skip
     _tell(stage, trial, output.path, verb, bool(command))
     words = argv(script, [] if verb == "shell" else list(command) or default)
-    environment = {key: value for key, value in os.environ.items() if key not in RANKS}
+    environment = {key: value for key, value in os.environ.items() if key not in OF_PROCESS}
     environment |= {**stage.env, "RECIPE_VERB": verb}
     sys.stdout.flush()
     os.execvpe(words[0], words, environment)
+
+
+def _script(session: Session, profile: Profile, stage: Stage, directory: RunDir, code: Path | None) -> str:
+    job = make_job(session.plan, stage, 1, directory, session.backend, code)
+    run = directory.path.parents[1]  # where earlier stages' trials lie too
+    text = enter(replace(job, profile=profile, directory=directory.path, run=run))
+    if text is None:
+        raise ConfigError(
+            f"stage {stage.name} runs in no container: the recipe needs an `image`, and the cluster profile "
+            f"'{session.plan.cluster}' a `container.runtime` (--cluster chooses another profile)"
+        )
+    return text
+
+
+def _with_scratch_here(profile: Profile) -> Profile:
+    """The profile, without its scratch directory where that is one of jobs and this is a login node."""
+    if profile.scratch is None or os.access(os.path.expandvars(profile.scratch), os.W_OK | os.X_OK):
+        return profile
+    instead = os.environ.get("TMPDIR", "/tmp")
+    print(f"there is no scratch directory {profile.scratch} here: {instead} takes its place", file=sys.stderr)
+    return profile.model_copy(update={"scratch": None})
+
+
+def _new_directory(place: Path) -> RunDir:
+    """A directory of the second, and of nobody else who starts something in the same second."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    number = 1
+    while True:
+        directory = place / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return RunDir(directory)
 
 
 def find_trial(plan: Plan, selector: str | None) -> tuple[Stage, Trial]:

@@ -34,11 +34,6 @@ class Engine:
         return f"{NAMES[self.kind]} {dotted(self.version)}"
 
     @property
-    def environment_prefix(self) -> str:
-        """What a variable's name begins with on the host, when it is meant for the container."""
-        return "APPTAINERENV_" if self.kind == "apptainer" else "SINGULARITYENV_"
-
-    @property
     def settings_prefix(self) -> str:
         """What the names of the program's own variables begin with, such as `..._CACHEDIR` and `..._TMPDIR`."""
         return "APPTAINER_" if self.kind == "apptainer" else "SINGULARITY_"

@@ -168,6 +168,7 @@ def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage
     try:
         points = expand(spec.grid)
         _within_limits(spec, profile, len(points))
+        _no_path_of_a_container(spec, profile)
         trials = _trials(recipe, spec, points, done, name)
     except ConfigError as error:
         raise error.located(lambda p: recipe.where((*at, *p)), lambda p: recipe.source_path((*at, *p))) from None
@@ -273,6 +274,19 @@ def _upstream(done: Mapping[str, Stage]) -> Scope:
         trials = [f"{RUN}/trials/{trial.id}" for trial in stage.trials]
         tree[name] = {"trials": trials} | ({"dir": trials[0]} if len(trials) == 1 else {})
     return Scope("stages", tree, {})
+
+
+def _no_path_of_a_container(spec: StageSpec, profile: Profile) -> None:
+    """The variables of `env` are there on the host already, where srun and Apptainer are found by PATH."""
+    if "PATH" not in {**profile.env, **spec.env} or spec.image is None or profile.container.runtime == "none":
+        return
+    message = (
+        "PATH says where the node finds srun and the container's program: for the container alone it is set in the "
+        "image, or by the profile's `container.flags: [--env, PATH=...]`"
+    )
+    if "PATH" not in spec.env:
+        raise ConfigError.at(("env",), f"(of the cluster profile) {message}")
+    raise ConfigError.at(("env", "PATH"), message)
 
 
 def _within_limits(spec: StageSpec, profile: Profile, trials: int) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 from neobert.config import ConfigError, read_yaml
 
+EXEC = "exec"
+"""Beside a recipe's runs, the directory of what `recipe exec` tries out."""
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old text or the new, also when this process or the machine dies."""

@@ -13,10 +13,16 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 
 
+OF_PROCESS = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS",
+    "RECIPE_TRIAL", "RECIPE_ATTEMPT", "RECIPE_LEASE_WAIT", "RECIPE_NODES", "RECIPE_GPUS_PER_NODE",
+)  # fmt: skip
+"""Environment variables that tell a process which one of a trial's processes it is, and of which attempt."""
+
 OURS = (
-    "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR", "MASTER_PORT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "RECIPE_JOB_ID",
-    "RECIPE_ATTEMPT", "RECIPE_TRIAL", "RECIPE_LEASE_WAIT", "RECIPE_NODES", "RECIPE_GPUS_PER_NODE", "RECIPE_VERB",
+    *OF_PROCESS, "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE",
+    "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "RECIPE_JOB_ID", "RECIPE_VERB",
 )  # fmt: skip
 """Environment variables that job scripts set or live by."""
 

@@ -38,6 +38,13 @@ def test_a_profile_may_use_the_environment(write: Write, monkeypatch: pytest.Mon
         ("partition: x", "backend: is required"),
         ("backend: sbatch\npartitoin: x", r"c\.yaml:2: partitoin: unknown key; did you mean 'partition'"),
         ("backend: sbatch\npartition: a b", "cannot stand in a #SBATCH line"),
+        ("backend: sbatch\nsbatch: ['--comment=x']", "jobs are submitted with a --comment of their own; leave it out"),
+        ("backend: sbatch\nsbatch: ['--arr=0-3']", "with a --array of their own; set `grid` and `array`"),
+        ("backend: sbatch\nsbatch: ['--export NONE']", "with a --export of their own; set `env`"),
+        ("backend: sbatch\nsbatch: ['--no-requeue']", "set `max_requeues` of the profile"),
+        ("backend: sbatch\nsbatch: ['--ntasks-per-node=2']", "set `resources.procs_per_node` of the recipe"),
+        ("backend: local\nscratch: fast/me", "expected an absolute directory"),
+        ("backend: local\nscratch: ~/fast", "expected an absolute directory"),
         ("backend: sbatch\nsbatch: ['mail']", "expected one option of sbatch"),
         ('backend: sbatch\nsbatch: ["--comment=a\\n#SBATCH --uid=0"]', "expected one option of sbatch"),
         ('backend: local\nenv: {X: "a\\0b"}', "NUL|is not valid YAML"),
@@ -49,6 +56,13 @@ def test_a_wrong_profile_is_told_with_file_and_line(write: Write, text: str, mes
     path = write("c.yaml", text)
     with pytest.raises(ConfigError, match=message):
         load_profile(str(path))
+
+
+def test_options_of_sbatch_that_are_a_sites_own_are_taken(write: Write) -> None:
+    options = ["--mail-type=FAIL", "--exclusive", "--gpus-per-task=1", "--exclude=n[1-2]", "--reservation x", "--nice"]
+    path = write("c.yaml", f"backend: sbatch\nscratch: /l/$SLURM_JOB_ID\nsbatch: {options}\n")
+    assert load_profile(str(path)).sbatch == options
+    assert load_profile(str(write("d.yaml", "backend: local\nscratch: $SLURM_TMPDIR\n"))).scratch == "$SLURM_TMPDIR"
 
 
 def test_an_unknown_name_suggests_a_known_one(work: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_the_version_and_not_the_name_tells_which_program_it_is(entry: Entry, en
     assert passed(seen, "SINGULARITYENV_")["MINE"] == "x"
     assert not passed(seen), "the other's variables would be warned of"
     done, _ = enter(entry, version="docker 1.0")
-    assert done.returncode == 87
+    assert done.returncode == 2
     assert "neither Apptainer nor SingularityCE: docker 1.0" in done.stderr
 
 
@@ -108,7 +109,42 @@ def test_the_option_for_gpus_stands_only_where_gpus_are_asked_for(
     assert "--nv" not in seen["argv"]
 
 
-@pytest.mark.parametrize("missing", ["image", "program", "scratch", "secret", "variable"])
+def test_variables_for_containers_of_the_shell_around_do_not_enter(entry: Entry, enter: Enter) -> None:
+    there = {"APPTAINERENV_LEAK": "1", "SINGULARITYENV_LEAK": "2", "APPTAINERENV_HF_TOKEN": "t", "APPTAINER_BIND": "/x"}
+    done, seen = enter(entry, env=there)
+    assert done.returncode == 0, done.stderr
+    assert not {"LEAK", "HF_TOKEN"} & {*passed(seen), *passed(seen, "SINGULARITYENV_")}
+    assert seen["env"]["APPTAINER_BIND"] == "/x", "how a site configures Apptainer stays"
+
+
+def test_what_the_recipe_sets_goes_before_what_the_script_would_set(entry: Entry, enter: Enter, tmp_path: Path) -> None:
+    there = {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    _, seen = enter(replace(entry, names=tuple(there)), env=there)
+    assert {key: passed(seen)[key] for key in there} == there
+    binds = [value for word, value in pairwise(seen["argv"]) if word == "--bind"]
+    assert binds.count(str(tmp_path)) == 2, "the directory of TMPDIR is there, beside that of the entry itself"
+    _, seen = enter(entry, env=there)
+    assert (passed(seen)["TMPDIR"], passed(seen)["PYTHONUNBUFFERED"]) == (entry.scratch, "1")
+
+
+@pytest.mark.parametrize("missing", ["secret", "variable"])
+def test_what_is_the_fault_of_no_node_is_a_plain_failure(
+    entry: Entry, enter: Enter, tmp_path: Path, missing: str
+) -> None:
+    broken, said = {
+        "secret": (replace(entry, secrets=("MY_TOKEN",)), "the secret MY_TOKEN is not in the environment"),
+        "variable": (replace(entry, scratch="/l/$NOT_SET_HERE"), "NOT_SET_HERE is not set, but the scratch"),
+    }[missing]
+    trial = tmp_path / "trial"
+    trial.mkdir()
+    done, seen = enter(broken, env={"RECIPE_TRIAL": str(trial), "RECIPE_ATTEMPT": "2"})
+    assert not seen, "nothing was started"
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(trial.iterdir()), "and no node is blamed"
+
+
+@pytest.mark.parametrize("missing", ["image", "program", "scratch"])
 def test_a_node_that_is_not_fit_is_named_in_the_message_and_in_a_record(
     entry: Entry, enter: Enter, tmp_path: Path, missing: str
 ) -> None:
@@ -117,8 +153,6 @@ def test_a_node_that_is_not_fit_is_named_in_the_message_and_in_a_record(
         "image": (replace(entry, image=tmp_path / 'no "such".sif'), f'there is no image {tmp_path}/no "such".sif'),
         "program": (replace(entry, container=Container(runtime="/no/apptainer")), "there is no working /no/apptainer"),
         "scratch": (replace(entry, scratch=str(tmp_path / "file")), "cannot write to"),
-        "secret": (replace(entry, secrets=("MY_TOKEN",)), "the secret MY_TOKEN is not in the environment"),
-        "variable": (replace(entry, scratch="/l/$NOT_SET_HERE"), "NOT_SET_HERE"),
     }[missing]
     trial = tmp_path / "trial"
     trial.mkdir()
@@ -150,6 +184,24 @@ def test_the_image_is_copied_to_the_node_once_and_again_when_it_changes(
     assert Path(seen["argv"][-2]).read_bytes() == b"y" * 200
 
 
+def test_what_a_job_that_was_killed_left_of_a_copy_is_removed(entry: Entry, enter: Enter, tmp_path: Path) -> None:
+    (copies := tmp_path / "scratch" / f"recipe-{os.getuid()}" / "images").mkdir(parents=True)
+    cut = copies / "older-1-2.sif.partial"
+    cut.touch()
+    enter(replace(entry, container=entry.container.model_copy(update={"copy_image": True})))
+    assert not cut.exists()
+    assert len(list(copies.glob("*.sif"))) == 1
+
+
+def test_a_sandbox_is_not_copied_and_that_is_said(entry: Entry, enter: Enter, tmp_path: Path) -> None:
+    (sandbox := tmp_path / "sandbox").mkdir()
+    container = entry.container.model_copy(update={"copy_image": True})
+    done, seen = enter(replace(entry, container=container, image=sandbox))
+    assert done.returncode == 0
+    assert seen["argv"][-2] == str(sandbox)
+    assert f"{sandbox} is a directory, and not copied" in done.stderr
+
+
 def test_caches_of_one_image_are_not_those_of_another(entry: Entry, enter: Enter) -> None:
     _, first = enter(entry)
     entry.image.write_bytes(b"y" * 200)
@@ -162,11 +214,20 @@ def test_caches_of_one_image_are_not_those_of_another(entry: Entry, enter: Enter
 
 def test_printing_names_secrets_and_shows_none(entry: Entry, enter: Enter) -> None:
     secret = replace(entry, secrets=("MY_TOKEN",))
-    done, seen = enter(secret, "run", "a b", env={"MY_TOKEN": "hidden", "RECIPE_VERB": "print"})
+    there = {"MY_TOKEN": "hidden", "https_proxy": "http://me:hidden@proxy", "HTTP_PROXY": "http://me:hidden@proxy"}
+    done, seen = enter(secret, "run", "a b", env={**there, "RECIPE_VERB": "print"})
     assert not seen
     assert "hidden" not in done.stdout
-    assert ' "APPTAINERENV_MY_TOKEN=$MY_TOKEN" ' in done.stdout
+    before, _, after = done.stdout.partition(" env ")
+    for name in there:  # assignments before the command, which no list of processes shows
+        assert f'APPTAINERENV_{name}="${name}"' in before.split(" ")
+        assert name not in after
     assert done.stdout.rstrip().endswith("run a\\ b")
+    pasted = subprocess.run(["bash", "-c", done.stdout], env={"PATH": os.environ["PATH"], **there}, timeout=60)
+    assert pasted.returncode == 0
+    seen = json.loads((entry.workdir / "out.json").read_text())
+    assert {name: passed(seen)[name] for name in there} == there
+    assert seen["argv"][-2:] == ["run", "a b"]
 
 
 def test_directories_inside_of_others_are_not_bound_twice() -> None:
@@ -174,6 +235,13 @@ def test_directories_inside_of_others_are_not_bound_twice() -> None:
     assert bind_words(inner, ["/data:/data:ro", "/x"]) == ("/x", "/a/b", "/data:/data:ro")
     with pytest.raises(ConfigError, match="splits it at ':'"):
         bind_words([Path("/a:b")], [])
+
+
+@pytest.mark.parametrize("path", ["/", "/opt", "/opt/neobert", "/opt/neobert/lib"])
+def test_nothing_is_bound_over_the_packages_of_the_image(path: str) -> None:
+    assert bind_words([Path("/opt/other")], []) == ("/opt/other",)
+    with pytest.raises(ConfigError, match=r"it would cover the image's packages in /opt/neobert; submit from another"):
+        bind_words([Path(path)], [])
 
 
 def test_a_directory_behind_a_link_is_bound_where_it_lies_as_well(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
 STAND_IN = """#!{python}
 import json, os, sys
@@ -90,6 +92,71 @@ def test_without_a_container_there_is_nothing_to_enter(run_recipe: Recipe, recip
     done = run_recipe("exec", recipe)
     assert done.returncode == 2
     assert "needs an `image`, and the cluster profile 'local' a `container.runtime`" in done.stderr
+    assert not (recipe.parent / "runs").exists(), "nothing was written"
+
+
+def test_two_at_once_have_directories_of_their_own(
+    call: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The second stands still.
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.strftime = lambda *_: '20260131-120000'\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    directories = []
+    for trial in ("0", "1"):
+        argv = json.loads(call("exec", "--trial", trial).stdout)["argv"]
+        manifest = Path(argv[argv.index("--manifest") + 1])
+        assert manifest.parent.name.startswith("20260131-120000")
+        directories.append(manifest.parent)
+    rows = [json.loads((directory / "trials.jsonl").read_text()) for directory in directories]
+    assert [row["config"]["seed"] for row in rows] == [1, 2], "each still has its own trial"
+
+
+def test_no_run_takes_the_place_of_what_is_tried_out(call: Recipe, work: Path) -> None:
+    for verb in ("exec", "submit"):
+        done = call(verb, "--run", "exec")
+        assert done.returncode == 2
+        assert "--run exec: that directory is for what `recipe exec` tries out" in done.stderr
+    assert not (work / "runs").exists()
+
+
+def test_on_a_login_node_the_scratch_of_jobs_is_replaced_and_that_is_said(call: Recipe, site: Path) -> None:
+    profile = json.loads(site.read_text())
+    site.write_text(json.dumps({**profile, "scratch": "/local/$SLURM_JOB_ID_NOT_SET"}))
+    done = call("exec")
+    assert done.returncode == 0, done.stderr
+    assert "there is no scratch directory /local/$SLURM_JOB_ID_NOT_SET here: " in done.stderr
+    assert "APPTAINERENV_TMPDIR" not in json.loads(done.stdout)["env"]
+    (place := site.parent / "scratch").mkdir()
+    site.write_text(json.dumps({**profile, "scratch": "$PLACE"}))
+    done = call("exec", env={"PLACE": str(place)})
+    assert "there is no scratch" not in done.stderr
+    assert json.loads(done.stdout)["env"]["APPTAINERENV_TMPDIR"] == str(place)
+
+
+def test_path_is_refused_where_it_would_hide_the_program_that_starts_the_container(
+    call: Recipe, run_recipe: Recipe, recipe: Path
+) -> None:
+    done = call("exec", "--set", "env.PATH=/only/in/the/image")
+    assert done.returncode == 2
+    assert "env.PATH: PATH says where the node finds srun" in done.stderr
+    assert "container.flags: [--env, PATH=...]" in done.stderr
+    assert run_recipe("plan", recipe, "--set", "env.PATH=/mine").returncode == 0, "without a container it is the job's"
+
+
+def test_a_shell_is_opened_in_the_image_of_the_stage_that_is_meant(
+    run_recipe: Recipe, write: Callable[[str, str], Path], site: Path, work: Path
+) -> None:
+    (work / "m.sif").touch()
+    file = write("two.yaml", """
+        name: two
+        stages:
+          a: {task: glue, image: n.sif, config: {task_name: rte, data: {generated: 100}}}
+          b: {task: glue, image: m.sif, config: {task_name: cola, data: {generated: 100}}}
+    """)  # fmt: skip
+    for words, image in (([], "n.sif"), (["--trial", "1"], "m.sif")):
+        done = run_recipe("shell", file, "--cluster", site, *words)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["argv"][-1] == str(work / image)
 
 
 def test_a_secret_that_is_not_set_is_told_before_anything_is_written(call: Recipe, work: Path) -> None:

@@ -41,10 +41,9 @@ def test_what_cannot_be_used_is_refused(text: str, message: str) -> None:
     assert message in str(error.value)
 
 
-def test_variables_for_the_container_and_for_the_program() -> None:
+def test_variables_of_the_program_and_its_name() -> None:
     apptainer, singularity = Engine("a", "apptainer", (1, 4)), Engine("s", "singularity-ce", (4, 1))
-    assert (apptainer.environment_prefix, apptainer.settings_prefix) == ("APPTAINERENV_", "APPTAINER_")
-    assert (singularity.environment_prefix, singularity.settings_prefix) == ("SINGULARITYENV_", "SINGULARITY_")
+    assert (apptainer.settings_prefix, singularity.settings_prefix) == ("APPTAINER_", "SINGULARITY_")
     assert (str(apptainer), str(singularity)) == ("Apptainer 1.4", "SingularityCE 4.1")
 
 
