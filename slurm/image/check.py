@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from slurm.cluster import Profile
 from slurm.engine import Engine
-from slurm.image.definitions import LOCK, PROJECT, definitions, locked_version, sha256_text
-from slurm.image.labels import read_labels, read_sidecar
+from slurm.image.definitions import LOCK, about, definitions, locked_version, sha256_text
+from slurm.image.labels import read_labels, read_sidecar, size_by_header
 from slurm.image.project import Source
+from slurm.plan import make_plan
 from slurm.recipe import load_recipe
 
 
@@ -34,11 +36,11 @@ class Needs:
 
 
 def needs_of(name: str) -> Needs:
-    """What the recipe of that name or path asks for, in any of its stages."""
-    stages = load_recipe(name).spec.stages.values()
+    """What the recipe of that name or path asks for, in any of its trials."""
+    plan = make_plan(load_recipe(name), "any", Profile(backend="local"))  # no site's limits
     return Needs(
-        gpus=any(stage.resources.gpus_per_node > 0 for stage in stages),
-        deepspeed=any(stage.config.get("deepspeed") is not None for stage in stages),
+        gpus=any(stage.resources.gpus_per_node > 0 for stage in plan.stages),
+        deepspeed=any(json.loads(trial.config).get("deepspeed") is not None for _, trial in plan.trials),
     )
 
 
@@ -55,9 +57,10 @@ def differences(engine: Engine, image: Path, source: Source, needs: Needs) -> li
 
 
 def _file(image: Path) -> Iterator[Difference]:
-    made = read_sidecar(image)
-    if made is not None:
-        yield Difference("size", f"{image.stat().st_size} bytes", f"{made.bytes} bytes")
+    made, whole = read_sidecar(image), size_by_header(image)
+    size = made.bytes if made is not None and image.is_file() else whole
+    if size is not None:
+        yield Difference("size", f"{image.stat().st_size} bytes", f"{size} bytes")
 
 
 def _packages(labels: dict[str, str]) -> Iterator[Difference]:
@@ -67,7 +70,7 @@ def _packages(labels: dict[str, str]) -> Iterator[Difference]:
     yield Difference("torch", torch, torch if torch.partition("+")[0] == locked else locked)
     yield Difference("lock", labels.get("neobert.lock", "unknown")[:12], sha256_text(lock)[:12])
     python = labels.get("neobert.python", "unknown")
-    oldest = importlib.metadata.metadata(PROJECT)["Requires-Python"]
+    oldest = about()["Requires-Python"]
     yield Difference("python", python, python if _at_least(python, oldest) else oldest)
 
 

@@ -116,12 +116,17 @@ def locked_version(lock: Path, package: str) -> str:
     return match[1]
 
 
-def requirements() -> Sequence[str]:
-    """What this project asks for, in its extras too."""
+def about() -> importlib.metadata.PackageMetadata:
+    """This project's version and needs, as its installation tells them."""
     try:
-        return sorted(importlib.metadata.requires(PROJECT) or ())
+        return importlib.metadata.metadata(PROJECT)
     except importlib.metadata.PackageNotFoundError:
         raise ConfigError(f"{PROJECT} is not installed here, so what it needs is unknown: `pip install -e .`") from None
+
+
+def requirements() -> Sequence[str]:
+    """What this project asks for, in its extras too."""
+    return sorted(about().get_all("Requires-Dist", []))
 
 
 def sha256_text(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 
 from neobert.config import ConfigError
 from slurm.engine import Engine
+
+HEADER = 128
+"""Bytes of a SIF file's header."""
 
 OURS = ("neobert.", "org.opencontainers.image.")
 
@@ -38,6 +42,22 @@ def read_sidecar(image: Path) -> Sidecar | None:
         return None
 
 
+def size_by_header(image: Path) -> int | None:
+    """The bytes that a whole image has, as its first ones tell; None for what is no SIF file, such as a directory.
+
+    Where the data begins and how long it is are the last two numbers of the header:
+    https://github.com/apptainer/sif (`header` in pkg/sif/sif.go).
+    """
+    if not image.is_file():
+        return None
+    with image.open("rb") as stream:
+        header = stream.read(HEADER)
+    if len(header) < HEADER or not header[32:].startswith(b"SIF_MAGIC\0"):
+        return None
+    begin, length = struct.unpack("<2q", header[-16:])
+    return int(begin + length)
+
+
 def write_sidecar(image: Path, sidecar: Sidecar, engine: Engine) -> None:
     data = {
         "schema": 1,
@@ -62,7 +82,9 @@ def read_labels(engine: Engine, image: Path) -> dict[str, str]:
         said = answer.stderr.strip().removeprefix("FATAL:").strip()[-500:]
         raise ConfigError(f"{image} cannot be read as an image (a copy that was cut off?): {said}")
     try:
-        labels = json.loads(answer.stdout)["data"]["attributes"]["labels"] or {}
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"`{engine.program} inspect` of {image} printed no labels: {answer.stdout[:200]!r}") from None
+        labels = json.loads(answer.stdout)["data"]["attributes"].get("labels") or {}  # an image may have none at all
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(
+            f"`{engine.program} inspect --json --labels {image}` printed no JSON: {answer.stdout[:200]!r}"
+        ) from None
     return {key: value for key, value in labels.items() if key.startswith(OURS)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neobert.config import ConfigError
-from slurm.image.definitions import PROJECT, sha256_tree
+from slurm.image.definitions import PROJECT, about, sha256_tree
 from slurm.image.process import run_logged
 
 PACKAGES = ("neobert", "slurm")
@@ -38,7 +38,7 @@ def find_source() -> Source:
     checkout = (root / "pyproject.toml").is_file()
     files = [path for package in PACKAGES for path in (root / package).rglob("*") if _is_source(root, path)]
     commit, dirty = _git(root) if checkout else ("unknown", "unknown")
-    return Source(root, checkout, importlib.metadata.version(PROJECT), commit, dirty, sha256_tree(root, files))
+    return Source(root, checkout, about()["Version"], commit, dirty, sha256_tree(root, files))
 
 
 def _is_source(root: Path, path: Path) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
 
-from slurm.engine import find_engine
-from slurm.image import check
-from slurm.image.check import Needs, differences
+from neobert.config import ConfigError
+from slurm.engine import Engine, find_engine
+from slurm.image import check, definitions, project
+from slurm.image.check import Needs, differences, needs_of
 from slurm.image.definitions import LOCK, locked_version, sha256_text
+from slurm.image.labels import size_by_header
 from slurm.image.project import Source
 from tests.containers.conftest import Checkout
 from tests.containers.plugin import ROOT
@@ -73,6 +76,56 @@ def test_an_image_that_was_cut_off_is_told_by_its_record(monkeypatch: pytest.Mon
     image.write_text("half")
     (tmp_path / "image.sif.json").write_text(json.dumps({"sha256": "", "bytes": 8, "labels": {}}))
     assert compared(monkeypatch, image, {}, Needs()) == {"size": ("4 bytes", "8 bytes", False)}
+
+
+def test_an_image_that_was_cut_off_is_told_without_its_record_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    header = b"#!/usr/bin/env run-singularity\n\0" + b"SIF_MAGIC\0" + b"0100200" + bytes(63)
+    image = tmp_path / "image.sif"
+    image.write_bytes(header + struct.pack("<2q", 200, 100) + bytes(100))
+    assert size_by_header(image) == 300
+    assert compared(monkeypatch, image, {}, Needs()) == {"size": ("228 bytes", "300 bytes", False)}
+    image.write_bytes(image.read_bytes() + bytes(72))
+    assert compared(monkeypatch, image, {}, Needs()) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        ("grid: {deepspeed.zero_stage: [1, 2]}", Needs(deepspeed=True)),
+        ("resources: {gpus_per_node: 1}", Needs(gpus=True)),
+        ("grid: {seed: [1, 2]}", Needs()),
+    ],
+)
+def test_what_a_recipe_needs_is_what_its_trials_need(tmp_path: Path, text: str, needs: Needs) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(f"name: r\ntask: glue\nconfig: {{task_name: rte, data: {{generated: 100}}}}\n{text}\n")
+    assert needs_of(str(file)) == needs
+
+
+def test_a_checkout_that_is_not_installed_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(definitions, "PROJECT", "not-installed-anywhere")
+    for ask in (project.find_source, lambda: compared(monkeypatch, tmp_path / "image.sif", {}, Needs())):
+        with pytest.raises(ConfigError, match=r"is not installed here, .*pip install -e"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("printed", "message"),
+    [('{"data": {"attributes": {}}, "type": "container"}', None), ("no JSON", "printed no JSON")],
+)
+def test_an_image_without_labels_is_none_of_ours(tmp_path: Path, printed: str, message: str | None) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    program.chmod(0o755)
+    engine = Engine(str(program), "apptainer", (1, 4))
+    if message is not None:
+        with pytest.raises(ConfigError, match=message):
+            differences(engine, tmp_path, HERE, Needs())
+        return
+    (found,) = differences(engine, tmp_path, HERE, Needs())
+    assert (found.has, found.needed) == ("none of this project's labels", "one made by `recipe image build`")
 
 
 def test_the_command_on_an_image_of_another_lock(checkout: Checkout) -> None:

@@ -1,0 +1,54 @@
+"""`recipe cancel` notes what the queue has cancelled, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from neobert.config import ConfigError
+from slurm import cancel
+from slurm.backends import QueuedTask, TaskState
+from slurm.rundir import RunDir
+from slurm.submissions import InFlight, read_cancelled
+
+
+@dataclass
+class Queue:
+    """A queue that cancels, or refuses to."""
+
+    refuses: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def cancel(self, names: Sequence[str]) -> None:
+        self.asked += names
+        if self.refuses:
+            raise ConfigError("scancel failed")
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    """With two array tasks of one job in it, of which the second runs."""
+    tasks = [QueuedTask(f"7_{n}", n, TaskState(state), "c") for n, state in enumerate(("PENDING", "RUNNING"))]
+    flights = [InFlight(task, "sbatch", (f"trial{task.index}",)) for task in tasks]
+    queue = Queue()
+    monkeypatch.setattr(cancel, "read_submissions", lambda run: [])
+    monkeypatch.setattr(cancel, "in_flight", lambda run, submissions: flights)
+    monkeypatch.setattr(cancel, "get_backend", lambda name, run: queue)
+    return queue
+
+
+def test_tasks_that_were_cancelled_are_noted(queue: Queue, tmp_path: Path) -> None:
+    assert cancel.cancel_run(RunDir(tmp_path)) == (1, 1)
+    assert queue.asked == ["7"], "one word for the whole job"
+    assert read_cancelled(RunDir(tmp_path)) == {"7_0", "7_1"}
+
+
+def test_tasks_that_the_queue_refused_to_cancel_are_not_noted(queue: Queue, tmp_path: Path) -> None:
+    queue.refuses = True
+    with pytest.raises(ConfigError, match="scancel failed"):
+        cancel.cancel_run(RunDir(tmp_path))
+    assert queue.asked
+    assert not read_cancelled(RunDir(tmp_path)), "or submissions would wait for the end of what goes on"
