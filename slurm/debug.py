@@ -65,8 +65,7 @@ def _with_scratch_here(profile: Profile) -> Profile:
     """The profile, without its scratch directory where that is one of jobs and this is a login node."""
     if profile.scratch is None or os.access(os.path.expandvars(profile.scratch), os.W_OK | os.X_OK):
         return profile
-    instead = os.environ.get("TMPDIR", "/tmp")
-    print(f"there is no scratch directory {profile.scratch} here: {instead} takes its place", file=sys.stderr)
+    print(f"there is no scratch directory {profile.scratch} here: TMPDIR (or /tmp) takes its place", file=sys.stderr)
     return profile.model_copy(update={"scratch": None})
 
 

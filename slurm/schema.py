@@ -99,6 +99,9 @@ def _variable(value: str) -> str:
         raise ValueError(f"{value!r} is no name of an environment variable")
     if value in OURS:
         raise ValueError(f"{value} is set by the job script itself")
+    for prefix in ("APPTAINERENV_", "SINGULARITYENV_"):
+        if value.startswith(prefix):
+            raise ValueError(f"{value} reaches the container by its plain name: {value.removeprefix(prefix)}")
     return value
 
 

@@ -43,6 +43,7 @@ def test_a_profile_may_use_the_environment(write: Write, monkeypatch: pytest.Mon
         ("backend: sbatch\nsbatch: ['--export NONE']", "with a --export of their own; set `env`"),
         ("backend: sbatch\nsbatch: ['--no-requeue']", "set `max_requeues` of the profile"),
         ("backend: sbatch\nsbatch: ['--ntasks-per-node=2']", "set `resources.procs_per_node` of the recipe"),
+        ("backend: local\nenv: {APPTAINERENV_A: b}", "reaches the container by its plain name: A"),
         ("backend: local\nscratch: fast/me", "expected an absolute directory"),
         ("backend: local\nscratch: ~/fast", "expected an absolute directory"),
         ("backend: sbatch\nsbatch: ['mail']", "expected one option of sbatch"),
