@@ -284,9 +284,7 @@ def _no_path_of_a_container(spec: StageSpec, profile: Profile) -> None:
         "PATH says where the node finds srun and the container's program: for the container alone it is set in the "
         "image, or by the profile's `container.flags: [--env, PATH=...]`"
     )
-    if "PATH" not in spec.env:
-        raise ConfigError.at(("env",), f"(of the cluster profile) {message}")
-    raise ConfigError.at(("env", "PATH"), message)
+    raise ConfigError.at(("env", "PATH"), message, "" if "PATH" in spec.env else "cluster profile")
 
 
 def _within_limits(spec: StageSpec, profile: Profile, trials: int) -> None:

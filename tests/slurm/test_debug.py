@@ -134,13 +134,15 @@ def test_on_a_login_node_the_scratch_of_jobs_is_replaced_and_that_is_said(call: 
 
 
 def test_path_is_refused_where_it_would_hide_the_program_that_starts_the_container(
-    call: Recipe, run_recipe: Recipe, recipe: Path
+    call: Recipe, run_recipe: Recipe, recipe: Path, site: Path
 ) -> None:
     done = call("exec", "--set", "env.PATH=/only/in/the/image")
     assert done.returncode == 2
     assert "env.PATH: PATH says where the node finds srun" in done.stderr
     assert "container.flags: [--env, PATH=...]" in done.stderr
     assert run_recipe("plan", recipe, "--set", "env.PATH=/mine").returncode == 0, "without a container it is the job's"
+    site.write_text(json.dumps({**json.loads(site.read_text()), "env": {"PATH": "/x"}}))
+    assert "error: cluster profile: env.PATH: PATH says" in call("exec").stderr
 
 
 def test_a_shell_is_opened_in_the_image_of_the_stage_that_is_meant(
