@@ -51,8 +51,7 @@ done
 options+=(--nv)
 
 # pass NAME VALUE: a variable in the container. By this prefix it goes before what the image itself sets.
-passed=()
-pass() { passed+=("$prefix$1=$2"); }
+pass() { export "$prefix$1=$2"; }
 while read -r name; do
   case $name in
     HF_HUB_OFFLINE) pass "$name" "${!name}" ;;
@@ -73,21 +72,17 @@ mkdir -p -- "$cache" || bad_node "cannot write to $cache"
 [[ -v TORCH_EXTENSIONS_DIR ]] || pass TORCH_EXTENSIONS_DIR "$cache/torch_extensions"
 
 case $verb in
-  exec) exec env "${passed[@]}" "$program" exec "${options[@]}" "$image" "$@" ;;
-  shell) exec env "${passed[@]}" "$program" shell "${options[@]}" "$image" ;;
+  exec) exec "$program" exec "${options[@]}" "$image" "$@" ;;
+  shell) exec "$program" shell "${options[@]}" "$image" ;;
   print)
-    # By their names and not as arguments of env: what secrets hold, and the passwords in proxies.
-    shown=()
-    for word in "${passed[@]}"; do
-      name=${word%%=*}
+    # What secrets and the passwords in proxies are, the shell shall fill in where this is pasted.
+    while read -r name; do
       case $name in
-        *_PROXY | *_proxy) printf '%s="$%s" ' "$name" "${name#"$prefix"}" ;;
-        *) shown+=("$word") ;;
+        "$prefix"*_PROXY | "$prefix"*_proxy) printf '%s="$%s" ' "$name" "${name#"$prefix"}" ;;
+        "$prefix"*) printf '%s=%q ' "$name" "${!name}" ;;
       esac
-    done
-    printf 'env'
-    printf ' %q' "${shown[@]}"
-    printf ' %q' "$program" exec "${options[@]}" "$image" "$@"
+    done < <(compgen -e)
+    printf '%q ' "$program" exec "${options[@]}" "$image" "$@"
     printf '\n'
     ;;
   *) printf 'recipe: RECIPE_VERB=%s is none of exec, shell, print\n' "$verb" >&2; exit 2 ;;
