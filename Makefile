@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
+# Two at once, and all that use the test cluster in one of them: they wait for Slurm more than they compute.
+PYTEST ?= -n 2 --dist loadgroup
 BIN := $(VENV)/bin
 INSTALL = DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
