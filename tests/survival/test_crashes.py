@@ -92,6 +92,7 @@ def test_a_node_that_crashes_in_the_middle_of_a_checkpoint_costs_only_the_steps_
     assert same(weights(site.files(), 300), weights(reference(config, steps=300), 300))
 
 
+@pytest.mark.slow_cluster
 @pytest.mark.parametrize("fault", ["link-down", "kill-slurmd"])
 def test_when_an_old_attempt_runs_on_unseen_one_writer_wins(site: Site, reference: Reference, fault: str) -> None:
     """Slurm takes the node for dead and starts the trial elsewhere; the processes on it know nothing of that."""

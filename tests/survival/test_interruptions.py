@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable
 
+import pytest
+
 from slurm.rundir import TrialDir, read_log
 from slurm.state import State
 from tests.survival.conftest import Site, logged_alike, same, wait_until, weights
@@ -48,6 +50,7 @@ def test_a_time_limit_that_leaves_no_time_for_a_step_is_a_failure_and_not_a_loop
     assert site.wait_ended().counts == {State.DONE: 1}, site.log()
 
 
+@pytest.mark.slow_cluster
 def test_requeues_are_limited(site: Site) -> None:
     site.submit(site.recipe(steps=4000), max_requeues=1)
     for attempt in (1, 2):
@@ -90,6 +93,7 @@ def test_a_requeue_by_hand_goes_on_from_the_last_checkpoint(site: Site, referenc
     assert logged_alike(site.files(), reference())
 
 
+@pytest.mark.slow_cluster
 def test_a_cancelled_trial_is_told_so_keeps_its_checkpoint_and_goes_on_when_it_is_retried(
     site: Site, reference: Reference
 ) -> None:
