@@ -68,6 +68,7 @@ def _build(order: Order, engine: Engine, say: Say) -> None:
     began = time.monotonic()
     log = order.output.with_name(f"{order.output.name}.log")
     log.unlink(missing_ok=True)
+    arguments = _arguments(order)  # before anything that takes long: there may be no mirror
     with tempfile.TemporaryDirectory(prefix="neobert-wheel-") as folder:
         with _phase(say, "this project's wheel"):
             wheel = project.build_wheel(order.source, Path(folder), log)
@@ -75,19 +76,19 @@ def _build(order: Order, engine: Engine, say: Say) -> None:
             wheels = wheelhouse.resolve(order.spec, wheel, log)
         say(f"  {wheels}")
         with _phase(say, f"{engine} builds (its output: {log})"):
-            _run(order, engine, wheels, wheel.parent, log)
+            _run(order, engine, arguments, wheels, wheel.parent, log)
     log.unlink()
     size = order.output.stat().st_size / 1e6
     say(f"{order.output}: {size:.0f} MB, {time.monotonic() - began:.0f} s in all")
 
 
-def _run(order: Order, engine: Engine, wheels: Path, wheel: Path, log: Path) -> None:
+def _run(order: Order, engine: Engine, arguments: dict[str, str], wheels: Path, wheel: Path, log: Path) -> None:
     partial = order.output.with_name(f".{order.output.name}.{os.getpid()}.partial")
     words = [
         # --force is for the labels: without it those of the base image stay (many have a version of their own).
         engine.program, "build", "--fakeroot", "--force", *host.compression(engine),
         "--bind", f"{wheels}:/mnt:ro", "--bind", f"{wheel}:/media:ro",
-        *(word for pair in _arguments(order).items() for word in ("--build-arg", "=".join(pair))),
+        *(word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))),
         str(partial), str(order.spec.definition),
     ]  # fmt: skip
     environment = {"PATH": host.search_path()}

@@ -16,7 +16,6 @@ from slurm.image.definitions import Kind
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where tools of administrators lie, which many users' PATH leaves out."""
 
-DEBIAN = ""
 ENGINES = ("apptainer", "singularity")
 
 
@@ -47,16 +46,16 @@ def compression(builder: Engine) -> list[str]:
 
 
 def debian_mirror() -> str:
-    """The mirror that this machine's own apt uses, if it is a Debian; else Debian's."""
+    """The mirror that this machine's own apt uses; raises `ConfigError` on a machine that is no Debian."""
     if _distribution() != "debian" or shutil.which("apt-get") is None:
-        return DEBIAN
+        raise ConfigError("this machine is no Debian whose mirror could be used: name one with --mirror URL")
     words = ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages"]
     answer = subprocess.run(words, capture_output=True, text=True)
     for line in answer.stdout.splitlines():
         site, _, release = line.partition(" ")
         if "-" not in release and site.startswith(("http://", "https://", "file:/")):  # not -security, -updates
             return site
-    return DEBIAN
+    raise ConfigError("this machine's apt knows no mirror of a Debian release: name one with --mirror URL")
 
 
 def _distribution() -> str:

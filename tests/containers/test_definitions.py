@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neobert.config import ConfigError
-from slurm.image import project
+from slurm.image import host, project
 from slurm.image.definitions import DEFINITION, SHARED, arguments, make_spec, parse_base
 from slurm.image.host import debian_mirror
 from slurm.image.wheelhouse import SOURCE_ONLY
@@ -30,7 +30,7 @@ def test_all_but_the_base_is_the_same_text() -> None:
 
 
 def test_they_take_the_same_arguments_but_for_the_base() -> None:
-    assert set(arguments(CPU)) - {"MIRROR"} == set(arguments(GPU)) - {"BOOTSTRAP"}
+    assert set(arguments(CPU)) == set(arguments(GPU)) - {"BOOTSTRAP"}
     assert set(arguments(CPU)["EXTRAS"].split(",")) <= set(arguments(GPU)["EXTRAS"].split(","))
     assert {"train", "eval", "deepspeed", "gpu", "peft"} <= set(arguments(CPU)["EXTRAS"].split(","))
 
@@ -82,6 +82,12 @@ def test_the_digest_of_the_code_passes_over_what_python_leaves_behind() -> None:
 
 def test_what_is_built_from_source_is_locked() -> None:
     assert all(f"\n{name}==" in (ROOT / "constraints.txt").read_text() for name in SOURCE_ONLY)
+
+
+def test_a_machine_without_a_mirror_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_distribution", lambda: "fedora")
+    with pytest.raises(ConfigError, match="name one with --mirror URL"):
+        debian_mirror()
 
 
 def test_the_mirror_is_a_url() -> None:
