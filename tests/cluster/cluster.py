@@ -108,8 +108,12 @@ class Cluster:
         self.cancel_all()
         self.wait_idle()
 
-    def wait_idle(self, timeout: float = 60) -> None:
-        """Returns when no job is left and all nodes are idle."""
+    def wait_idle(self, timeout: float = 120) -> None:
+        """Returns when no job is left and all nodes are idle.
+
+        That can take a minute: so long slurmctld waits before it tells a node again to end a job that ended while
+        slurmctld was away.
+        """
         slurm.wait_idle(self.layout, timeout)
 
     def node_states(self) -> dict[str, str]:
@@ -162,7 +166,7 @@ class Cluster:
             daemons.launch(layout, daemons.slurmd(layout, node))
         for node in layout.nodes:
             daemons.await_ready(layout, daemons.slurmd(layout, node))
-        slurm.wait_idle(layout)
+        slurm.wait_idle(layout, timeout=60)
         State(layout, ready=True).write()
 
     def _write_files(self, layout: Layout) -> None:

@@ -58,7 +58,7 @@ def cancel_all(layout: Layout) -> None:
         run(layout, ["scancel", "--quiet", *jobs])
 
 
-def wait_idle(layout: Layout, timeout: float = 60) -> None:
+def wait_idle(layout: Layout, timeout: float) -> None:
     """Until no job is left in the queue and every node is idle."""
 
     def is_idle() -> bool:

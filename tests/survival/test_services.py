@@ -16,9 +16,11 @@ Reference = Callable[..., TrialDir]
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_restart_of_slurmctld_does_not_touch_a_running_trial(site: Site, reference: Reference, how: str) -> None:
-    site.submit(site.recipe())
+    site.submit(site.recipe(steps=2000))
+    wait_until(lambda: site.attempts() == 1, 60, "it did not start")
+    saved, since = site.cluster.layout.run / "slurmctld/job_state", time.time()
+    wait_until(lambda: saved.exists() and saved.stat().st_mtime > since, 60, "a killed slurmctld would forget the job")
     site.wait_step(50)
-    time.sleep(6)  # killed within seconds of a submission, slurmctld may not have saved the job yet
     site.cluster.fault(f"{how}-slurmctld")
     told = site.call("status")
     assert "squeue" in told.stdout, "what is not known is said"
@@ -26,7 +28,7 @@ def test_a_restart_of_slurmctld_does_not_touch_a_running_trial(site: Site, refer
     site.cluster.fault("start-slurmctld")
     assert site.wait_ended().counts == {State.DONE: 1}, site.log()
     assert site.attempts() == 1
-    assert same(weights(site.files(), 600), weights(reference(), 600))
+    assert same(weights(site.files(), 2000), weights(reference(steps=2000), 2000))
 
 
 def test_without_slurmdbd_status_still_answers(site: Site) -> None:

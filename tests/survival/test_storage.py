@@ -118,6 +118,7 @@ def test_a_full_disk_gives_a_clear_failure_and_when_there_is_room_again_a_retry_
     assert same(weights(run.trial(first), 300), weights(reference(steps=300), 300))
 
 
+@pytest.mark.xdist_group("cluster")  # beside no other cluster: Slurm calls the control group of a node by its name
 @pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory").exists(), reason="the cluster's memory limits need cgroups of version 1"
 )
@@ -135,10 +136,11 @@ def test_memory_that_runs_out_is_told_as_such_and_a_retry_with_more_finishes(
         monkeypatch.chdir(tmp_path)
         profile = {"backend": "sbatch", "partition": "main", "container": {"runtime": "apptainer"}}
         site = Site(cluster, tmp_path, profile, cpu_image)
-        site.submit(site.recipe(steps=20, resources={"mem": "150M"}))
+        large = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 2048}
+        site.submit(site.recipe({"model": large}, steps=2, resources={"mem": "700M"}))
         state = site.wait_ended()
         assert state.counts == {State.OOM: 1}, site.log()
-        site.call("retry", "--set", "resources.mem=3G")
+        site.call("retry", "--set", "resources.mem=6G")
         assert site.wait_ended().counts == {State.DONE: 1}, site.log()
     finally:
         cluster.down()
