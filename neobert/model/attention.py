@@ -1,25 +1,197 @@
-"""The one place where attention is computed."""
+"""The one place where attention is computed: bidirectional, over sequences that lie end to end.
+
+Nothing is padded here. A batch is one row of tokens, and `Segments` says where each sequence of it begins and ends; a
+token attends to all tokens of its own sequence, and to no other. All backends compute the same function (exact
+block-diagonal attention), with the kernels of
+
+- `sdpa`: torch.nn.functional.scaled_dot_product_attention, once for each run of equally long sequences; everywhere
+- `varlen`: torch.nn.attention.varlen (FlashAttention over `cu_seqlens`), or flash-attn's own; 16-bit floats on GPUs
+- `xformers`: memory_efficient_attention with a BlockDiagonalMask; GPUs
+- `flex`: torch.nn.attention.flex_attention, compiled; GPUs
+"""
 
 from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+BACKENDS = ("auto", "sdpa", "varlen", "xformers", "flex")
 
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Bidirectional attention of (batch, heads, length, head size) tensors; returns the same shape.
 
-    `mask` comes from `key_mask`; None attends to every position.
+class UnknownBackend(ValueError):
+    """No such backend, or not on this device or with this precision; the message says what would do."""
+
+
+class Segments:
+    """Where the sequences in a row of tokens lie.
+
+    `cu_seqlens` is (sequences + 1,), int32, on the tokens' device: 0, and then where each one ends, the last at the
+    number of tokens. `lengths` are the same on the host, with the shortest first wherever speed matters: `sdpa` makes
+    one call for each run of equal ones. Where they are not given and are needed, the host waits for the device.
+    `at_most` is a length that none exceeds; with it, `varlen` needs no `lengths`.
     """
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    def __init__(self, cu_seqlens: Tensor, tokens: int, lengths: Sequence[int] | None = None, at_most: int = 0):
+        self.cu_seqlens = cu_seqlens
+        self.tokens = tokens
+        self._lengths = lengths
+        self._at_most = at_most
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        if self._lengths is None:
+            self._lengths = self.cu_seqlens.diff().tolist()
+        return self._lengths
+
+    @property
+    def longest(self) -> int:
+        """At most this long is every sequence."""
+        return self._at_most or max(self.lengths, default=0)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """(length, how many in a row) for each run of equally long sequences."""
+        return [(length, sum(1 for _ in group)) for length, group in groupby(self.lengths)]
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(tokens,): the place of each token in its own sequence, from 0."""
+        return torch.arange(self.tokens, device=self.cu_seqlens.device) - self._of_each_token(self.cu_seqlens[:-1])
+
+    @cached_property
+    def flex_mask(self) -> Any:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        numbers = self._of_each_token(torch.arange(len(self.cu_seqlens) - 1, device=self.cu_seqlens.device))
+
+        def same(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return numbers[query] == numbers[key]
+
+        return create_block_mask(same, None, None, self.tokens, self.tokens, device=self.cu_seqlens.device)
+
+    @cached_property
+    def xformers_mask(self) -> Any:
+        from xformers.ops.fmha import BlockDiagonalMask
+
+        return BlockDiagonalMask.from_seqlens(list(self.lengths), device=self.cu_seqlens.device)
+
+    def _of_each_token(self, of_each_sequence: Tensor) -> Tensor:
+        return torch.repeat_interleave(of_each_sequence, self.cu_seqlens.diff(), output_size=self.tokens)
 
 
-def key_mask(attention_mask: Tensor) -> Tensor:
-    """Which keys may be attended to, as booleans (batch, 1, 1, length), from 1 for tokens and 0 for padding.
+def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, backend: str) -> Tensor:
+    """Of (tokens, heads, head size) tensors, whose sequences are `segments`; returns the same shape.
 
-    A softmax over no key at all is NaN, and it would spread through the batch by way of the gradient. So an example
-    without any token attends to its padding; nothing reads what comes out.
+    `backend` is one of `BACKENDS` but not `auto`: see `choose`.
     """
-    tokens = attention_mask.to(torch.bool)
-    return (tokens | ~tokens.any(dim=-1, keepdim=True))[:, None, None, :]
+    return _KERNELS[backend](query, key, value, segments)
+
+
+def choose(backend: str, device: torch.device, dtype: torch.dtype, head_size: int) -> str:
+    """The backend to use where `backend` is asked for; raises `UnknownBackend` if it cannot be used here."""
+    if backend not in BACKENDS:
+        raise UnknownBackend(f"{backend!r} is no attention backend; there are {', '.join(BACKENDS)}")
+    if backend == "auto":
+        return next(name for name in ("varlen", "xformers", "sdpa") if fault(name, device, dtype, head_size) is None)
+    found = fault(backend, device, dtype, head_size)
+    if found:
+        raise UnknownBackend(f"the attention backend {backend} {found}; `auto` chooses one that works")
+    return backend
+
+
+def fault(backend: str, device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
+    """Why a backend cannot be used for such tensors, or None if it can."""
+    if backend == "sdpa":
+        return None
+    if device.type != "cuda":
+        return f"needs a GPU, and this is {device.type}"
+    if head_size % 8 and backend in ("varlen", "xformers"):
+        return f"takes head sizes that are multiples of 8, and this one is {head_size}"
+    if backend == "varlen":
+        if dtype not in (torch.bfloat16, torch.float16):
+            return f"takes bf16 or fp16, and not {str(dtype).removeprefix('torch.')}"
+        return None if _varlen() else "needs torch 2.10 or flash-attn"
+    if backend == "xformers" and importlib.util.find_spec("xformers") is None:
+        return "needs the package xformers"
+    if backend == "xformers":
+        return _xformers_fault()
+    return None
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+    done, start = [], 0
+    for length, count in segments.runs:
+        rows = slice(start, start + length * count)
+        # (count, heads, length, head size): views, nothing is copied
+        parts = [x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (query, key, value)]
+        done.append(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1))
+        start += length * count
+    if len(done) == 1:
+        return done[0]
+    return torch.cat(done) if done else torch.empty_like(value)
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+    kernel = _varlen()
+    assert kernel is not None  # `choose` has seen to it
+    return kernel(query, key, value, segments.cu_seqlens, segments.longest)
+
+
+def _xformers(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    mixed: Tensor = memory_efficient_attention(query[None], key[None], value[None], attn_bias=segments.xformers_mask)
+    return mixed[0]
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+    per_head = (x.transpose(0, 1)[None] for x in (query, key, value))
+    mixed: Tensor = _compiled_flex()(*per_head, block_mask=segments.flex_mask)
+    return mixed[0].transpose(0, 1)
+
+
+_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Segments], Tensor]] = {
+    "sdpa": _sdpa,
+    "varlen": _flash,
+    "xformers": _xformers,
+    "flex": _flex,
+}
+
+
+@functools.cache
+def _varlen() -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] | None:
+    """FlashAttention over cu_seqlens, as (query, key, value, cu_seqlens, longest): torch's own, or flash-attn's."""
+    if importlib.util.find_spec("torch.nn.attention.varlen"):
+        from torch.nn.attention.varlen import varlen_attn
+
+        return lambda q, k, v, cu, longest: varlen_attn(q, k, v, cu, cu, longest, longest)
+    if importlib.util.find_spec("flash_attn"):
+        from flash_attn import flash_attn_varlen_func
+
+        return lambda q, k, v, cu, longest: flash_attn_varlen_func(q, k, v, cu, cu, longest, longest)
+    return None
+
+
+@functools.cache
+def _xformers_fault() -> str | None:
+    """The compiled part of xformers fits one version of torch; without it there is nothing to call."""
+    from xformers.ops import fmha
+
+    if any(operator.is_available() for operator in (fmha.flash.FwOp, fmha.cutlass.FwOp)):
+        return None
+    return "has no kernels for this torch: `python -m xformers.info` tells which it was built for"
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)

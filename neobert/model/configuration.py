@@ -7,10 +7,18 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+ROPE_TYPES = ("default", "linear", "yarn", "llama3")
+"""Ways to stretch RoPE to longer sequences, as `transformers.modeling_rope_utils` has them."""
+
 
 @strict
 class NeoBERTConfig(PreTrainedConfig):
-    """Defaults are the published size; `intermediate_size` is the width before SwiGLU's factor of 2/3."""
+    """Defaults are the published size; `intermediate_size` is the width before SwiGLU's factor of 2/3.
+
+    `rope_parameters` stretches RoPE to longer sequences, in Hugging Face's words: `{rope_type: yarn, factor: 4.0,
+    original_max_position_embeddings: 1024}`. `decoder_bias` and `tie_word_embeddings` are those of the head for masked
+    words; published models have a matrix of its own there, with a bias.
+    """
 
     model_type = "neobert"
 
@@ -25,6 +33,9 @@ class NeoBERTConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     classifier_dropout: float = 0.1
     pad_token_id: int | None = 0
+    tie_word_embeddings: bool = False
+    decoder_bias: bool = True
+    rope_parameters: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -47,6 +58,9 @@ class NeoBERTConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Called by Hugging Face on construction."""
+        kind = (self.rope_parameters or {}).get("rope_type", "default")
+        if kind not in ROPE_TYPES:
+            raise ValueError(f"rope_parameters: rope_type {kind!r} is none of {', '.join(ROPE_TYPES)}")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of 2 x num_attention_heads {self.num_attention_heads} "

@@ -1,21 +1,34 @@
 """NeoBERT in PyTorch: pre-norm blocks of rotary attention and SwiGLU, without biases.
 
 Modules are named as in the published chandar-lab/NeoBERT, so that its weights load name by name.
+
+Within the encoder there is no padding: all tokens of a batch lie end to end, (tokens, hidden size), and `Segments` says
+which belong together. Batches that come packed (`cu_seqlens`) are so already; of padded ones (`attention_mask`), the
+tokens are taken out at the start and put back at the end.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
-from transformers.utils import can_return_tuple
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
-from neobert.model.attention import attention, key_mask
+from neobert.model.attention import Segments, attention, choose
 from neobert.model.configuration import NeoBERTConfig
-from neobert.model.rotary import rotate, rotation
+from neobert.model.loss import linear_cross_entropy
+from neobert.model.packing import Layout, packed_layout, padded_layout
+from neobert.model.rotary import frequencies, rotate, rotation
+
+IGNORED = -100
+"""The label of tokens that are not to be guessed, as everywhere in Hugging Face's libraries."""
 
 
 class SwiGLU(nn.Module):
@@ -43,16 +56,15 @@ class EncoderBlock(GradientCheckpointingLayer):
         self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
 
-    def forward(self, states: Tensor, mask: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        states = states + self._attend(self.attention_norm(states), mask, cos, sin)
+    def forward(self, states: Tensor, segments: Segments, cos: Tensor, sin: Tensor, backend: str) -> Tensor:
+        states = states + self._attend(self.attention_norm(states), segments, cos, sin, backend)
         return states + self.ffn(self.ffn_norm(states))
 
-    def _attend(self, states: Tensor, mask: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
+    def _attend(self, states: Tensor, segments: Segments, cos: Tensor, sin: Tensor, backend: str) -> Tensor:
         # The published weights interleave q, k and v head by head: (heads, 3 x head size), not [Q; K; V].
-        per_head = self.qkv(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        query, key, value = per_head.chunk(3, dim=-1)
-        mixed = attention(rotate(query, cos, sin), rotate(key, cos, sin), value, mask)
-        return self.wo(mixed.transpose(1, 2).flatten(-2))
+        query, key, value = self.qkv(states).unflatten(-1, (self.heads, -1)).chunk(3, dim=-1)
+        mixed = attention(rotate(query, cos, sin), rotate(key, cos, sin), value, segments, backend)
+        return self.wo(mixed.flatten(-2))
 
 
 class NeoBERTPreTrainedModel(PreTrainedModel):
@@ -62,6 +74,9 @@ class NeoBERTPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["EncoderBlock"]
+
+    attn_backend = "auto"
+    """How the encoder computes attention: one of `neobert.model.attention.BACKENDS`. No property of the weights."""
 
 
 class NeoBERT(NeoBERTPreTrainedModel):
@@ -82,25 +97,120 @@ class NeoBERT(NeoBERTPreTrainedModel):
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
+        max_seqlen: int = 0,
     ) -> BaseModelOutput:
-        """All arguments are (batch, length); `attention_mask` is 1 for tokens and 0 for padding on either side.
+        """Padded: `input_ids`, `attention_mask` and `position_ids` are (batch, length).
 
-        Padding never influences a token; what is returned at padding has no meaning. Positions count from 0.
+        `attention_mask` is 1 for tokens and 0 for padding on either side. Padding never influences a token, and what is
+        returned there is zero. Positions count from 0.
+
+        Packed: `input_ids` is (1, tokens), with the sequences end to end; `cu_seqlens` is (sequences + 1,), int32, from
+        0 to the number of tokens. No token sees another sequence's. `lengths` (on the host) and `max_seqlen` spare the
+        host a look at the device; see `Segments`.
         """
-        length = input_ids.shape[1]
-        if length > self.config.max_position_embeddings:
-            raise ValueError(f"{length} tokens, but the model takes at most {self.config.max_position_embeddings}")
-        if position_ids is None:
-            position_ids = torch.arange(length, device=input_ids.device)
-        # One more axis, over which the heads share their angles.
-        cos, sin = rotation(position_ids.unsqueeze(-2), self.config.head_size, self.config.rope_theta)
-        mask = None if attention_mask is None else key_mask(attention_mask)
+        if cu_seqlens is None:
+            layout = padded_layout(input_ids, attention_mask, position_ids)
+        else:
+            layout = packed_layout(input_ids, cu_seqlens, lengths, max_seqlen, position_ids)
+        return BaseModelOutput(last_hidden_state=layout.back(self.encode(layout)))
 
-        states = self.encoder(input_ids)
+    def encode(self, layout: Layout) -> Tensor:
+        """The states of all tokens, (tokens, hidden size)."""
+        if layout.width > self.config.max_position_embeddings:
+            limit = self.config.max_position_embeddings
+            raise ValueError(f"{layout.width} tokens, but the model takes at most {limit}")
+        states = self.encoder(layout.ids)
+        angles, scale = frequencies(self.config, states.device)
+        cos, sin = (table.unsqueeze(-2) for table in rotation(layout.positions, angles, scale))  # alike for all heads
+        kind = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
+        backend = choose(self.attn_backend, states.device, kind or states.dtype, self.config.head_size)
         for block in self.transformer_encoder:
-            states = block(states, mask, cos, sin)
-        return BaseModelOutput(last_hidden_state=self.layer_norm(states))
+            states = block(states, layout.segments, cos, sin, backend)
+        return self.layer_norm(states)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, pooling: str = "mean") -> Tensor:
+        """One vector a text, (batch, hidden size): the `mean` of its tokens, or the state of the first one (`cls`)."""
+        states = self(input_ids, attention_mask).last_hidden_state
+        if pooling == "cls":
+            return first_tokens(states, attention_mask)
+        if pooling == "mean":  # at padding the states are zero
+            return states.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
+        raise ValueError(f"pooling is {pooling!r}; expected mean or cls")
+
+
+def first_tokens(states: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The state of the first token of each text, (batch, hidden size), on whichever side the padding is."""
+    if attention_mask is None:
+        return states[:, 0]
+    return states[torch.arange(len(states), device=states.device), attention_mask.argmax(dim=1)]
+
+
+@dataclass
+class MaskedWords(ModelOutput):
+    """What guessing masked words came to.
+
+    `loss` is the mean over the masked tokens, `loss_sum` their sum, `masked` how many there are, `correct` how many
+    were guessed right; `logits` are (batch, length, vocabulary), and only there where no labels were given.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    loss_sum: Tensor | None = None
+    masked: Tensor | None = None
+    correct: Tensor | None = None
+
+
+class Decoder(nn.Linear):
+    """From states to words. With labels it gives the loss, and never holds the logits of all tokens."""
+
+    def forward(self, states: Tensor, labels: Tensor | None = None) -> Any:
+        if labels is None:
+            return super().forward(states)
+        return linear_cross_entropy(states, self.weight, self.bias, labels)
+
+
+class NeoBERTForMaskedLM(NeoBERTPreTrainedModel):
+    """Guesses the words that were masked."""
+
+    _tied_weights_keys = {"decoder.weight": "model.encoder.weight"}
+
+    def __init__(self, config: NeoBERTConfig):
+        super().__init__(config)
+        self.model = NeoBERT(config)
+        self.decoder = Decoder(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.decoder
+
+    def set_output_embeddings(self, value: Decoder) -> None:
+        self.decoder = value
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
+        max_seqlen: int = 0,
+    ) -> MaskedWords:
+        """`labels` is shaped as `input_ids`: what stood at masked positions, and -100 at all others."""
+        states = self.model(input_ids, attention_mask, position_ids, cu_seqlens, lengths, max_seqlen).last_hidden_state
+        if labels is None:
+            return MaskedWords(logits=self.decoder(states))
+        places = (labels != IGNORED).flatten().nonzero().squeeze(-1)
+        total, correct = self.decoder(states.flatten(0, 1)[places], labels.flatten()[places])
+        masked = torch.tensor(len(places), device=states.device)
+        return MaskedWords(loss=total / masked.clamp(min=1), loss_sum=total, masked=masked, correct=correct)
 
 
 class NeoBERTForSequenceClassification(NeoBERTPreTrainedModel):
@@ -128,9 +238,34 @@ class NeoBERTForSequenceClassification(NeoBERTPreTrainedModel):
         multiplies the gradient by the number of processes and of accumulated batches.
         """
         states = self.model(input_ids, attention_mask, position_ids).last_hidden_state
-        pooled = torch.tanh(self.dense(self.dropout(states[:, 0])))
+        pooled = torch.tanh(self.dense(self.dropout(first_tokens(states, attention_mask))))
         logits = self.classifier(self.dropout(pooled))
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class NeoBERTForTokenClassification(NeoBERTPreTrainedModel):
+    """A class for each token."""
+
+    def __init__(self, config: NeoBERTConfig):
+        super().__init__(config)
+        self.model = NeoBERT(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> TokenClassifierOutput:
+        """`labels` is (batch, length): class indices, and -100 where there is nothing to tell."""
+        states = self.model(input_ids, attention_mask, position_ids).last_hidden_state
+        logits = self.classifier(self.dropout(states))
+        loss = None if labels is None else self.loss_function(labels=labels, logits=logits, config=self.config)
+        return TokenClassifierOutput(loss=loss, logits=logits)

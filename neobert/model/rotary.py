@@ -5,19 +5,37 @@ Llama-style code rotates element i with element i + size/2; with the same weight
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+if TYPE_CHECKING:
+    from neobert.model.configuration import NeoBERTConfig
 
 
-def rotation(positions: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions of shape (..., length): two float32 tensors (..., length, head_size / 2)."""
-    exponents = torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32) / head_size
-    angles = positions.to(torch.float32)[..., None] * theta**-exponents
-    return angles.cos(), angles.sin()
+def frequencies(config: NeoBERTConfig, device: torch.device | None = None) -> tuple[Tensor, float]:
+    """The angle of each pair at position 1, (head_size / 2,) in float32, and by what cosines and sines are multiplied.
+
+    Where the configuration says how RoPE is stretched to longer sequences (`rope_parameters`), as it says.
+    """
+    kind = (config.rope_parameters or {}).get("rope_type", "default")
+    if kind != "default":
+        angles, scale = ROPE_INIT_FUNCTIONS[kind](config, device)
+        return angles.to(torch.float32), scale
+    exponents = torch.arange(0, config.head_size, 2, device=device, dtype=torch.float32) / config.head_size
+    return config.rope_theta**-exponents, 1.0
+
+
+def rotation(positions: Tensor, angles: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for positions of shape (...): two float32 tensors (..., head_size / 2)."""
+    turned = positions.to(torch.float32)[..., None] * angles
+    return turned.cos() * scale, turned.sin() * scale
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns every pair (2i, 2i+1) of (..., length, head_size) by its position's angle, in float32."""
+    """Turns every pair (2i, 2i+1) of (..., head_size) by its position's angle, in float32."""
     even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     return turned.flatten(-2).to(states.dtype)

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from neobert.model import NeoBERT, NeoBERTConfig, NeoBERTForSequenceClassification
-from neobert.model.attention import attention, key_mask
-from neobert.model.rotary import rotate, rotation
+from neobert.model.packing import padded_layout
+from neobert.model.rotary import frequencies, rotate, rotation
 
 SMALL = {"vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
          "intermediate_size": 48, "initializer_range": 0.3}  # fmt: skip
@@ -64,16 +64,9 @@ def test_an_example_without_tokens_spreads_no_nan(classifier: NeoBERTForSequence
     torch.testing.assert_close(classifier(tokens, mask).logits[:1], classifier(tokens[:1]).logits, atol=1e-5, rtol=1e-5)
 
 
-def test_attention_is_softmax_over_the_tokens_alone() -> None:
-    query, key, value = torch.randn(3, 2, 2, 4, 6, generator=torch.Generator().manual_seed(0))
-    mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1]])
-    scores = (query @ key.transpose(-1, -2) / 6**0.5).masked_fill(mask[:, None, None] == 0, -1e30)
-    torch.testing.assert_close(attention(query, key, value, key_mask(mask)), scores.softmax(-1) @ value)
-
-
 def test_rotation_turns_adjacent_pairs_by_position_times_frequency() -> None:
     states = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
-    found = rotate(states, *rotation(torch.tensor([0, 1, 5]), 8, 10000.0))
+    found = rotate(states, *rotation(torch.tensor([0, 1, 5]), 10000.0 ** (-torch.arange(0, 8, 2) / 8)))
     as_complex = torch.view_as_complex(states.unflatten(-1, (4, 2)))
     frequencies = torch.tensor([1.0, 0.1, 0.01, 0.001])
     turned = as_complex * torch.exp(1j * torch.tensor([[0.0], [1.0], [5.0]]) * frequencies)
@@ -114,11 +107,13 @@ def test_queries_keys_and_values_are_interleaved_head_by_head(encoder: NeoBERT) 
     states = torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(2))
     # As the published code has it: view(batch, length, heads, 3 x head size).chunk(3, -1).
     query, key, value = block.qkv(states).view(1, 4, 2, 36).chunk(3, dim=-1)
-    cos, sin = rotation(torch.arange(4)[None], 12, 10000.0)
+    cos, sin = rotation(torch.arange(4), *frequencies(encoder.config))
     turn = lambda each: rotate(each.transpose(1, 2), cos, sin)  # noqa: E731
     mixed = torch.nn.functional.scaled_dot_product_attention(turn(query), turn(key), value.transpose(1, 2))
     expected = block.wo(mixed.transpose(1, 2).reshape(1, 4, 24))
-    torch.testing.assert_close(block._attend(states, None, cos, sin), expected)
+    segments = padded_layout(torch.zeros(1, 4), None).segments
+    found = block._attend(states[0], segments, cos[:, None], sin[:, None], "sdpa")
+    torch.testing.assert_close(found, expected[0])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""From batches as they come, padded or packed, to tokens that lie end to end, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from neobert.model.attention import Segments
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tokens of a batch: `ids` and `positions` are (tokens,); `back` puts their states where they came from."""
+
+    ids: Tensor
+    positions: Tensor
+    segments: Segments
+    width: int
+    """No sequence has more tokens than this, nor a position from here on."""
+    back: Callable[[Tensor], Tensor]
+
+
+def packed_layout(
+    input_ids: Tensor,
+    cu_seqlens: Tensor,
+    lengths: Sequence[int] | None = None,
+    max_seqlen: int = 0,
+    position_ids: Tensor | None = None,
+) -> Layout:
+    """Of (1, tokens); `back` gives (1, tokens, hidden size)."""
+    if len(input_ids) != 1:
+        raise ValueError(f"packed sequences come as (1, tokens), and input_ids is {tuple(input_ids.shape)}")
+    segments = Segments(cu_seqlens, input_ids.shape[1], lengths, max_seqlen)
+    positions = segments.positions if position_ids is None else position_ids[0]
+    return Layout(input_ids[0], positions, segments, segments.longest, lambda states: states[None])
+
+
+def padded_layout(input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None = None) -> Layout:
+    """Of (batch, length), without what is padding; `back` gives (batch, length, hidden size), zero at padding."""
+    batch, width = input_ids.shape
+    if position_ids is None:
+        position_ids = torch.arange(width, device=input_ids.device)
+    position_ids = position_ids.expand(batch, width)
+    lengths = [width] * batch if attention_mask is None else attention_mask.sum(dim=1).tolist()
+    if all(length == width for length in lengths):
+        cu_seqlens = torch.arange(0, batch * width + 1, width, dtype=torch.int32, device=input_ids.device)
+        segments = Segments(cu_seqlens, batch * width, lengths)
+        ids, positions = input_ids.flatten(), position_ids.flatten()
+        return Layout(ids, positions, segments, width, lambda states: states.unflatten(0, (batch, width)))
+
+    assert attention_mask is not None
+    order = sorted(range(batch), key=lengths.__getitem__)  # equally long ones share a call
+    found = attention_mask[order].bool().nonzero()
+    places = torch.tensor(order, device=input_ids.device)[found[:, 0]] * width + found[:, 1]
+    lengths = [lengths[row] for row in order if lengths[row]]
+    ends = torch.tensor([0, *lengths], device=input_ids.device).cumsum(0, dtype=torch.int32)
+
+    def back(states: Tensor) -> Tensor:
+        empty = states.new_zeros(batch * width, states.shape[-1])
+        return empty.index_copy(0, places, states).unflatten(0, (batch, width))
+
+    ids, positions = input_ids.flatten()[places], position_ids.flatten()[places]
+    return Layout(ids, positions, Segments(ends, len(places), lengths), width, back)
