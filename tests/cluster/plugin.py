@@ -54,10 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): tests that one worker gets with --dist loadgroup")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if set(FIXTURES).intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("cluster"))  # so that no worker waits for another's test
+        for name in FIXTURES:  # one worker has all tests of a cluster, so that none waits for another's
+            if name in getattr(item, "fixturenames", ()) and not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(name))
     if not os.environ.get("CI") and "slow_cluster" not in config.option.markexpr:
         slow = [item for item in items if item.get_closest_marker("slow_cluster")]
         if slow:

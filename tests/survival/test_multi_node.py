@@ -43,7 +43,7 @@ def test_two_nodes_with_two_ranks_and_zero_end_with_the_weights_of_one_process(
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
 
 
-@pytest.mark.slow_cluster
+@pytest.mark.slow
 def test_zero_is_preempted_and_resumed_exactly(site: Site) -> None:
     config = FOUR | {"deepspeed": {"zero_stage": 2}}
     site.submit(site.recipe(config, seeds=(1, 2), steps=400, resources=TWO_BY_TWO))

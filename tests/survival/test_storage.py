@@ -80,7 +80,7 @@ def test_processes_that_do_not_meet_end_in_less_than_a_minute_and_the_node_is_na
 @pytest.fixture
 def small_disk(site: Site) -> Iterator[Path]:
     """A disk of a few megabytes that all nodes see."""
-    path = site.cluster.layout.mounts / "small"
+    path = site.cluster.layout.mounts / "runs"
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24M", "tmpfs", str(path)], check=True)
     yield path
@@ -118,7 +118,7 @@ def test_a_full_disk_gives_a_clear_failure_and_when_there_is_room_again_a_retry_
     assert same(weights(run.trial(first), 300), weights(reference(steps=300), 300))
 
 
-@pytest.mark.xdist_group("cluster")  # beside no other cluster: Slurm calls the control group of a node by its name
+@pytest.mark.xdist_group("plain_cluster")  # as the tests that look whether control groups are left behind
 @pytest.mark.skipif(
     not Path("/sys/fs/cgroup/memory").exists(), reason="the cluster's memory limits need cgroups of version 1"
 )

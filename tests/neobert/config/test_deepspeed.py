@@ -11,6 +11,7 @@ import pytest
 
 from neobert.config import ConfigError, GlueConfig, local_paths, validate
 from neobert.config.deepspeed import complete
+from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
 
 File = Callable[[Any], Path]
 
@@ -22,10 +23,8 @@ def glue(deepspeed: Any, **sections: Any) -> GlueConfig:
 
 def completed(config: GlueConfig, world_size: int = 4, total_steps: int = 100) -> dict[str, Any]:
     assert config.deepspeed is not None
-    return complete(
-        config.deepspeed, config.trainer, config.optimizer, config.scheduler, world_size=world_size,
-        total_steps=total_steps,
-    )  # fmt: skip
+    updates = facts_of_updates(config.optimizer, config.scheduler, total_steps)
+    return complete(config.deepspeed, facts_of_batches(config.trainer, world_size) | updates)
 
 
 @pytest.fixture

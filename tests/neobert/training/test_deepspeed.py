@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from neobert.config import ConfigError
 from neobert.model import NeoBERTForSequenceClassification
 from neobert.training import deepspeed
-from neobert.training.trainer import Trainer
+from neobert.training.classifying import ClassifierTrainer
 from tests.neobert.conftest import REPOSITORY, TINY, need
 from tests.neobert.training.test_gradients import free_port
 
@@ -341,7 +341,7 @@ def test_what_only_deepspeed_can_judge_in_a_file_is_a_message_too(
 
 def test_labels_are_not_rounded_to_the_precision_of_the_model() -> None:
     """3.8 would become 3.796875, in the loss and in the metrics."""
-    trainer: Any = object.__new__(Trainer)
+    trainer: Any = object.__new__(ClassifierTrainer)
     plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
     trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
     trainer.args, trainer.is_deepspeed_enabled = SimpleNamespace(device=torch.device("cpu")), True

@@ -31,11 +31,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_the_meter_counts_tokens_that_are_no_padding_and_time_that_is_training(clock: SimpleNamespace) -> None:
     meter = Meter()
-    meter.add(torch.tensor([[1, 1, 1], [1, 0, 0]]))
+    meter.add(2, torch.tensor(4))
     clock.value += 2
     with meter.paused():
         clock.value += 100  # an evaluation
-    meter.add(torch.tensor([[1, 1]]))
+    meter.add(1, 2)
     clock.value += 2
     assert meter.read(ALONE) == {"samples_per_second": 3 / 4, "tokens_per_second": 6 / 4}
     clock.value += 1
@@ -44,7 +44,7 @@ def test_the_meter_counts_tokens_that_are_no_padding_and_time_that_is_training(c
 
 def test_the_meter_adds_up_all_processes(clock: SimpleNamespace) -> None:
     meter = Meter()
-    meter.add(torch.ones(2, 3))
+    meter.add(2, torch.tensor(6))
     clock.value += 1
     four = SimpleNamespace(device="cpu", reduce=lambda counts, reduction: {"sum": 4 * counts}[reduction])
     assert meter.read(four) == {"samples_per_second": 8, "tokens_per_second": 24}
