@@ -18,14 +18,16 @@ from typing import Any, NoReturn
 from neobert import __version__
 from neobert.errors import BAD_START, DONE, FAILED, USERS_MISTAKE, BadStart, RunError
 
-RUNNERS = {"glue": "neobert.tasks.glue"}
+RUNNERS = {"preprocess": "neobert.tasks.preprocess", "pretrain": "neobert.tasks.pretrain", "glue": "neobert.tasks.glue"}
 """The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
 
-USAGE = f"""usage: neobert glue  [--config FILE] [key=value ...] --output-dir DIR
+USAGE = f"""usage: neobert TASK  [--config FILE] [key=value ...] --output-dir DIR
        neobert trial --manifest FILE --index N --output-dir DIR
 
-glue     fine-tunes an encoder on a GLUE task and scores it
-trial    runs line N of a run's manifest.jsonl; this is what job scripts call, once for each rank
+preprocess  makes text into shards of token ids
+pretrain    trains an encoder to guess masked words
+glue        fine-tunes an encoder on a GLUE task and scores it
+trial       runs line N of a run's manifest; this is what job scripts call, once for each rank
 
 example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 model.num_hidden_layers=2 \\
            model.num_attention_heads=2 model.intermediate_size=256 optimizer.lr=1e-3 --output-dir /tmp/rte

@@ -2,15 +2,19 @@
 
 from neobert.config.base import ConfigError, Problem, Strict, dotted, local_paths, nearest, validate
 from neobert.config.glue import GlueConfig
+from neobert.config.pretrain import PretrainConfig
 from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
+from neobert.config.text import PreprocessConfig
 
-TASKS: dict[str, type[Strict]] = {"glue": GlueConfig}
+TASKS: dict[str, type[Strict]] = {"glue": GlueConfig, "preprocess": PreprocessConfig, "pretrain": PretrainConfig}
 """The settings model of each `neobert` command."""
 
 __all__ = [
     "TASKS",
     "ConfigError",
     "GlueConfig",
+    "PreprocessConfig",
+    "PretrainConfig",
     "Problem",
     "Source",
     "Strict",

@@ -24,8 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from neobert.config.base import ConfigError, LocalPath, Problem, Strict
-from neobert.config.deepspeed_file import FILLED, contradictions, facts, put, read
-from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
+from neobert.config.deepspeed_file import FILLED, Fact, contradictions, lookup, put, read
 
 
 def _whole(value: Any) -> Any:
@@ -110,6 +109,12 @@ class DeepSpeedConfig(Strict):
         return {name: value for name, value in serialize(self).items() if value is not None}
 
     @property
+    def stage(self) -> int:
+        """The ZeRO stage, wherever it is said."""
+        found = self.zero_stage if self.config is None else lookup(self.config, "zero_optimization.stage")
+        return found if isinstance(found, int) else 0
+
+    @property
     def name(self) -> str:
         """Where a raw configuration comes from, for messages."""
         return self._file or "this configuration"
@@ -130,16 +135,8 @@ _STAGES: dict[str, tuple[int, ...]] = {
 }
 
 
-def complete(
-    section: DeepSpeedConfig,
-    trainer: TrainerConfig,
-    optimizer: OptimizerConfig,
-    scheduler: SchedulerConfig,
-    *,
-    world_size: int,
-    total_steps: int,
-) -> dict[str, Any]:
-    """The whole DeepSpeed configuration, for so many processes; raises `ConfigError`.
+def complete(section: DeepSpeedConfig, known: dict[str, Fact]) -> dict[str, Any]:
+    """The whole DeepSpeed configuration; raises `ConfigError`. `known` are all `facts` of the recipe.
 
     Optimizer and schedule are not in it: the recipe's own are handed to DeepSpeed as objects, because what it would
     build from such blocks decays biases and norms as well, and compiles its kernels first. Of a file's values only
@@ -147,7 +144,6 @@ def complete(
     """
     if section.config_file is not None:
         raise ConfigError([Problem(("deepspeed", "config_file"), f"there is no file {section.config_file}")])
-    known = facts(trainer, optimizer, scheduler, world_size, total_steps)
     if section.config is not None:
         found = contradictions(section.config, section.name, known)
         if found:
@@ -164,14 +160,11 @@ def complete(
     return settings
 
 
-def check_agreement(
-    section: DeepSpeedConfig, trainer: TrainerConfig, optimizer: OptimizerConfig, scheduler: SchedulerConfig
-) -> None:
+def check_agreement(section: DeepSpeedConfig, known: dict[str, Fact]) -> None:
     """For validators of whole recipes: raises `ValidationError` with every contradiction of a raw configuration.
 
     What depends on the number of processes or on the data shows only in `complete`.
     """
-    known = facts(trainer, optimizer, scheduler, None, None)
     found = contradictions(section.config or {}, section.name, known)
     if found:
         place = ("deepspeed", "config_file" if section._file else "config")

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
+from neobert.config.sections import OptimizerConfig, SchedulerConfig
 
 Fact = tuple[Any, str]
 """The value that a DeepSpeed key must have, and what in the recipe says so."""
@@ -22,14 +22,21 @@ FILLED = {
 _SCHEDULES = {"constant": "WarmupLR", "linear": "WarmupDecayLR", "cosine": "WarmupCosineLR"}
 
 
-def facts(
-    trainer: TrainerConfig,
-    optimizer: OptimizerConfig,
-    scheduler: SchedulerConfig,
-    world_size: int | None,
-    total_steps: int | None,
-) -> dict[str, Fact]:
-    """What DeepSpeed's keys must say, as far as it is known: without None for the last two, all of it."""
+class Trainer(Protocol):
+    """What every trainer section says of batches and precision."""
+
+    @property
+    def per_device_train_batch_size(self) -> int: ...
+    @property
+    def gradient_accumulation_steps(self) -> int: ...
+    @property
+    def gradient_clipping(self) -> float | None: ...
+    @property
+    def mixed_precision(self) -> str: ...
+
+
+def facts_of_batches(trainer: Trainer, world_size: int | None) -> dict[str, Fact]:
+    """What DeepSpeed's keys must say of batches and precision; all of it where the number of processes is known."""
     size, pieces = trainer.per_device_train_batch_size, trainer.gradient_accumulation_steps
     clipping, precision = trainer.gradient_clipping, trainer.mixed_precision
     precise = f"trainer.mixed_precision is {precision}"
@@ -43,6 +50,18 @@ def facts(
         "torch_autocast.enabled": (False, f"{precise}, which is DeepSpeed's own bf16 or fp16"),
         "elasticity.enabled": (False, "the recipe fixes the batch size"),
         "zero_optimization.stage3_gather_16bit_weights_on_model_save": (True, "checkpoints hold the whole model"),
+    }
+    if world_size is not None:
+        count = f"{size} x {pieces} x {world_size} examples (per_device_train_batch_size x accumulation x processes)"
+        found["train_batch_size"] = (size * pieces * world_size, f"a step takes {count}")
+    return found
+
+
+def facts_of_updates(
+    optimizer: OptimizerConfig, scheduler: SchedulerConfig, total_steps: int | None
+) -> dict[str, Fact]:
+    """What DeepSpeed's keys must say of AdamW and its schedule; all of it where the number of steps is known."""
+    found: dict[str, Fact] = {
         "optimizer.params.lr": (optimizer.lr, f"optimizer.lr is {optimizer.lr}"),
         "optimizer.params.betas": (list(optimizer.betas), f"optimizer.betas is {list(optimizer.betas)}"),
         "optimizer.params.eps": (optimizer.eps, f"optimizer.eps is {optimizer.eps}"),
@@ -59,9 +78,6 @@ def facts(
         "scheduler.params.warmup_max_lr": (optimizer.lr, f"optimizer.lr is {optimizer.lr}"),
         "scheduler.params.warmup_type": ("linear", "the recipe warms up linearly"),
     }
-    if world_size is not None:
-        count = f"{size} x {pieces} x {world_size} examples (per_device_train_batch_size x accumulation x processes)"
-        found["train_batch_size"] = (size * pieces * world_size, f"a step takes {count}")
     warmup = scheduler.warmup_steps
     if warmup >= 1 or warmup == 0:
         found["scheduler.params.warmup_num_steps"] = (int(warmup), f"scheduler.warmup_steps is {warmup:g}")

@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from neobert.config.base import LocalPath, Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
+from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
 from neobert.config.sections import ModelConfig, OptimizerConfig, Positive, SchedulerConfig, TrainerConfig
 from neobert.data.glue_tasks import TASKS
 from neobert.data.glue_tasks import GlueTask as TaskSpec
@@ -81,7 +82,10 @@ class GlueConfig(Strict):
     @model_validator(mode="after")
     def _deepspeed_agrees(self) -> GlueConfig:
         if self.deepspeed is not None:
-            check_agreement(self.deepspeed, self.trainer, self.optimizer, self.scheduler)
+            check_agreement(
+                self.deepspeed,
+                facts_of_batches(self.trainer, None) | facts_of_updates(self.optimizer, self.scheduler, None),
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neobert import __version__
 from neobert.config import ConfigError, GlueConfig
 from neobert.data.examples import Splits
 from neobert.data.sources import load_splits
@@ -20,6 +16,7 @@ from neobert.training import metrics
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json, write_text
 from neobert.training.preemption import Preemption
+from neobert.versions import versions
 
 if TYPE_CHECKING:
     from neobert.training.finetune import Outcome
@@ -89,7 +86,7 @@ def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: T
         "seconds": round(outcome.seconds, 3),
         "step": outcome.best_step,
         "steps": outcome.steps,
-        "versions": _versions("deepspeed") if config.deepspeed else _versions(),
+        "versions": versions("deepspeed") if config.deepspeed else versions(),
         "data": splits.source,
     }
     write_json(paths.result, result, durable=True)
@@ -105,12 +102,3 @@ def _write_predictions(outputs: Any, splits: Splits, path: Path) -> None:
     numbers = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
     said = [f"{number:.3f}" if task.is_regression else task.labels[number] for number in numbers]
     write_text(path, "index\tprediction\n" + "".join(f"{index}\t{label}\n" for index, label in enumerate(said)))
-
-
-def _versions(*further: str) -> dict[str, str]:
-    versions = {"neobert": __version__, "python": platform.python_version()}
-    libraries = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn", "scipy")
-    for name in (*libraries, *further):
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions

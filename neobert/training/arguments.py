@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from neobert.config import ConfigError, Problem
+from neobert.config import ConfigError, PretrainConfig, Problem
 from neobert.config.deepspeed import DeepSpeedConfig, complete
+from neobert.config.deepspeed_file import Fact, facts_of_batches, facts_of_updates
+from neobert.config.pretrain import PretrainTrainer
 from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
 from neobert.training import deepspeed
 
@@ -29,33 +32,22 @@ def training_arguments(
     greater_is_better: bool,
     checkpoints: Path,
 ) -> TrainingArguments:
-    """`metric` names what chooses the best checkpoint; checkpoints are saved at every evaluation.
+    """Of a fine-tuning. `metric` names what chooses the best checkpoint; one is saved at every evaluation.
 
     With a DeepSpeed section, DeepSpeed is ready to be used afterwards.
     """
-    on_cpu = trainer.use_cpu or not torch.cuda.is_available()
-    if on_cpu and trainer.mixed_precision == "fp16":
-        raise ConfigError([Problem(("trainer", "mixed_precision"), "is fp16, which needs a GPU; bf16 works without")])
     steps = total_steps(trainer, train_examples, world_size)
-    settings = None
-    if deepspeed_section is not None:
-        settings = complete(deepspeed_section, trainer, optimizer, scheduler, world_size=world_size, total_steps=steps)
-        deepspeed.start(settings, on_cpu)
-    arguments = TrainingArguments(
+    return _build(
+        trainer,
+        deepspeed_section,
+        facts_of_batches(trainer, world_size) | facts_of_updates(optimizer, scheduler, steps),
+        world_size,
         output_dir=str(checkpoints),
         seed=seed,
         # The sampler of epoch e is seeded with this number + e: with neighbouring seeds, two trials of a sweep would
         # see the same orders of the data, one epoch apart.
         data_seed=seed * 1_000_003 % 2**31,
         max_steps=steps,
-        per_device_train_batch_size=trainer.per_device_train_batch_size,
-        per_device_eval_batch_size=trainer.per_device_eval_batch_size,
-        gradient_accumulation_steps=trainer.gradient_accumulation_steps,
-        # Newer versions warn of this name even where it is off, and know the new one that older versions lack.
-        **({"gradient_checkpointing": True} if trainer.gradient_checkpointing else {}),
-        max_grad_norm=trainer.gradient_clipping or 0.0,
-        bf16=trainer.mixed_precision == "bf16",
-        fp16=trainer.mixed_precision == "fp16",
         learning_rate=optimizer.lr,
         weight_decay=optimizer.weight_decay,
         adam_beta1=optimizer.betas[0],
@@ -69,6 +61,66 @@ def training_arguments(
         save_steps=trainer.eval_steps or 500,  # not read with save_strategy="epoch"
         metric_for_best_model=metric,
         greater_is_better=greater_is_better,
+        dataloader_num_workers=trainer.dataloader_num_workers,
+        remove_unused_columns=False,
+        label_names=["labels"],
+    )
+
+
+def pretraining_arguments(
+    config: PretrainConfig, *, world_size: int, max_steps: int, evaluates: bool, checkpoints: Path
+) -> TrainingArguments:
+    """Of a pretraining, which has a data order, an optimizer and a schedule of its own.
+
+    With a DeepSpeed section, DeepSpeed is ready to be used afterwards.
+    """
+    trainer = config.trainer
+    on_gpu = torch.cuda.is_available() and not trainer.use_cpu
+    return _build(
+        trainer,
+        config.deepspeed,
+        facts_of_batches(trainer, world_size),
+        world_size,
+        output_dir=str(checkpoints),
+        seed=config.seed,
+        max_steps=max_steps,
+        learning_rate=config.optimizer.lr,
+        eval_strategy="steps" if evaluates and trainer.eval_steps else "no",
+        eval_steps=trainer.eval_steps,
+        save_strategy="steps",
+        save_steps=trainer.save_steps,
+        ignore_data_skip=True,  # the data begins where the checkpoint says
+        remove_unused_columns=False,
+        label_names=["labels"],
+        torch_compile=trainer.torch_compile,
+        **({"tf32": trainer.tf32} if on_gpu else {}),
+    )
+
+
+def _build(
+    trainer: TrainerConfig | PretrainTrainer,
+    deepspeed_section: DeepSpeedConfig | None,
+    known: dict[str, Fact],
+    world_size: int,
+    **more: Any,
+) -> TrainingArguments:
+    """What every training has in common, and `more`."""
+    on_cpu = trainer.use_cpu or not torch.cuda.is_available()
+    if on_cpu and trainer.mixed_precision == "fp16":
+        raise ConfigError([Problem(("trainer", "mixed_precision"), "is fp16, which needs a GPU; bf16 works without")])
+    settings = None
+    if deepspeed_section is not None:
+        settings = complete(deepspeed_section, known)
+        deepspeed.start(settings, on_cpu)
+    arguments = TrainingArguments(
+        per_device_train_batch_size=trainer.per_device_train_batch_size,
+        per_device_eval_batch_size=trainer.per_device_eval_batch_size,
+        gradient_accumulation_steps=trainer.gradient_accumulation_steps,
+        # Newer versions warn of this name even where it is off, and know the new one that older versions lack.
+        **({"gradient_checkpointing": True} if trainer.gradient_checkpointing else {}),
+        max_grad_norm=trainer.gradient_clipping or 0.0,
+        bf16=trainer.mixed_precision == "bf16",
+        fp16=trainer.mixed_precision == "fp16",
         # Both are ours: Trainer would count every checkpoint, complete or not, and load what we read from a file.
         save_total_limit=None,
         load_best_model_at_end=False,
@@ -80,11 +132,9 @@ def training_arguments(
         log_level="warning",
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and world_size > 1 else None,
-        dataloader_num_workers=trainer.dataloader_num_workers,
         dataloader_pin_memory=not on_cpu,
-        remove_unused_columns=False,
-        label_names=["labels"],
         deepspeed=settings,
+        **more,
     )
     if settings is not None and world_size == 1:
         deepspeed.join_alone(on_cpu)

@@ -99,6 +99,12 @@ def at_step(checkpoints: Path, step: int) -> Checkpoint:
     return _read(path, step)
 
 
+def at_path(path: Path) -> Checkpoint:
+    """The complete checkpoint in this directory, whatever it is called."""
+    state = _read(path, 0).state
+    return Checkpoint(path, state["global_step"], state)
+
+
 def _comes_true(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + SECONDS_TO_BE_SEEN
     while not condition():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.errors import RunError
 from neobert.training import lease
 
 
@@ -59,6 +60,11 @@ class TrialFiles:
         return self.directory / "tensorboard"
 
     @property
+    def model(self) -> Path:
+        """What a pretraining has made, as a Hugging Face model with its tokenizer."""
+        return self.directory / "model"
+
+    @property
     def checkpoints(self) -> Path:
         return self.directory / "checkpoints"
 
@@ -98,6 +104,17 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises `RunError` for a file that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: expected a mapping")
+    return found
 
 
 def write_json(path: Path, value: Any, durable: bool = False) -> None:

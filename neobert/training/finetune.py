@@ -22,6 +22,7 @@ from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.arguments import training_arguments
 from neobert.training.callbacks import EarlyStopping, Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
+from neobert.training.classifying import ClassifierTrainer
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, drop_lines_after
@@ -29,7 +30,6 @@ from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
 from neobert.training.resuming import check_best, check_same_data, record_data
-from neobert.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def finetune(
     args = _arguments(config, splits, paths, ranks)
     if args.device.type == "cuda":
         bind_to_gpu(args.device.index or 0)
-    resumed = _newest_checkpoint(paths, ranks)
+    resumed = newest_checkpoint(paths, ranks)
     if resumed:
         check_same_data(paths, splits)
         _check_same_training(args, resumed)
@@ -99,7 +99,7 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
     )  # fmt: skip
 
 
-def _newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
+def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
     """The newest complete checkpoint; which one that is, the main process says for all."""
     found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
     (step,) = broadcast_object_list([found.step if found else None])
@@ -108,8 +108,8 @@ def _newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoin
 
 def _trainer(
     config: GlueConfig, splits: Splits, classifier: Classifier, args: transformers.TrainingArguments, progress: Progress
-) -> Trainer:
-    return Trainer(
+) -> ClassifierTrainer:
+    return ClassifierTrainer(
         model=classifier.model,
         args=args,
         train_dataset=_tokenized(splits.train, classifier, config),
@@ -140,7 +140,7 @@ def _reports(
     return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
 
 
-def _announce(trainer: Trainer, resumed: checkpoints.Checkpoint | None) -> None:
+def _announce(trainer: ClassifierTrainer, resumed: checkpoints.Checkpoint | None) -> None:
     args, lengths = trainer.args, trainer.train_dataset.lengths
     size = sum(weight.numel() for weight in trainer.model.parameters())
     log.info("model: %s, %.1f M weights", type(trainer.model).__name__, size / 1e6)
@@ -184,7 +184,7 @@ def _finished(state: TrainerState, args: transformers.TrainingArguments, early: 
 
 def _outcome(
     state: TrainerState,
-    trainer: Trainer,
+    trainer: ClassifierTrainer,
     classifier: Classifier,
     config: GlueConfig,
     splits: Splits,

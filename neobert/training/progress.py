@@ -22,14 +22,16 @@ class Meter:
         self._samples = 0
         self._tokens: torch.Tensor | int = 0  # stays on the device until it is read, so that no step waits for it
         self._since = time.perf_counter()
+        self.seconds = 0.0
+        """How long it was from the reading before the last to the last one."""
 
-    def add(self, attention_mask: torch.Tensor) -> None:
-        self._samples += len(attention_mask)
-        self._tokens = self._tokens + attention_mask.sum()
+    def add(self, samples: int, tokens: torch.Tensor | int) -> None:
+        self._samples += samples
+        self._tokens = self._tokens + tokens
 
     def read(self, accelerator: Any) -> dict[str, float]:
         """The rates since the last reading, summed over all processes: every one of them must call this."""
-        seconds = max(time.perf_counter() - self._since, 1e-9)
+        self.seconds = seconds = max(time.perf_counter() - self._since, 1e-9)
         counts = torch.tensor([self._samples, int(self._tokens)], dtype=torch.float32, device=accelerator.device)
         samples, tokens = accelerator.reduce(counts, reduction="sum").tolist()
         self._samples, self._tokens, self._since = 0, 0, time.perf_counter()

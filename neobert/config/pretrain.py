@@ -1,0 +1,274 @@
+"""Settings of `neobert pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from neobert.config.base import LocalPath, Strict
+from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
+from neobert.config.deepspeed_file import facts_of_batches
+from neobert.config.sections import Decay, Fraction, NonNegative, Positive
+from neobert.config.text import TokenizerConfig, TrainingText
+
+AttnBackend = Literal["auto", "sdpa", "varlen", "xformers", "flex"]
+
+
+class RopeScaling(Strict):
+    """How RoPE is stretched to sequences that are longer than those the model has seen, in Hugging Face's words."""
+
+    rope_type: Literal["linear", "yarn", "llama3"]
+    factor: float = Field(gt=1)
+    original_max_position_embeddings: Positive | None = Field(None, description="the model's own, if left out")
+
+
+class EncoderConfig(Strict):
+    """A NeoBERT of this size with random weights, or the one that `name_or_path` names.
+
+    The vocabulary is the tokenizer's.
+    """
+
+    name_or_path: str | None = Field(None, min_length=1, description="a model directory or a name on the hub")
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    hidden_size: Positive = 768
+    num_hidden_layers: Positive = 28
+    num_attention_heads: Positive = 12
+    intermediate_size: Positive = Field(3072, description="before SwiGLU's factor of 2/3")
+    norm_eps: float = Field(1e-5, gt=0)
+    initializer_range: float = Field(0.02, gt=0)
+    tie_word_embeddings: bool = False
+    decoder_bias: bool = True
+
+    max_position_embeddings: Positive = 1024
+    rope_theta: float = Field(10000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
+    attn_backend: AttnBackend = "auto"
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> EncoderConfig:
+        if self.name_or_path is not None:
+            shape = sorted(_SIZES & self.model_fields_set)
+            if shape:
+                raise ValueError(f"{', '.join(shape)} cannot be set beside name_or_path, which fixes the size")
+        elif self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_moot_sizes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that settings that were written out can be read again: sizes stand beside no `name_or_path`."""
+        values: dict[str, Any] = serialize(self)
+        if self.name_or_path is None:
+            return values
+        stretched = {"max_position_embeddings", "rope_theta"} - self.model_fields_set
+        return {k: v for k, v in values.items() if k not in _SIZES | stretched}
+
+
+_SIZES = {
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "initializer_range",
+    "tie_word_embeddings", "decoder_bias",
+}  # fmt: skip
+
+
+class DatasetConfig(TrainingText):
+    """What to pretrain on: one source, or several in `sources`."""
+
+    path: LocalPath | None = Field(None, description="directory of shards that `neobert preprocess` has made")
+    sources: list[TrainingText] | None = Field(None, min_length=1, description="several, with or without weights")
+    streaming: bool = Field(False, description="tokenise files and hub data as they come; not for shards")
+    validation: TrainingText | None = Field(None, description="held-out text; by default that which the shards hold")
+    eval_samples: Positive = Field(2000, description="at most so many pieces of held-out text")
+    max_seq_length: int = Field(1024, ge=8, description="tokens a row; several pieces share one")
+    shuffle_buffer_size: Positive = Field(10_000, description="about how many pieces are shuffled together")
+    lanes: Positive | None = Field(None, description="8 for each process at the start of the training, if left out")
+    num_workers: NonNegative = Field(0, description="processes that read data, for each process that trains")
+
+    def _places(self) -> tuple[str, ...]:
+        return ("path", "files", "hub", "sources")
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> DatasetConfig:
+        if self.weight is not None:
+            raise ValueError("weight is for one of several sources")
+        weights = [source.weight for source in self.all_sources]
+        if len({weight is None for weight in weights}) > 1:
+            raise ValueError("sources: either all have a weight, or none has")
+        streamed = [source for source in self.all_sources if source.path is None]
+        if streamed and not self.streaming:
+            raise ValueError(
+                "files and hub data need streaming: true, or are made into shards by `neobert preprocess` first"
+            )
+        if self.streaming and len(streamed) < len(weights):
+            raise ValueError("streaming: true is for files and hub data, and not for shards (path)")
+        return self
+
+    @property
+    def all_sources(self) -> list[TrainingText]:
+        return self.sources if self.sources is not None else [self]
+
+
+class CollatorConfig(Strict):
+    """What is masked, and how pieces share the rows of a batch."""
+
+    mlm_probability: float = Field(0.2, gt=0, lt=1)
+    mask_all: bool = Field(False, description="[MASK] for all that is to be guessed, and not 80/10/10")
+    whole_words: bool = False
+    pack_sequences: bool = Field(True, description="without padding; exact, no piece sees another")
+    pad_to_multiple_of: Positive = Field(1, description="without pack_sequences")
+    max_tokens: Positive | None = Field(None, description="tokens a row, instead of dataset.max_seq_length")
+
+
+class MuonConfig(Strict):
+    """Muon (https://kellerjordan.github.io/posts/muon) for the matrices of the encoder's blocks."""
+
+    momentum: Decay = 0.95
+    nesterov: bool = True
+    ns_steps: Positive = 5
+    lr_scale: Literal["original", "match_rms_adamw"] = Field(
+        "match_rms_adamw", description="match_rms_adamw: updates as large as AdamW's, for one learning rate"
+    )
+
+
+class PretrainOptimizer(Strict):
+    name: Literal["adamw", "stable_adamw", "muon"] = Field(
+        "adamw", description="stable_adamw clips updates; muon is for matrices, and AdamW for all else"
+    )
+    lr: float = Field(6e-4, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[Decay, Decay] = Field((0.9, 0.95), strict=False)
+    eps: float = Field(1e-8, gt=0)
+    muon: MuonConfig | None = None
+
+    @model_validator(mode="after")
+    def _muon(self) -> PretrainOptimizer:
+        if self.muon is not None and self.name != "muon":
+            raise ValueError("muon goes with name: muon")
+        return self
+
+
+class PretrainScheduler(Strict):
+    """The learning rate over the training, in steps or, where `trainer.max_tokens` says its length, in tokens."""
+
+    name: Literal["cosine", "linear", "wsd", "constant"] = Field(
+        "cosine", description="wsd: constant, then down with 1 - sqrt (https://arxiv.org/abs/2405.18392)"
+    )
+    warmup_steps: NonNegative | None = None
+    warmup_tokens: NonNegative | None = None
+    warmup_ratio: Fraction | None = Field(None, description="share of the whole training")
+    decay_steps: Positive | None = Field(None, description="wsd: the last so many; likewise the next two")
+    decay_tokens: Positive | None = None
+    decay_ratio: Fraction | None = None
+    final_lr_ratio: Fraction = Field(0.1, description="the last learning rate, as a share of optimizer.lr")
+
+    @model_validator(mode="after")
+    def _one_each(self) -> PretrainScheduler:
+        for kind in ("warmup", "decay"):
+            given = [
+                f"{kind}_{unit}" for unit in ("steps", "tokens", "ratio") if getattr(self, f"{kind}_{unit}") is not None
+            ]
+            if len(given) > 1:
+                raise ValueError(f"expected at most one of {' and '.join(given)}")
+            if kind == "decay" and given and self.name != "wsd":
+                raise ValueError(f"{given[0]} goes with name: wsd; the others go down to the end")
+        return self
+
+
+class PretrainTrainer(Strict):
+    """How to train; names as in `transformers.TrainingArguments`, where it has them."""
+
+    per_device_train_batch_size: Positive = Field(16, description="rows of dataset.max_seq_length tokens")
+    per_device_eval_batch_size: Positive = 16
+    gradient_accumulation_steps: Positive = 1
+    max_steps: Positive | None = Field(None, description="exactly one of this and the next two")
+    max_tokens: Positive | None = Field(None, description="real ones, and not padding")
+    num_train_epochs: float | None = Field(None, gt=0, description="of shards; not of streams, whose size is not known")
+    gradient_clipping: float | None = Field(1.0, gt=0)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    tf32: bool = True
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
+
+    eval_steps: Positive | None = None
+    save_steps: Positive = 1000
+    logging_steps: Positive = 10
+    save_total_limit: Positive = 2
+    resume_from_checkpoint: Literal["auto", "latest", True] | LocalPath = Field(
+        "auto", description="the newest of this trial, which it does in any case; or one to begin from: its directory"
+    )
+    max_skipped_steps: NonNegative = Field(10, description="steps with a gradient that is no number, or a spike")
+    spike_factor: float | None = Field(None, gt=1, description="a spike: so many times the usual size of the gradient")
+
+    profile_steps: NonNegative = Field(0, description="so many steps from the tenth are traced with PyTorch's profiler")
+    peak_tflops: float | None = Field(None, gt=0, description="of the device, for MFU; known ones need none")
+    use_cpu: bool = False
+
+    @model_validator(mode="after")
+    def _one_length(self) -> PretrainTrainer:
+        names = ("max_steps", "max_tokens", "num_train_epochs")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(names)}; found {' and '.join(given) or 'none'}")
+        return self
+
+
+class PretrainConfig(Strict):
+    """Pretrains an encoder on masked words (https://arxiv.org/abs/1810.04805)."""
+
+    seed: int = Field(42, ge=0, lt=2**32)
+    model: EncoderConfig = EncoderConfig()
+    tokenizer: TokenizerConfig | None = Field(None, description="by default that of the shards")
+    dataset: DatasetConfig
+    datacollator: CollatorConfig = CollatorConfig()
+    optimizer: PretrainOptimizer = PretrainOptimizer()
+    scheduler: PretrainScheduler = PretrainScheduler()
+    trainer: PretrainTrainer
+    deepspeed: DeepSpeedConfig | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> PretrainConfig:
+        dataset, collator, trainer = self.dataset, self.datacollator, self.trainer
+        if dataset.streaming and self.tokenizer is None:
+            raise ValueError("tokenizer is required with dataset.streaming")
+        if dataset.streaming and trainer.num_train_epochs is not None:
+            raise ValueError("trainer.num_train_epochs: the size of a stream is not known; set max_steps or max_tokens")
+        if self.tokenizer is not None and self.tokenizer.train_vocab_size is not None:
+            raise ValueError("tokenizer.train_vocab_size is for `neobert preprocess`; name the tokenizer that it made")
+        if self.model.name_or_path is None and dataset.max_seq_length > self.model.max_position_embeddings:
+            raise ValueError(
+                f"dataset.max_seq_length {dataset.max_seq_length} is more than the model can take: "
+                f"model.max_position_embeddings is {self.model.max_position_embeddings}"
+            )
+        if collator.max_tokens is not None and collator.max_tokens < dataset.max_seq_length:
+            raise ValueError("datacollator.max_tokens is less than dataset.max_seq_length: not every piece would fit")
+        in_tokens = trainer.max_steps is None
+        for name in ("warmup", "decay"):
+            if getattr(self.scheduler, f"{name}_{'steps' if in_tokens else 'tokens'}") is not None:
+                unit, key = ("tokens", "max_steps") if in_tokens else ("steps", "max_tokens")
+                raise ValueError(f"scheduler: the training is measured in {unit}, so {name}_{unit} would fit, or "
+                                 f"trainer.{key}")  # fmt: skip
+        if self.deepspeed is not None:
+            self._check_deepspeed(self.deepspeed)
+        return self
+
+    def _check_deepspeed(self, section: DeepSpeedConfig) -> None:
+        check_agreement(section, facts_of_batches(self.trainer, None))
+        if self.optimizer.name != "adamw" and section.stage > 0:
+            raise ValueError(
+                f"optimizer.name {self.optimizer.name} needs whole matrices, and DeepSpeed gives each process a slice "
+                f"at zero_stage {section.stage}: take adamw, or zero_stage 0"
+            )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_sections(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if name != "deepspeed" or value is not None}
+
+    @property
+    def starts_from(self) -> Path | None:
+        """The checkpoint that a new trial begins from, if another's."""
+        given = self.trainer.resume_from_checkpoint
+        return None if given in ("auto", "latest", True) else Path(str(given))

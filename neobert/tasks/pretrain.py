@@ -1,0 +1,52 @@
+"""`neobert pretrain`: trains an encoder to guess masked words."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from neobert.config import PretrainConfig
+from neobert.errors import DONE, RUN_AGAIN
+from neobert.training.distributed import Ranks
+from neobert.training.files import TrialFiles, write_json
+from neobert.training.preemption import Preemption
+from neobert.versions import versions
+
+if TYPE_CHECKING:
+    from neobert.training.pretrain import Outcome
+
+log = logging.getLogger(__name__)
+
+
+def run(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
+    """Returns the exit code. The main process leaves the trial's files behind: the model, and result.json last."""
+    from neobert.training.pretrain import pretrain  # torch and transformers take seconds
+
+    outcome = pretrain(config, paths, ranks, preemption)
+    if outcome is None:
+        return RUN_AGAIN
+    if ranks.is_main:
+        _write_result(outcome, config, paths)
+    return DONE
+
+
+def _write_result(outcome: Outcome, config: PretrainConfig, paths: TrialFiles) -> None:
+    metric = "masked_accuracy" if "masked_accuracy" in outcome.metrics else "loss"
+    score = outcome.metrics[metric]
+    result = {
+        "schema": 1,
+        "task": "pretrain",
+        "score": score,
+        "metric": metric,
+        "metrics": {name: value for name, value in sorted(outcome.metrics.items()) if math.isfinite(value)},
+        "seconds": round(outcome.seconds, 3),
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "versions": versions("deepspeed") if config.deepspeed else versions(),
+    }
+    if outcome.baseline is not None and metric == "masked_accuracy":
+        result |= {"baseline": outcome.baseline, "baseline_name": "the commonest token"}
+    write_json(paths.result, result, durable=True)
+    log.info("done: %s %.4f after %d steps, %.1f M tokens and %.0f s; the model is in %s", metric, score, outcome.steps,
+             outcome.tokens / 1e6, outcome.seconds, paths.model)  # fmt: skip

@@ -1,0 +1,87 @@
+"""The training of a classifier, with an exact loss and evaluations that leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, mse_loss
+from transformers.trainer_utils import EvalLoopOutput
+
+from neobert.training.trainer import Trainer, same_random_numbers
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int) -> Tensor:
+    """The loss summed over these examples, divided by the examples of the whole global batch.
+
+    The models' own loss is the mean of each piece of the batch, which Trainer then scales as if it were such a sum: the
+    gradient comes out multiplied by the number of processes and of accumulated pieces. And with pieces of unequal size
+    (the last of an epoch), a mean of means weighs examples unequally.
+    """
+    logits = outputs["logits"].float()
+    if logits.shape[-1] == 1:
+        total = mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+    else:
+        total = cross_entropy(logits, labels, reduction="sum")
+    return total / num_items_in_batch
+
+
+class ClassifierTrainer(Trainer):
+    """`eval_dataset` holds all dev sets, by suffix; `metrics(outputs, labels)` judges one, `score(metrics)` all."""
+
+    def __init__(
+        self,
+        *,
+        metrics: Callable[[Array, Array], dict[str, float]],
+        score: Callable[[dict[str, float]], float],
+        **kwargs: Any,
+    ):
+        super().__init__(compute_loss_func=mean_loss, **kwargs)
+        self.model_accepts_loss_kwargs = False  # `mean_loss` alone needs num_items_in_batch, not the model
+        self._metrics = metrics
+        self._score = score
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        self.meter.add(len(inputs["attention_mask"]), inputs["attention_mask"].sum())
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """On the device. With DeepSpeed, Trainer also rounds all floats to the model's precision: not the labels."""
+        labels = {name: inputs[name] for name in self.label_names if name in inputs}
+        prepared = super()._prepare_inputs(inputs)
+        return prepared | {name: label.to(self.args.device) for name, label in labels.items()}
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The metrics of all dev sets (`eval_accuracy`, `eval_accuracy_mm`) and their `eval_score`."""
+        metrics: dict[str, float] = {}
+        with self.progress.phase("evaluating"), self.meter.paused(), same_random_numbers():
+            for suffix, dataset in self.eval_dataset.items():
+                output = self.evaluation_loop(self.get_eval_dataloader(dataset), "Evaluation")
+                logits, labels = _logits(output), output.label_ids
+                # Trainer's own eval_loss is a mean of batch means, which changes with the number of processes.
+                loss = mean_loss({"logits": torch.from_numpy(logits)}, torch.from_numpy(labels), len(labels))
+                found = self._metrics(logits, labels) | {"loss": loss.item()}
+                metrics |= {f"eval_{name}{suffix}": value for name, value in found.items()}
+        plain = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+        metrics["eval_score"] = self._score(plain)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def outputs(self, dataset: Any) -> Array:
+        """What the model says of each example, in order: (examples, classes)."""
+        if self.is_deepspeed_enabled and self.deepspeed is None:
+            # All training was done by an earlier attempt, so DeepSpeed has no engine here, and need not make one.
+            self.is_deepspeed_enabled = False
+            self.model.to(self.args.hf_deepspeed_config.dtype())
+        return _logits(self.evaluation_loop(self.get_test_dataloader(dataset), "Prediction"))
+
+
+def _logits(output: EvalLoopOutput) -> Array:
+    """Some models give more than logits; those come first."""
+    return output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions

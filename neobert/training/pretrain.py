@@ -1,0 +1,222 @@
+"""Pretrains an encoder: to the end, or to a checkpoint when asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import transformers
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from neobert.config import ConfigError, PretrainConfig
+from neobert.data.text.stream import Place
+from neobert.data.text.training import LANES, TrainingData, load_data
+from neobert.errors import RunError
+from neobert.model.pretraining import build_model
+from neobert.training import checkpoints, deepspeed
+from neobert.training.affinity import bind_to_gpu
+from neobert.training.arguments import pretraining_arguments
+from neobert.training.callbacks import Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
+from neobert.training.checkpoints import Checkpoint
+from neobert.training.console import Console
+from neobert.training.distributed import Ranks
+from neobert.training.files import TrialFiles, drop_lines_after, read_json
+from neobert.training.finetune import newest_checkpoint
+from neobert.training.libraries import spare_deepspeed_import
+from neobert.training.preemption import Preemption
+from neobert.training.pretraining import PLACE, PretrainTrainer
+from neobert.training.progress import Progress
+from neobert.training.schedules import Schedule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished pretraining came to; `metrics` are those of the last evaluation, or of the training."""
+
+    metrics: dict[str, float]
+    steps: int
+    tokens: int
+    seconds: float
+    baseline: float | None
+    """How often the commonest of the masked tokens would have been right; None without held-out text."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is: in steps, or in tokens; for these, `steps` is more than they can take."""
+
+    steps: int
+    tokens: int | None
+
+
+def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> Outcome | None:
+    """Trains from the newest complete checkpoint, if there is one; None when asked to stop."""
+    spare_deepspeed_import()
+    transformers.set_seed(config.seed)
+    resumed = newest_checkpoint(paths, ranks)
+    start = resumed or _given_checkpoint(config)
+    place, tokens = _place(start, config, ranks)
+    data = load_data(config, place.lanes)
+    length = _length(config, data)
+    args = pretraining_arguments(
+        config, world_size=ranks.world_size, max_steps=length.steps, evaluates=bool(data.held_out),
+        checkpoints=paths.checkpoints,
+    )  # fmt: skip
+    if args.device.type == "cuda":
+        bind_to_gpu(args.device.index or 0)
+    if ranks.is_main:
+        _forget_lost_steps(paths, resumed)
+    state = TrainerState(**start.state) if start else TrainerState()
+    progress = Progress(paths.progress if ranks.is_main else None, state.global_step, length.steps)
+    with deepspeed.whole_model():
+        model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
+    mine = len(data.held_out) // ranks.world_size * ranks.world_size  # as many batches in every process
+    trainer = PretrainTrainer(
+        config=config, windows=data.windows, place=place, tokens=tokens, epoch_tokens=data.tokens,
+        schedule=_schedule(config, length),
+        max_tokens=length.tokens, held_out=data.held_out[ranks.rank : mine : ranks.world_size], collate=data.collate,
+        model=model, args=args, processing_class=data.tokenizer, progress=progress,
+        keep_checkpoints=config.trainer.save_total_limit,
+    )  # fmt: skip
+    stop = StopWhenAsked(preemption)
+    reports = [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
+    for callback in [StopOnNaN(), *(reports if ranks.is_main else []), EndWhenDone(trainer), stop]:
+        trainer.add_callback(callback)
+        if start and isinstance(callback, Restored):
+            callback.restore(state)
+    _announce(trainer, data, length, resumed)
+    if not _finished(trainer, state):
+        trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+        state = trainer.state
+        if stop.stopped and not _finished(trainer, state):
+            log.info("asked to stop: checkpoint saved at step %d", state.global_step)
+            progress.end("stopped")
+            return None
+    trainer.save_model(str(paths.model))
+    progress.end("done")
+    return _outcome(trainer, state, data)
+
+
+class EndWhenDone(TrainerCallback):
+    """At the end of the training, in steps or tokens: an evaluation and a checkpoint, and no more steps."""
+
+    def __init__(self, trainer: PretrainTrainer):
+        self._trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if _finished(self._trainer, state):
+            control.should_training_stop = control.should_save = control.should_log = True
+            control.should_evaluate = args.eval_strategy != "no"
+
+
+def _finished(trainer: PretrainTrainer, state: TrainerState) -> bool:
+    if trainer.max_tokens is not None:
+        return trainer.tokens >= trainer.max_tokens
+    return state.global_step >= trainer.args.max_steps
+
+
+def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
+    """The one to begin from, of another trial: its directory, or the directory of the trial."""
+    path = config.starts_from
+    if path is None:
+        return None
+    if (path / "checkpoints").is_dir():
+        found = checkpoints.newest_complete(path / "checkpoints")
+    elif checkpoints.find_fault(path) is None:
+        found = checkpoints.at_path(path)
+    else:
+        found = None
+    if found is None:
+        raise ConfigError.at(("trainer", "resume_from_checkpoint"), f"{path} holds no complete checkpoint")
+    return found
+
+
+def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks) -> tuple[Place, int]:
+    """Where the training begins in its data, and how many tokens it has seen by then."""
+    if start is None:
+        place, tokens = Place(config.dataset.lanes or LANES * ranks.world_size), 0
+    else:
+        found = read_json(start.path / PLACE)
+        place, tokens = Place.from_json(found), found["tokens"]
+    if place.lanes % ranks.world_size:
+        raise RunError(
+            f"the data comes in {place.lanes} lanes, which {ranks.world_size} processes cannot share evenly. Start a "
+            f"number of processes that divides {place.lanes}"
+            + ("" if start else f", or set dataset.lanes: {LANES * ranks.world_size}")
+        )
+    return place, tokens
+
+
+def _length(config: PretrainConfig, data: TrainingData) -> Length:
+    trainer = config.trainer
+    if trainer.max_steps is not None:
+        return Length(trainer.max_steps, None)
+    tokens = trainer.max_tokens
+    if tokens is None:
+        if data.tokens is None:
+            raise ConfigError.at(("trainer", "num_train_epochs"), "weighted sources have no epochs: set max_tokens")
+        tokens = round(float(trainer.num_train_epochs or 0) * data.tokens)
+    # Every step has at least one token.
+    return Length(min(tokens, 2**31 - 1), tokens)
+
+
+def _schedule(config: PretrainConfig, length: Length) -> Schedule:
+    """In shares of the whole training."""
+    section = config.scheduler
+    whole = length.tokens or length.steps
+
+    def share(kind: str, otherwise: float) -> float:
+        count = getattr(section, f"{kind}_{'tokens' if length.tokens else 'steps'}")
+        ratio = getattr(section, f"{kind}_ratio")
+        return min(count / whole, 1.0) if count is not None else ratio if ratio is not None else otherwise
+
+    return Schedule(section.name, share("warmup", 0.02), share("decay", 0.2), section.final_lr_ratio)
+
+
+def _forget_lost_steps(paths: TrialFiles, resumed: Checkpoint | None) -> None:
+    paths.checkpoints.mkdir(exist_ok=True)
+    checkpoints.clear_partial(paths.checkpoints)
+    drop_lines_after(paths.metrics, resumed.step if resumed else -1)
+
+
+def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resumed: Checkpoint | None) -> None:
+    args, config = trainer.args, trainer.model.config
+    size = sum(weight.numel() for weight in trainer.model.parameters())
+    log.info("model: %d x %d, %.1f M weights, vocabulary of %d", config.num_hidden_layers, config.hidden_size,
+             size / 1e6, config.vocab_size)  # fmt: skip
+    known = "" if data.tokens is None else f", {data.tokens / 1e6:.1f} M tokens an epoch"
+    log.info("data: %d blocks%s; held out: %d rows", data.windows.mixture.blocks, known, len(data.held_out))
+    goal = f"{length.tokens / 1e6:.1f} M tokens" if length.tokens else f"{length.steps} steps"
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    log.info("training: %s, %d rows a step on %d x %s, lr %g%s", goal, rows, args.world_size, args.device.type,
+             args.learning_rate, f", resumed from step {resumed.step}" if resumed else "")  # fmt: skip
+
+
+def _outcome(trainer: PretrainTrainer, state: TrainerState, data: TrainingData) -> Outcome:
+    history = state.log_history
+    evaluated = [entry for entry in history if "eval_loss" in entry]
+    if evaluated:
+        metrics = {
+            name.removeprefix("eval_"): value for name, value in evaluated[-1].items() if name.startswith("eval_")
+        }
+        metrics["perplexity"] = math.exp(min(metrics["loss"], 700.0))
+    else:
+        metrics = {"loss": [entry["loss"] for entry in history if "loss" in entry][-1]}
+    for rate in ("samples_per_second", "tokens_per_second", "mfu"):
+        found = [entry[rate] for entry in history if rate in entry]
+        if found:
+            metrics[rate] = statistics.median(found)
+    return Outcome(metrics, state.global_step, trainer.tokens, trainer.progress.seconds, _baseline(data))
+
+
+def _baseline(data: TrainingData) -> float | None:
+    if not data.held_out:
+        return None
+    masked = np.concatenate([row.labels[row.labels >= 0] for row in data.held_out])
+    return float(np.bincount(masked).max() / len(masked)) if len(masked) else None

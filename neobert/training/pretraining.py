@@ -1,0 +1,247 @@
+"""The training on masked words: an exact loss over all processes, and a place in the data that checkpoints keep."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, distributed
+from torch.optim import Optimizer
+
+from neobert.config import PretrainConfig
+from neobert.data.text.stream import Batches, Place, Row, Windows, row_loader
+from neobert.errors import RunError
+from neobert.training import metering
+from neobert.training.files import write_json
+from neobert.training.optimizers import build_optimizer, gradient_size
+from neobert.training.schedules import Schedule, scheduler
+from neobert.training.trainer import Trainer, same_random_numbers
+
+log = logging.getLogger(__name__)
+
+PLACE = "place.json"
+"""In a checkpoint: where the training stands in its data, and how many tokens it has seen."""
+
+USUAL = 100
+"""A spike of the gradient is told by the median of so many steps before it."""
+
+
+class PretrainTrainer(Trainer):
+    """`collate` makes batches of rows; `held_out` are the rows of this process that are never trained on."""
+
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        *,
+        config: PretrainConfig,
+        windows: Windows,
+        place: Place,
+        tokens: int,
+        epoch_tokens: int | None,
+        schedule: Schedule,
+        max_tokens: int | None,
+        held_out: list[Row],
+        collate: Callable[[list[Row]], dict[str, Any]],
+        **kwargs: Any,
+    ):
+        super().__init__(eval_dataset=held_out, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True  # by the masked tokens of the whole step
+        self._config = config
+        self._windows = windows
+        self.place = place
+        self.tokens = tokens
+        """Real tokens that all processes together have seen."""
+        self._epoch_tokens = epoch_tokens
+        self._schedule = schedule
+        self.max_tokens = max_tokens
+        self._held_out = held_out
+        self._collate = collate
+        self._sizes: deque[float] = deque(maxlen=USUAL)
+        self._skipped = 0
+        self._skip = False
+        self._hosts: Any = None
+        self._places: dict[int, tuple[int, int]] = {}
+        self._watch = metering.Stopwatch(self.args.device)
+        self._counts = torch.zeros(3, dtype=torch.float64)  # tokens, squared lengths, masked tokens: for MFU
+        self._peak = metering.peak_flops(self.args.device, config.trainer.peak_tflops)
+
+    # -- data -------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        processes, number = self.args.world_size, self.args.process_index
+        loader = row_loader(self._windows, self.place, number, processes, self._config.dataset.num_workers)
+        return Batches(loader, self.args.per_device_train_batch_size, self._collate)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of a step, and how many tokens are masked in those of all processes."""
+        with self._watch.time("data"):
+            batches = [next(epoch_iterator) for _ in range(num_batches)]
+        masked = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
+        tokens = sum(_real_tokens(batch) for batch in batches)
+        rows = self.args.per_device_train_batch_size * len(batches)
+        everywhere, seen = self._over_processes(masked, tokens)
+        self.meter.add(rows, tokens)
+        self._counts += torch.tensor([tokens, sum(_squares(batch) for batch in batches), masked])
+        self._ahead = rows * self.args.world_size, seen
+        return batches, max(everywhere, 1)
+
+    def _over_processes(self, *numbers: int) -> list[int]:
+        """Their sums, by way of the hosts: no GPU is waited for."""
+        if self.args.world_size == 1:
+            return list(numbers)
+        if self._hosts is None:
+            self._hosts = distributed.new_group(backend="gloo")
+        sums = torch.tensor(numbers)
+        distributed.all_reduce(sums, group=self._hosts)
+        return sums.tolist()
+
+    def _step_is_done(self) -> None:
+        rows, tokens = self._ahead
+        self.place = Place(self.place.lanes, self.place.rows + rows, {**self.place.windows, **self._places})
+        self.tokens += tokens
+        self._places = {}
+
+    # -- steps ------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> float:
+        """The share of the training that is done."""
+        if self.max_tokens is not None:
+            return min(self.tokens / self.max_tokens, 1.0)
+        return self.state.global_step / max(self.args.max_steps, 1)
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self._config.optimizer, self.model)
+            step = self.optimizer.step
+
+            def unless_skipped(_: Optimizer, *arguments: Any, **options: Any) -> Any:
+                return None if self._skip else step(*arguments, **options)
+
+            self.optimizer.step = MethodType(unless_skipped, self.optimizer)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
+        if self.lr_scheduler is None:
+            self.lr_scheduler = scheduler(optimizer or self.optimizer, self._schedule, lambda: self.done)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        places = inputs.pop("place")
+        start = self._watch.mark()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._watch.add("backward", self._forward_end, self._watch.mark())
+        self._watch.add("forward", start, self._forward_end)
+        self._places |= places
+        if self.accelerator.sync_gradients:
+            self._step_is_done()
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The sum over this batch's masked tokens, divided by those of the whole step in all processes.
+
+        Times the number of processes, since gradients are averaged over them.
+        """
+        outputs = model(**inputs)
+        self._forward_end = self._watch.mark()
+        loss = outputs.loss_sum * (self.args.world_size / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        """Also decides whether this step is taken: with a gradient that is no number, or a spike, it is not.
+
+        DeepSpeed has taken it by then, so with DeepSpeed the training ends instead.
+        """
+        found = super()._get_grad_norm(model, grad_norm=grad_norm)
+        size = gradient_size(self.model.parameters()) if found is None else float(found)
+        usual = statistics.median(self._sizes) if len(self._sizes) == USUAL else math.inf
+        spike = self._config.trainer.spike_factor
+        bad = not math.isfinite(size) or (spike is not None and size > spike * usual)
+        self._skip = bad and not self.is_deepspeed_enabled
+        if not bad:
+            self._sizes.append(size)
+            return size
+        self._skipped += 1
+        limit = 0 if self.is_deepspeed_enabled and not math.isfinite(size) else self._config.trainer.max_skipped_steps
+        if self._skipped > limit:
+            raise RunError(
+                f"step {self.state.global_step + 1} has a gradient of {size:g} (usual: {usual:g}), and at most {limit} "
+                "such steps are skipped: the training has diverged. The last checkpoint is from before; a lower "
+                "optimizer.lr, a longer warm-up or clipping may help."
+            )
+        log.warning("step %d has a gradient of %g (usual: %g) and is skipped; %d of at most %d",
+                    self.state.global_step + 1, size, usual, self._skipped, limit)  # fmt: skip
+        return size
+
+    # -- figures ----------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        known = self._epoch_tokens
+        self.state.epoch = self.tokens / known if known else self._windows.epoch(self.place)
+        super().log(logs, start_time)
+
+    def figures(self) -> dict[str, float]:
+        """Rates, where the time went (in this process), memory, and MFU."""
+        found = super().figures() | {f"seconds_{part}": seconds for part, seconds in self._watch.read().items()}
+        found |= {"tokens": self.tokens, "peak_memory": metering.peak_memory(self.args.device)}
+        if self._skipped:
+            found["skipped_steps"] = self._skipped
+        if self._peak:
+            tokens, squares, masked = self._counts.tolist()
+            work = metering.flops(self.model.config, tokens, squares, masked)
+            found["mfu"] = work / self.meter.seconds / self._peak
+        self._counts.zero_()
+        return found
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Loss and accuracy over the masked tokens of the held-out text."""
+        totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        size = self.args.per_device_eval_batch_size
+        with self.progress.phase("evaluating"), self.meter.paused(), same_random_numbers(), torch.no_grad():
+            model.eval()
+            for start in range(0, len(self._held_out), size):
+                inputs = self._prepare_inputs(self._collate(self._held_out[start : start + size]))
+                with self.compute_loss_context_manager():
+                    found = model(**inputs)
+                totals += torch.stack([found.loss_sum, found.correct, found.masked]).to(totals)
+            model.train()
+        loss, correct, masked = self.accelerator.reduce(totals, reduction="sum").tolist()
+        metrics = {"eval_loss": loss / max(masked, 1), "eval_masked_accuracy": correct / max(masked, 1)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # -- checkpoints ------------------------------------------------------------------------------------------
+
+    def save_also(self, directory: Path) -> None:
+        windows: dict[int, tuple[int, int]] = {}
+        for part in gather_object([self.place.windows]):
+            for lane, found in part.items():  # moved on by one process alone; what others know of it is older
+                windows[lane] = max(found, windows.get(lane, found))
+        self.place = Place(self.place.lanes, self.place.rows, windows)
+        if self.args.should_save:
+            write_json(directory / PLACE, {"schema": 1, "tokens": self.tokens, **self.place.to_json()})
+
+
+def _real_tokens(batch: dict[str, Any]) -> int:
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+
+
+def _squares(batch: dict[str, Any]) -> int:
+    lengths = batch["attention_mask"].sum(1) if "attention_mask" in batch else batch["cu_seqlens"].diff()
+    return int(lengths.long().square().sum())
