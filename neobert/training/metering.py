@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +13,17 @@ import torch
 
 from neobert.model import NeoBERTConfig
 
-PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "H800": 989.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0, "A40": 149.7,
-               "V100": 125.0}  # fmt: skip
-"""Dense 16-bit matrix products per second, by a part of the device's name, as NVIDIA's data sheets have it (SXM)."""
+PEAK_TFLOPS = {
+    "B200": 2250.0, "GH200": 989.0, "H200 NVL": 835.0, "H200": 989.0, "H100 NVL": 835.0, "H100 PCIe": 756.0,
+    "H100": 989.0, "H800": 989.0, "A100": 312.0, "A800": 312.0, "A40": 149.7, "A30": 165.0, "L40S": 362.0, "L4": 121.0,
+    "V100": 125.0,
+}  # fmt: skip
+"""Dense 16-bit matrix products per second by words of the device's name, as NVIDIA's data sheets have it. Of the names
+that fit, the first counts; the bare ones are SXM modules."""
+
+
+Mark = float | torch.cuda.Event
+"""A moment, in seconds or as the GPU comes to it."""
 
 
 class Stopwatch:
@@ -20,43 +31,42 @@ class Stopwatch:
 
     def __init__(self, device: torch.device):
         self._on_gpu = device.type == "cuda"
-        self._seconds: dict[str, float] = {}
-        self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._spent: list[tuple[str, Mark, Mark]] = []
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
-        start = self._mark()
+        start = self.mark()
         try:
             yield
         finally:
-            self.add(part, start, self._mark())
+            self.add(part, start, self.mark())
 
-    def mark(self) -> float | torch.cuda.Event:
-        return self._mark()
-
-    def add(self, part: str, start: float | torch.cuda.Event, end: float | torch.cuda.Event) -> None:
-        if isinstance(start, float):
-            assert isinstance(end, float)
-            self._seconds[part] = self._seconds.get(part, 0.0) + end - start
-        else:
-            assert not isinstance(end, float)
-            self._pending.append((part, start, end))
-
-    def read(self) -> dict[str, float]:
-        """Seconds by part since the last reading."""
-        if self._pending:
-            self._pending[-1][2].synchronize()
-        for part, start, end in self._pending:
-            self._seconds[part] = self._seconds.get(part, 0.0) + start.elapsed_time(end) / 1000
-        found, self._seconds, self._pending = self._seconds, {}, []
-        return found
-
-    def _mark(self) -> float | torch.cuda.Event:
+    def mark(self) -> Mark:
+        """This moment, for `add`."""
         if not self._on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
+
+    def add(self, part: str, start: Mark, end: Mark) -> None:
+        """The time between two marks was spent in `part`."""
+        self._spent.append((part, start, end))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part since the last reading."""
+        found: dict[str, float] = {}
+        for part, start, end in self._spent:
+            found[part] = found.get(part, 0.0) + _seconds(start, end)
+        self._spent = []
+        return found
+
+
+def _seconds(start: Mark, end: Mark) -> float:
+    if isinstance(start, float):
+        return end - start
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 def flops(config: NeoBERTConfig, tokens: float, squares: float, masked: float) -> float:
@@ -78,16 +88,20 @@ def peak_flops(device: torch.device, given: float | None) -> float | None:
     """Per second, of one device: as given (in TFLOPS) or as known by its name; None if neither."""
     if given is not None:
         return given * 1e12
-    if device.type != "cuda":
+    return known_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+def known_peak(name: str) -> float | None:
+    """Floating-point operations per second of a GPU of this name; None where it is not known, as of parts (MIG)."""
+    words = re.split(r"[^A-Za-z0-9]+", name)
+    if "MIG" in words:
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    return next((peak * 1e12 for known, peak in PEAK_TFLOPS.items() if set(known.split()) <= set(words)), None)
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes: on a GPU, the most that tensors have taken; otherwise the most that this process has."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import AdamW, Muon, Optimizer
 
-from neobert.config.pretrain import PretrainOptimizer
+from neobert.config import ConfigError
+from neobert.config.pretrain import MuonConfig, PretrainOptimizer
 from neobert.model.modeling import EncoderBlock
 
 
 class StableAdamW(Optimizer):
-    """AdamW that makes a tensor's update smaller where it would be larger than usual (https://arxiv.org/abs/2304.13013).
+    """AdamW that makes a tensor's update smaller where it would be larger than usual (https://arxiv.org/abs/2304.13013,
+    algorithm 2).
 
     The learning rate of each tensor is divided by max(1, RMS(gradient / sqrt(second moment))), which is 1 as long as
     the second moment knows how large gradients are. It takes the place of clipping. The weight decay is decoupled and
-    multiplied by the learning rate, as in torch's AdamW.
+    multiplied by the learning rate so divided.
     """
 
     def __init__(
@@ -47,10 +50,10 @@ class StableAdamW(Optimizer):
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["step"] = 0
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        step, gradient = int(state["step"]), weight.grad
+        step = state["step"] = int(state["step"]) + 1  # AdamW's is a tensor, and its checkpoints fit
+        gradient = weight.grad
         mean, square = state["exp_avg"], state["exp_avg_sq"]
         # Corrected betas (https://arxiv.org/abs/1804.04235, section 7.1): the averages are unbiased as they are.
         first, second = ((beta * (1 - beta ** (step - 1)) / (1 - beta**step)) for beta in group["betas"])
@@ -66,12 +69,13 @@ class Together(Optimizer):
     """Several optimizers as one, each for parameters of its own."""
 
     def __init__(self, *parts: Optimizer):
-        # Not by Optimizer's own constructor, which would make groups anew: these are the parts' groups themselves, so
-        # that a schedule's learning rates reach them.
         self.parts = parts
-        self.defaults: dict[str, Any] = {}
         super().__init__([weight for part in parts for group in part.param_groups for weight in group["params"]], {})
-        self.param_groups = [group for part in parts for group in part.param_groups]
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """The parts' groups themselves take the place of those that `Optimizer` makes: schedules reach all parts."""
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
@@ -86,51 +90,81 @@ class Together(Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+        saved = state_dict.get("parts", [])
+        if len(saved) != len(self.parts):
+            raise _another_optimizer()
+        for part, state in zip(self.parts, saved, strict=True):
             part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self._share_groups()
 
 
 def build_optimizer(config: PretrainOptimizer, model: nn.Module) -> Optimizer:
     """For all weights of a model; biases, norms and (as they are looked up and not multiplied with) embeddings of the
-    input have no weight decay."""
-    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    if config.name != "muon":
-        groups = _groups(trained, model, config.weight_decay)
-        if config.name == "stable_adamw":
-            return StableAdamW(groups, config.lr, config.betas, config.eps)
-        return _adamw(groups, config)
-    in_blocks = {id(weight) for module in model.modules() if isinstance(module, EncoderBlock)
-                 for weight in module.parameters() if weight.ndim == 2}  # fmt: skip
-    matrices = [weight for _, weight in trained if id(weight) in in_blocks]
-    rest = [(name, weight) for name, weight in trained if id(weight) not in in_blocks]
-    how = config.muon
-    if how is None:
-        from neobert.config.pretrain import MuonConfig
+    input have no weight decay.
 
-        how = MuonConfig()
+    Learning rates and the like are those of `config`, also when the state of a checkpoint is loaded. Loading the state
+    of an optimizer that differs raises `ConfigError`.
+    """
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    if config.name == "muon":
+        return _muon_with_adamw(config, model, trained)
+    groups = _groups(trained, model, config.weight_decay)
+    if config.name == "stable_adamw":
+        return _with_own_settings(StableAdamW(groups, config.lr, config.betas, config.eps))
+    return _adamw(groups, config)
+
+
+def _muon_with_adamw(config: PretrainOptimizer, model: nn.Module, trained: list[Tensor]) -> Optimizer:
+    blocks = [module for module in model.modules() if isinstance(module, EncoderBlock)]
+    in_blocks = {id(weight) for block in blocks for weight in block.parameters() if weight.ndim == 2}
+    matrices = [weight for weight in trained if id(weight) in in_blocks]
+    rest = [weight for weight in trained if id(weight) not in in_blocks]
+    how = config.muon or MuonConfig()
     muon = Muon(
         matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=how.momentum, nesterov=how.nesterov,
         ns_steps=how.ns_steps, adjust_lr_fn=how.lr_scale,
     )  # fmt: skip
-    return Together(muon, _adamw(_groups(rest, model, config.weight_decay), config))
+    return Together(_with_own_settings(muon), _adamw(_groups(rest, model, config.weight_decay), config))
 
 
 def _adamw(groups: list[dict[str, Any]], config: PretrainOptimizer) -> Optimizer:
     devices = {weight.device.type for group in groups for weight in group["params"]}
     fused = devices <= {"cuda", "cpu"}  # one kernel for all tensors, on both
-    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+    return _with_own_settings(AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused))
 
 
-def _groups(trained: list[tuple[str, Tensor]], model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _groups(trained: list[Tensor], model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed = [weight for _, weight in trained if weight.ndim >= 2 and id(weight) not in embeddings]
-    spared = [weight for _, weight in trained if weight.ndim < 2 or id(weight) in embeddings]
+    decayed = [weight for weight in trained if weight.ndim >= 2 and id(weight) not in embeddings]
+    spared = [weight for weight in trained if weight.ndim < 2 or id(weight) in embeddings]
     groups = [(decayed, weight_decay), (spared, 0.0)]
     return [{"params": weights, "weight_decay": decay} for weights, decay in groups if weights]
 
 
+def _with_own_settings(optimizer: Optimizer) -> Optimizer:
+    """Takes only the state from a checkpoint: torch would take its learning rates, betas and weight decay as well, and
+    a training that begins from another's would silently have the other's."""
+    optimizer.register_load_state_dict_pre_hook(_keep_settings)
+    return optimizer
+
+
+def _keep_settings(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    own, saved = optimizer.param_groups, state_dict.get("param_groups", [])
+    if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved]:
+        raise _another_optimizer()
+    groups = [{**mine, "params": group["params"]} for mine, group in zip(own, saved, strict=True)]
+    return {**state_dict, "param_groups": groups}
+
+
+def _another_optimizer() -> ConfigError:
+    return ConfigError.at(
+        ("optimizer", "name"),
+        "the checkpoint holds the state of another optimizer, or of another model's. To begin with a new one, name "
+        "the checkpoint in model.name_or_path and leave out trainer.resume_from_checkpoint",
+    )
+
+
 def gradient_size(weights: Iterable[Tensor]) -> float:
-    """The L2 norm of all gradients together."""
-    sizes = [weight.grad.norm() for weight in weights if weight.grad is not None]
-    return float(torch.stack(sizes).norm()) if sizes else math.nan
+    """The L2 norm of all gradients together; not a number where there are none."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    return float(get_total_norm(gradients)) if gradients else math.nan

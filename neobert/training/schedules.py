@@ -31,17 +31,15 @@ class Schedule:
     final: float = 0.0
 
     def __call__(self, done: float) -> float:
-        """The share of the highest learning rate for the next step, after `done` (0 to 1) of the training."""
+        """The share of the highest learning rate for the step with which `done` (0 to 1) of the training is done."""
         if done < self.warmup:
             return done / self.warmup
-        return self.final + (1 - self.final) * _SHAPES[self.name](self._down(done))
+        return self.final + (1 - self.final) * _SHAPES[self.name](self._down(min(done, 1.0)))
 
     def _down(self, done: float) -> float:
         """How much of the way down is done, from 0 to 1."""
-        start = 1 - self.decay if self.name == "wsd" else self.warmup
-        if done <= start or self.name == "constant":
-            return 0.0
-        return min((done - start) / (1 - start), 1.0)
+        start = max(1 - self.decay, self.warmup) if self.name == "wsd" else self.warmup
+        return (done - start) / (1 - start) if done > start else 0.0
 
 
 _SHAPES: dict[str, Shape] = {
@@ -52,9 +50,37 @@ _SHAPES: dict[str, Shape] = {
 }
 
 
-def scheduler(optimizer: Optimizer, schedule: Schedule, done: Callable[[], float]) -> Any:
-    """Follows `done()`, the share of the training that is done. It counts nothing, so there is nothing to resume.
+def scheduler(optimizer: Optimizer, schedule: Schedule, done: Callable[[], float]) -> LambdaLR:
+    """Sets the learning rate of each step.
 
-    The first step of a warm-up is taken with what the second one of a count from 0 would be, and so is not lost.
+    `done()` is asked before the first step and after each one, for the share of the training that will be done with
+    the next step. So the first of w steps of warm-up has 1/w of the highest learning rate (counted from 0, as in
+    Hugging Face's schedules, it has none, and its data are lost), the last of them has the highest, and the last step
+    of all has `final`.
     """
-    return LambdaLR(optimizer, lambda _: schedule(done()))
+    return _Follower(optimizer, schedule, done)
+
+
+class _Follower(LambdaLR):
+    """Keeps the share for the next step in a checkpoint, and no learning rates: the highest is that of the settings.
+
+    LambdaLR would take the checkpoint's, and a training that begins from another's would silently have the other's.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, done: Callable[[], float]):
+        self._share = 0.0
+
+        def follow(_: int) -> float:
+            self._share = schedule(done())
+            return self._share
+
+        super().__init__(optimizer, follow)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"share": self._share}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._share = state_dict["share"]
+        self._last_lr = [highest * self._share for highest in self.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
