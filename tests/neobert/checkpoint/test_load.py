@@ -1,0 +1,265 @@
+"""Checkpoints of every layout become the model that they were, or a message that says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from neobert.checkpoint import UnusableCheckpoint, load
+from neobert.model import NeoBERT, NeoBERTForMaskedLM, NeoBERTForSequenceClassification, NeoBERTForTokenClassification
+from neobert.training import checkpoints
+from tests.neobert.checkpoint.models import logits, made, plain, split, wrapped, write_settings
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def model() -> NeoBERTForMaskedLM:
+    return made()
+
+
+def state_dict_in_a_step(root: Path, weights: dict[str, Tensor]) -> None:
+    for step in ("900", "10000"):
+        write_settings(root / "model_checkpoints" / step / "config.yaml")
+    torch.save({}, root / "model_checkpoints" / "900" / "state_dict.pt")
+    torch.save(split(wrapped(weights)), root / "model_checkpoints" / "10000" / "state_dict.pt")
+
+
+def state_dict_with_hydra(root: Path, weights: dict[str, Tensor]) -> None:
+    write_settings(root / "hydra" / ".hydra" / "config.yaml")
+    tables = {"model.freqs_cis": torch.zeros(32, 6)}
+    (root / "model_checkpoints" / "500").mkdir(parents=True)
+    torch.save({"module": weights | tables}, root / "model_checkpoints" / "500" / "state_dict.pt")
+
+
+def safetensors_beside_training_states(root: Path, weights: dict[str, Tensor]) -> None:
+    write_settings(root / "model_checkpoints" / "500" / "config.yaml")
+    save_file(split(weights), root / "model_checkpoints" / "500" / "model.safetensors")
+    (root / "checkpoints" / "500").mkdir(parents=True)
+
+
+def one_tree_with_a_marker(root: Path, weights: dict[str, Tensor]) -> None:
+    for step in ("500", "1000"):
+        directory = root / "checkpoints" / step
+        write_settings(directory / "config.yaml")
+        save_file(split(weights), directory / "model.safetensors")
+        size = (directory / "model.safetensors").stat().st_size + (step == "1000")  # the later one was cut off
+        listed = {"artifacts": [{"path": "model.safetensors", "size": size}]}
+        (directory / "checkpoint_complete.json").write_text(json.dumps(listed))
+
+
+def bare_weights_of_the_whole_root(root: Path, weights: dict[str, Tensor]) -> None:
+    write_settings(root / "config.yaml")
+    save_file(weights, root / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "save",
+    [state_dict_in_a_step, state_dict_with_hydra, safetensors_beside_training_states, one_tree_with_a_marker,
+     bare_weights_of_the_whole_root],
+)  # fmt: skip
+def test_the_newest_whole_checkpoint_of_an_older_training_is_the_same_model(
+    save: Callable[[Path, dict[str, Tensor]], None], model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    save(tmp_path, plain(model))
+    loaded = load(tmp_path).model
+    assert isinstance(loaded, NeoBERTForMaskedLM)
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_a_checkpoint_that_was_cut_off_is_told(
+    model: NeoBERTForMaskedLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one_tree_with_a_marker(tmp_path, plain(model))
+    with caplog.at_level(logging.WARNING):
+        assert load(tmp_path).found.directory.name == "500"
+    assert "1000: model.safetensors is missing, or has not the" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shards")
+    command = [sys.executable, "-m", "tests.neobert.checkpoint.deepspeed_shards", root]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_shards_of_deepspeed_are_put_together_by_its_own_conversion(shards: Path, stage: int) -> None:
+    root = shards / f"stage-{stage}"
+    write_settings(root / "config.yaml")
+    loaded = load(root)
+    assert loaded.found.layout == "DeepSpeed"
+    expected = made()
+    assert not torch.equal(logits(loaded.model), logits(expected))  # a step has been made
+    expected.load_state_dict(torch.load(shards / f"stage-{min(stage, 2)}" / "expected.pt"))
+    torch.testing.assert_close(logits(loaded.model), logits(expected))
+
+
+def test_shards_of_accelerate_lie_one_directory_deeper(model: NeoBERTForMaskedLM, tmp_path: Path) -> None:
+    inside = tmp_path / "checkpoints" / "700" / "pytorch_model"
+    write_settings(tmp_path / "config.yaml")
+    inside.mkdir(parents=True)
+    torch.save({"module": wrapped(plain(model))}, inside / "mp_rank_00_model_states.pt")
+    assert torch.equal(logits(load(tmp_path).model), logits(model))
+
+
+@pytest.mark.parametrize(
+    "kind", [NeoBERT, NeoBERTForMaskedLM, NeoBERTForSequenceClassification, NeoBERTForTokenClassification]
+)
+@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True, "decoder_bias": False}])
+def test_what_save_pretrained_wrote_is_loaded_with_its_head(
+    kind: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    original = made(kind, id2label={0: "no", 1: "yes", 2: "both"}, **settings)
+    original.save_pretrained(tmp_path)
+    loaded = load(tmp_path).model
+    assert type(loaded) is kind
+    assert loaded.config.id2label == {0: "no", 1: "yes", 2: "both"}
+    assert torch.equal(logits(loaded), logits(original))
+
+
+def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp_path: Path) -> None:
+    for step in (10, 20):
+        directory = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        made(NeoBERTForSequenceClassification).save_pretrained(directory)
+        (directory / "trainer_state.json").write_text(json.dumps({"best_global_step": 10, "global_step": step}))
+        written = tmp_path / "checkpoints" / "partial-0" / directory.name
+        written.parent.mkdir()
+        directory.rename(written)
+        checkpoints.complete(written, tmp_path / "checkpoints")
+    assert load(tmp_path).found.directory.name == "checkpoint-10"
+    made().save_pretrained(tmp_path / "model")
+    assert load(tmp_path).found.directory == tmp_path / "model"
+
+
+def test_a_tied_decoder_may_be_saved_once_or_twice(tmp_path: Path) -> None:
+    original = made(tie_word_embeddings=True, decoder_bias=False)
+    write_settings(tmp_path / "config.yaml", tie_word_embeddings=True)
+    weights = plain(original)
+    for saved in (weights, {name: each for name, each in weights.items() if name != "decoder.weight"}):
+        save_file(saved, tmp_path / "model.safetensors")
+        loaded = load(tmp_path).model
+        assert loaded.decoder.weight is loaded.model.encoder.weight
+        assert torch.equal(logits(loaded), logits(original))
+
+
+LAYER = "model.transformer_encoder.1.wo.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: {k: v for k, v in w.items() if k != LAYER}, rf"1 not in the checkpoint \({LAYER}\)"),
+        (lambda w: w | {"model.extra.weight": torch.ones(2)}, r"1 not in the model \(model.extra.weight\)"),
+        (lambda w: w | {LAYER: torch.ones(2, 24)}, rf"1 of another shape \({LAYER} \(2, 24\) instead of \(24, 24\)\)"),
+        (lambda w: w | {LAYER: torch.full((24, 24), torch.nan)}, rf"1 not finite \({LAYER}\)"),
+        (lambda w: w | {f"module.{LAYER}": torch.ones(24, 24)}, f"two different weights are called {LAYER}"),
+        (lambda w: {f"lost.{k}": v for k, v in w.items()}, "holds no NeoBERT: no model.encoder.weight among lost"),
+        (lambda w: {k: torch.ones_like(v) if "norm" in k else v for k, v in w.items()}, "holds random weights: every"),
+        (lambda w: {}, "holds no weights"),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused_by_name(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str, model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    write_settings(tmp_path / "config.yaml")
+    torch.save(change(plain(model)), tmp_path / "state_dict.pt")
+    with pytest.raises(UnusableCheckpoint, match=message):
+        load(tmp_path)
+
+
+def test_random_weights_are_loaded_where_they_are_wanted(tmp_path: Path) -> None:
+    original = made()
+    with torch.no_grad():
+        for name, weight in original.named_parameters():
+            if "norm" in name:
+                weight.fill_(1.0)
+    original.save_pretrained(tmp_path)
+    with pytest.raises(UnusableCheckpoint, match="allow_random_weights: true"):
+        load(tmp_path)
+    assert torch.equal(logits(load(tmp_path, allow_random_weights=True).model), logits(original))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ngpt": True}, "ngpt is True; only models with False can be built here"),
+        ({"rope": False}, "rope is False; only models with True"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only models with 'swiglu'"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers is 3, but the weights have 2"),
+        ({"hidden_size": 48}, "hidden_size is 48, but the weights have 24"),
+        ({"num_attention_heads": 5}, "hidden_size 24 is no multiple of 2 x num_attention_heads 5"),
+    ],
+)
+def test_settings_that_do_not_describe_the_weights_are_refused(
+    settings: dict[str, Any], message: str, model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    write_settings(tmp_path / "config.yaml", **settings)
+    save_file(plain(model), tmp_path / "model.safetensors")
+    with pytest.raises(UnusableCheckpoint, match=message):
+        load(tmp_path)
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "holds no checkpoint: no model.safetensors, state_dict.pt, or DeepSpeed's"),
+        (lambda path: torch.save({"a": RunsCode()}, path / "state_dict.pt"), "cannot be read as a file of tensors"),
+        (lambda path: torch.save({"a": 1}, path / "state_dict.pt"), "does not hold a mapping of names to tensors"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"cut"), "cannot be read as a file of tensors"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"cut off"), "model.safetensors cannot be read"),
+        (lambda path: (path / "mp_rank_00_model_states.pt").write_bytes(b""), "shards in .* cannot be put together"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_read_are_told(make: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+    write_settings(tmp_path / "config.yaml")
+    make(tmp_path)
+    with pytest.raises(UnusableCheckpoint, match=message):
+        load(tmp_path)
+
+
+def test_weights_without_settings_are_told_what_is_missing(model: NeoBERTForMaskedLM, tmp_path: Path) -> None:
+    inside = tmp_path / "a" / "b" / "c" / "d"
+    inside.mkdir(parents=True)
+    save_file(plain(model), inside / "model.safetensors")
+    with pytest.raises(UnusableCheckpoint, match=r"hold a config.yaml .* which tells the number of heads"):
+        load(inside)
+    (inside / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UnusableCheckpoint, match="describes a bert, and only NeoBERT models are read here"):
+        load(inside)
+
+
+def test_a_file_and_a_name_that_is_not_there_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UnusableCheckpoint, match="does not exist"):
+        load(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(UnusableCheckpoint, match="is a file; name the directory"):
+        load(tmp_path / "file")
+
+
+def test_loading_takes_no_random_numbers_from_those_that_a_training_goes_on_with(
+    model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict())
