@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 
@@ -22,7 +23,7 @@ PEAK_TFLOPS = {
 that fit, the first counts; the bare ones are SXM modules."""
 
 
-Mark = float | torch.cuda.Event
+Mark: TypeAlias = float | torch.cuda.Event
 """A moment, in seconds or as the GPU comes to it."""
 
 
@@ -64,7 +65,9 @@ class Stopwatch:
 
 def _seconds(start: Mark, end: Mark) -> float:
     if isinstance(start, float):
+        assert isinstance(end, float)
         return end - start
+    assert not isinstance(end, float)
     end.synchronize()
     return start.elapsed_time(end) / 1000
 

@@ -70,7 +70,7 @@ def stable_adamw(
 @given(
     gradients=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8),
     lr=st.floats(1e-5, 0.1),
-    betas=st.tuples(st.floats(0, 0.99), st.floats(0, 0.999)),
+    betas=st.tuples(st.floats(0.5, 0.99), st.floats(0.5, 0.999)),
     eps=st.floats(1e-8, 1e-3),
     decay=st.floats(0, 1),
 )
