@@ -28,8 +28,9 @@ class TextFiles(Strict):
             raise ValueError(
                 f"expected exactly one of {', '.join(self._places())}; found {' and '.join(given) or 'none'}"
             )
-        if self.hub is None and ("hub_config" in self.model_fields_set or "revision" in self.model_fields_set):
-            raise ValueError("hub_config and revision go with hub")
+        # Values and not keys are looked at: settings that were written out, with all their keys, are read again.
+        if self.hub is None and (self.hub_config, self.revision, self.split) != (None, None, "train"):
+            raise ValueError("hub_config, revision and split go with hub")
         return self
 
     def _places(self) -> tuple[str, ...]:
@@ -74,6 +75,10 @@ class PreprocessConfig(Strict):
             raise ValueError("part goes with step: part, and only with it")
         if self.part is not None and self.part >= self.parts:
             raise ValueError(f"part {self.part} is none of {self.parts} parts, which are numbered from 0")
+        if self.step == "tokenizer" and self.tokenizer.train_vocab_size is None:
+            raise ValueError(
+                "step: tokenizer learns one (tokenizer.train_vocab_size); a tokenizer with a name needs none"
+            )
         return self
 
 
@@ -85,3 +90,9 @@ class TrainingText(TextFiles):
 
     def _places(self) -> tuple[str, ...]:
         return ("path", "files", "hub")
+
+    @model_validator(mode="after")
+    def _shards_are_ready(self) -> TrainingText:
+        if self.path is not None and (self.text_column != "text" or self.whole_files):
+            raise ValueError("text_column and whole_files go with files and hub; shards (path) hold tokens already")
+        return self

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from neobert.config.text import PreprocessConfig
-from neobert.data.text.documents import Block, Reader
-from neobert.data.text.preprocessing import Work, make_shard, merge, plan, read_source
-from neobert.data.text.tokenizer import learn_tokenizer, load_tokenizer
-from neobert.errors import DONE, RUN_AGAIN, RunError
+from neobert.errors import DONE, RUN_AGAIN
+from neobert.hub import work_offline_if_unreachable
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
-from neobert.training.progress import Progress
+
+if TYPE_CHECKING:
+    from neobert.data.text.preprocessing import Work
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +26,18 @@ def run(config: PreprocessConfig, paths: TrialFiles, ranks: Ranks, preemption: P
     if not ranks.is_main:
         return DONE
     since = time.time()
-    reader, files, found = read_source(config)
-    tokenizer = _tokenizer(config, reader, found)
+    tokenizer_name = config.tokenizer.name_or_path
+    if config.data.hub or (tokenizer_name and not Path(tokenizer_name).exists()):
+        work_offline_if_unreachable()
+
+    # Imported here, because that switch must come first.
+    from neobert.data.text.preprocessing import find_tokenizer, merge, plan, read_source
+
+    source = read_source(config.data)
+    tokenizer = find_tokenizer(config, source)
     if config.step == "tokenizer":
         return _end(paths, since, "vocabulary", len(tokenizer), {})
-    work = plan(config, reader, files, found, tokenizer)
+    work = plan(config, source, tokenizer)
     mine = range(config.part, len(work.shards), config.parts) if config.part is not None else range(len(work.shards))
     if config.step != "merge" and not _make(work, mine, paths, lambda: preemption.requested):
         return RUN_AGAIN
@@ -48,36 +52,27 @@ def run(config: PreprocessConfig, paths: TrialFiles, ranks: Ranks, preemption: P
     return _end(paths, since, "tokens", train["tokens"], figures)
 
 
-def _tokenizer(config: PreprocessConfig, reader: Reader, found: list[Block]) -> PreTrainedTokenizerBase:
-    """The one that is named, or that lies beside the shards already, or a new one, where that is this trial's work."""
-    own = Path(config.output) / "tokenizer"
-    section = config.tokenizer
-    if section.name_or_path is not None:
-        tokenizer = load_tokenizer(section.name_or_path, section)
-        if not own.exists() and config.step in ("all", "merge"):
-            tokenizer.save_pretrained(own)
-        return tokenizer
-    if not (own / "tokenizer.json").exists():
-        if config.step not in ("all", "tokenizer"):
-            raise RunError(f"there is no {own}: learn the tokenizer before the parts, with step: tokenizer")
-        documents = chain.from_iterable(reader.documents(block) for block in found)
-        learn_tokenizer(documents, int(section.train_vocab_size or 0), own)
-    return load_tokenizer(str(own))
-
-
 def _make(work: Work, mine: range, paths: TrialFiles, stop: Callable[[], bool]) -> bool:
-    """Makes these shards that are not there yet; whether it came to the end."""
-    missing = [number for number in mine if not work.is_done(number)]
-    if len(missing) < len(mine):
-        log.info("%d of %d shards are there already", len(mine) - len(missing), len(mine))
-    progress = Progress(paths.progress, len(mine) - len(missing), len(mine))
-    progress.train_from(len(mine) - len(missing), len(mine))
-    for count, number in enumerate(missing, start=len(mine) - len(missing)):
+    """Makes those of these shards that are not there yet; whether it came to the end."""
+    from neobert.data.text.preprocessing import is_done, make_shard
+    from neobert.training.progress import Progress
+
+    missing = [number for number in mine if not is_done(work, number)]
+    done = len(mine) - len(missing)
+    if done:
+        log.info("%d of %d shards are there already", done, len(mine))
+    progress = Progress(paths.progress, done, len(mine))
+    progress.train_from(done, len(mine))
+    tokens, start = 0, time.perf_counter()
+    for count, number in enumerate(missing, start=done):
         if stop():
             log.info("asked to stop: %d of %d shards are made", count, len(mine))
             progress.end("stopped")
             return False
-        make_shard(work, number)
+        tokens += make_shard(work, number)
+        rate = tokens / (time.perf_counter() - start)
+        log.info("shard %d/%d: %.1f M tokens in all, %.2f M/s", count + 1, len(mine), tokens / 1e6, rate / 1e6)
+        progress.update(tokens_per_second=rate)
         progress.at_step(count + 1)
     progress.end("done")
     return True

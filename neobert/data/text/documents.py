@@ -1,44 +1,53 @@
 """Documents out of files, in blocks that can be read by themselves and in any order.
 
-Files are text (a document a line, or a file), JSON lines, parquet and arrow, here or at any place that fsspec reaches
-(`hf://`, `s3://`, `https://`); a data set on the hub is the list of its files.
+A text file holds a document a line, or is one as a whole; lines of JSON, rows of parquet and of arrow have it in a
+column.
 """
 
 from __future__ import annotations
 
-import glob
+import codecs
 import json
-import logging
-import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 
 from neobert.config import ConfigError
-from neobert.errors import RunError
+from neobert.data.examples import at
+from neobert.data.text.files import (
+    EXPECTED,
+    Kind,
+    after_failure,
+    is_compressed,
+    is_remote,
+    kind_of,
+    opened,
+    patiently,
+    size_and_version,
+)
 
-log = logging.getLogger(__name__)
-
-Kind = Literal["text", "jsonl", "parquet", "arrow"]
-KINDS: dict[str, Kind] = {
-    ".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
-    ".arrow": "arrow",
-}  # fmt: skip
-COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 BYTES = 1 << 18
-"""Size of a block of text or JSON lines."""
+"""Size of a block of text or JSON lines. With it, and the next one, changes what is in which shard: `shards.SCHEMA`."""
 ROWS = 256
 """Size of a block of an arrow file."""
-TRIES = 6
-FIRST_WAIT = 1.0
-"""Seconds before a failed read of a remote file is tried again; twice as long each time."""
+THREADS = 16
+"""So many files are looked at together: remote ones take their time to answer."""
+END = -1
+ARROW_FILE = b"ARROW1"
+"""How a file of the arrow format of that name begins; the others are streams, as `datasets` writes them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a file: bytes of text or JSON lines, row groups of parquet, rows of arrow; -1 is the end."""
+    """A part of a file: bytes of text or JSON lines, row groups of parquet, rows of arrow; up to `stop` or `END`."""
 
     path: str
     kind: Kind
@@ -56,211 +65,174 @@ class Reader:
     whole_files: bool = False
 
     def documents(self, block: Block) -> Iterator[str]:
-        """The documents of a block, in order. Remote files are tried again when a read fails.
+        """The documents of a block, in order; blank lines are none. Remote files are tried again when a read fails.
 
-        Raises `RunError` that names the file when it cannot be read, or is not what it should be.
+        Raises `ConfigError` for what is not as it should be, with its place in the file, and `RunError` for a file
+        that cannot be read.
         """
-        if "://" not in block.path:
-            with _named(block.path):
-                yield from self._read(block)
-            return
-        given = 0
-        for attempt in range(TRIES):
+        given = failures = 0
+        while True:
             try:
-                for number, document in enumerate(self._read(block)):
-                    if number >= given:
-                        given += 1
-                        yield document
+                for document in islice(self._read(block), given, None):
+                    yield document
+                    given, failures = given + 1, 0
                 return
-            except (RunError, ConfigError):
-                raise
             except Exception as error:  # noqa: BLE001  # each file system has exceptions of its own
-                wait = FIRST_WAIT * 2**attempt
-                if attempt + 1 == TRIES:
-                    message = f"{block.path} cannot be read, after {TRIES} tries: {_line(error)}"
-                    raise RunError(message) from None
-                log.warning("%s: %s; next try in %g s", block.path, _line(error), wait)
-                time.sleep(wait)
+                failures += 1
+                after_failure(block.path, failures, error)
 
     def _read(self, block: Block) -> Iterator[str]:
         if block.kind == "parquet":
             return self._parquet(block)
         if block.kind == "arrow":
             return self._arrow(block)
-        return self._lines(block)
+        if block.kind == "text" and self.whole_files:
+            return self._whole(block)
+        return (self._document(line, block, place) for line, place in _lines(block) if line.strip())
 
-    def _lines(self, block: Block) -> Iterator[str]:
-        with _open(block.path) as file:
-            if block.kind == "text" and self.whole_files:
-                yield _decoded(file.read(), block.path, 0)
-                return
-            place = block.start
-            if place:  # a line belongs to the block in which it begins
-                file.seek(place - 1)
-                place += len(file.readline()) - 1
-            while block.stop < 0 or place < block.stop:
-                line = file.readline()
-                if not line:
-                    return
-                text = _decoded(line, block.path, place).rstrip("\r\n")
-                if text.strip():
-                    yield self._of_json(text, block.path, place) if block.kind == "jsonl" else text
-                place += len(line)
+    def _whole(self, block: Block) -> Iterator[str]:
+        with opened(block.path) as file:
+            yield _decoded(file.read().removeprefix(codecs.BOM_UTF8), block.path, 0)
 
-    def _of_json(self, line: str, path: str, place: int) -> str:
+    def _document(self, line: bytes, block: Block, place: int) -> str:
+        text = _decoded(line, block.path, place).rstrip("\r\n")
+        return self._of_json(text, f"{block.path}, at byte {place}") if block.kind == "jsonl" else text
+
+    def _of_json(self, line: str, where: str) -> str:
         try:
-            found = json.loads(line)[self.column]
-        except ValueError as error:
-            raise RunError(f"{path}, at byte {place}: is no JSON ({error})") from None
-        except (KeyError, TypeError):
-            raise RunError(f"{path}, at byte {place}: has no {self.column!r}{_others(line)}") from None
-        if not isinstance(found, str):
-            raise RunError(f"{path}, at byte {place}: {self.column!r} is {type(found).__name__}, and no text")
-        return found
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise at(where, f"expected an object of JSON in each line: {error}") from None
+        if not isinstance(found, dict):
+            raise at(where, f"expected an object of JSON in each line, found {line[:40]}")
+        if self.column not in found:
+            raise at(where, f"has no {self.column!r}; there are {', '.join(found)} (text_column names it)")
+        text = _checked(found[self.column], where, self.column)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise at(where, rf"{self.column} holds half a character (\u{ord(text[error.start]):x})") from None
+        return text
 
     def _parquet(self, block: Block) -> Iterator[str]:
-        import pyarrow.parquet
-
-        with _open(block.path) as file:
-            table = pyarrow.parquet.ParquetFile(file)
-            self._check_column(table.schema_arrow.names, block.path)
-            for group in range(block.start, block.stop):
-                yield from _texts(table.read_row_group(group, columns=[self.column])[self.column], block.path)
+        with opened(block.path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
+            self.check_column(file.schema_arrow.names, block.path)
+            row = sum(file.metadata.row_group(group).num_rows for group in range(block.start))
+            groups = list(range(block.start, block.stop))
+            for batch in file.iter_batches(ROWS, row_groups=groups, columns=[self.column], use_threads=False):
+                yield from self._rows(batch, block.path, row)
+                row += len(batch)
 
     def _arrow(self, block: Block) -> Iterator[str]:
-        from datasets import Dataset
+        with _arrow_batches(block.path) as batches:
+            row = 0
+            for batch in batches:
+                self.check_column(batch.schema.names, block.path)
+                first = max(block.start - row, 0)
+                last = len(batch) if block.stop == END else min(block.stop - row, len(batch))
+                if first < last:
+                    yield from self._rows(batch[first:last], block.path, row + first)
+                row += len(batch)
+                if row >= block.stop != END:
+                    return
 
-        table = Dataset.from_file(block.path)
-        self._check_column(table.column_names, block.path)
-        for text in table[block.start : block.stop][self.column]:
-            yield _text(text, block.path)
+    def _rows(self, batch: pyarrow.RecordBatch, path: str, row: int) -> Iterator[str]:
+        for number, value in enumerate(batch.column(self.column).to_pylist(), row):
+            yield _checked(value, f"{path}, row {number} (from 0)", self.column)
 
-    def _check_column(self, names: Sequence[str], path: str) -> None:
+    def check_column(self, names: Sequence[str], path: str) -> None:
         if self.column not in names:
-            raise RunError(f"{path}: has no column {self.column!r}; there are {', '.join(names)}")
-
-
-def find(patterns: Sequence[str]) -> list[str]:
-    """The files that these names, directories and patterns (*, **) stand for, sorted; raises `ConfigError` if none."""
-    found = []
-    for pattern in patterns:
-        if "://" in pattern:
-            matches = _find_remote(pattern)
-        elif Path(pattern).is_dir():
-            matches = [str(path) for path in Path(pattern).rglob("*") if path.is_file() and kind_of(path.name)]
-        else:
-            matches = [path for path in glob.glob(pattern, recursive=True) if Path(path).is_file()]  # noqa: PTH207  # absolute ones too
-        if not matches:
-            raise ConfigError(f"{pattern}: there is no such file{_known_kinds(pattern)}")
-        found += sorted(matches)
-    return list(dict.fromkeys(found))
-
-
-def find_on_hub(name: str, config: str | None, split: str, revision: str | None) -> list[str]:
-    """The files of a data set on the hub; raises `ConfigError` when they cannot be had."""
-    from datasets import load_dataset_builder
-
-    try:
-        builder = load_dataset_builder(name, config, revision=revision)
-    except Exception as error:  # noqa: BLE001  # the hub's own, requests', httpx's, OSError, ValueError
-        message = f"{name!r}: the hub did not give such a data set: {_line(error)}. Compute nodes often reach no hub"
-        raise ConfigError(message) from None
-    files = builder.config.data_files or {}
-    if split not in files:
-        raise ConfigError(f"{name!r} has no split {split!r}; there are {', '.join(files) or 'none'}")
-    return list(files[split])
-
-
-def kind_of(path: str) -> Kind | None:
-    """What the name says of the format; None for names that say nothing."""
-    name = Path(path).name
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    return KINDS.get(Path(name).suffix)
+            raise at(path, f"has no column {self.column!r}; there are {', '.join(names)} (text_column names it)")
 
 
 def blocks(files: Sequence[str], reader: Reader) -> list[Block]:
-    """All documents of these files. A compressed file is one block: there is no way into the middle of it."""
-    found: list[Block] = []
-    for path in files:
-        kind = kind_of(path)
-        if kind is None:
-            raise ConfigError(f"{path}: the name does not tell what it is{_known_kinds(path)}")
-        with _named(path):
-            found += _blocks(path, kind, reader)
-    return found
+    """All documents of these files. A compressed file is one block: there is no way into the middle of it.
+
+    Raises `ConfigError` for names that do not tell the format, and for files that are not what their names say.
+    """
+    kinds = [_known_kind(path) for path in files]
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(chain.from_iterable(threads.map(partial(_blocks_patiently, reader), files, kinds)))
 
 
-def _blocks(path: str, kind: Kind, reader: Reader) -> Iterator[Block]:
+def _known_kind(path: str) -> Kind:
+    kind = kind_of(path)
+    if kind is None:
+        raise ConfigError(f"{path}: the name does not tell what it is ({EXPECTED})")
+    return kind
+
+
+def _blocks_patiently(reader: Reader, path: str, kind: Kind) -> list[Block]:
+    return patiently(path, partial(_blocks, path, kind, reader))
+
+
+def _blocks(path: str, kind: Kind, reader: Reader) -> list[Block]:
     if kind == "parquet":
-        import pyarrow.parquet
-
-        with _open(path) as file:
-            table = pyarrow.parquet.ParquetFile(file).metadata
-            for group in range(table.num_row_groups):
-                yield Block(path, kind, group, group + 1, table.row_group(group).total_byte_size)
-    elif kind == "arrow":
-        from datasets import Dataset
-
-        rows = len(Dataset.from_file(path))
-        each = size_of(path) // max(rows, 1)
-        for start in range(0, rows, ROWS):
-            stop = min(start + ROWS, rows)
-            yield Block(path, kind, start, stop, each * (stop - start))
-    elif Path(path).suffix in COMPRESSED or (kind == "text" and reader.whole_files):
-        yield Block(path, kind, 0, -1, size_of(path))
-    else:
-        size = size_of(path)
-        for start in range(0, size, BYTES):
-            stop = min(start + BYTES, size)
-            yield Block(path, kind, start, stop, stop - start)
+        return _row_groups(path, reader)
+    size, _ = size_and_version(path)
+    if kind == "arrow" and not is_remote(path):
+        with _arrow_batches(path) as batches:
+            rows = sum(map(len, batches))
+        each = size // max(rows, 1)
+        return [Block(path, kind, start, min(start + ROWS, rows), each * ROWS) for start in range(0, rows, ROWS)]
+    # Of a remote arrow file, too, the middle may be reached only through all that comes before.
+    if kind == "arrow" or is_compressed(path) or (kind == "text" and reader.whole_files):
+        return [Block(path, kind, 0, END, size)]
+    places = range(0, size, BYTES)
+    return [Block(path, kind, start, min(start + BYTES, size), min(BYTES, size - start)) for start in places]
 
 
-def size_of(path: str) -> int:
-    """In bytes."""
-    if "://" not in path:
-        return Path(path).stat().st_size
-    import fsspec
+def _row_groups(path: str, reader: Reader) -> list[Block]:
+    with opened(path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
+        reader.check_column(file.schema_arrow.names, path)
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        sizes = [_size_in(group, reader.column) for group in groups]
+    return [Block(path, "parquet", number, number + 1, size) for number, size in enumerate(sizes)]
 
-    file_system, name = fsspec.core.url_to_fs(path)
-    return int(file_system.size(name))
+
+def _size_in(group: pyarrow.parquet.RowGroupMetaData, name: str) -> int:
+    columns = map(group.column, range(group.num_columns))
+    return sum(
+        column.total_uncompressed_size for column in columns if f"{column.path_in_schema}.".startswith(f"{name}.")
+    )
+
+
+def _lines(block: Block) -> Iterator[tuple[bytes, int]]:
+    """The lines that begin in a block, each with its place in the file."""
+    with opened(block.path, None if block.stop == END else BYTES) as file:
+        place = block.start
+        if place:
+            file.seek(place - 1)
+            # Does the line before end in this block at all? Only so much is read of one that is longer than blocks.
+            rest = file.readline(block.stop - place + 1)
+            if not rest.endswith(b"\n"):
+                return
+            place += len(rest) - 1
+        while block.stop == END or place < block.stop:
+            line = file.readline()
+            if not line:
+                return
+            yield (line if place else line.removeprefix(codecs.BOM_UTF8)), place
+            place += len(line)
 
 
 @contextmanager
-def _open(path: str) -> Iterator[Any]:
-    """The bytes of a file, decompressed."""
-    compression = COMPRESSED.get(Path(path).suffix)
-    if "://" not in path and compression is None:
-        with Path(path).open("rb") as file:
-            yield file
-        return
-    import fsspec
-
-    with fsspec.open(path, "rb", compression=compression) as file:
-        yield file
-
-
-def _find_remote(pattern: str) -> list[str]:
-    import fsspec
-
-    try:
-        file_system, name = fsspec.core.url_to_fs(pattern)
-        scheme = pattern.partition("://")[0]
-        names = file_system.glob(name) if glob.has_magic(name) else [name]
-        names = [each for name in names for each in (file_system.find(name) if file_system.isdir(name) else [name])]
-    except Exception as error:  # noqa: BLE001  # each file system has exceptions of its own
-        raise ConfigError(f"{pattern}: {_line(error)}") from None
-    return [f"{scheme}://{name.removeprefix(f'{scheme}://')}" for name in names if kind_of(name)]
+def _arrow_batches(path: str) -> Iterator[Iterator[pyarrow.RecordBatch]]:
+    """The batches of an arrow file, of either of its two formats; of a local one, only what is used is read."""
+    with opened(path) if is_remote(path) else pyarrow.memory_map(path) as file:
+        is_file_format = file.read(len(ARROW_FILE)) == ARROW_FILE
+        file.seek(0)
+        if is_file_format:
+            reader = pyarrow.ipc.open_file(file)
+            yield map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            yield iter(pyarrow.ipc.open_stream(file))
 
 
-def _texts(column: Any, path: str) -> Iterator[str]:
-    for value in column:
-        yield _text(value.as_py(), path)
-
-
-def _text(value: Any, path: str) -> str:
+def _checked(value: Any, where: str, column: str) -> str:
     if not isinstance(value, str):
-        raise RunError(f"{path}: a document is {type(value).__name__}, and no text")
+        found = "null" if value is None else f"{type(value).__name__}"
+        raise at(where, f"{column} is {found}, expected text")
     return value
 
 
@@ -268,31 +240,5 @@ def _decoded(data: bytes, path: str, place: int) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        bad = data[error.start]
-        raise RunError(f"{path}: is not UTF-8; at byte {place + error.start} stands 0x{bad:02x}") from None
-
-
-def _others(line: str) -> str:
-    found = json.loads(line)
-    return f"; there are {', '.join(found)}" if isinstance(found, dict) else ""
-
-
-def _known_kinds(path: str) -> str:
-    return f" (expected {', '.join(KINDS)}, also compressed with {', '.join(COMPRESSED)})" if path else ""
-
-
-@contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Lets an error of the system, or of a library, say which file it is about."""
-    try:
-        yield
-    except (RunError, ConfigError):
-        raise
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror or _line(error)}") from None
-    except ValueError as error:  # pyarrow's own
-        raise RunError(f"{path}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        byte = data[error.start]
+        raise at(f"{path}, at byte {place + error.start}", f"is not UTF-8: there stands 0x{byte:02x}") from None

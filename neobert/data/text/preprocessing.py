@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
-from neobert.config.text import PreprocessConfig
+from neobert.config.text import PreprocessConfig, TextFiles
 from neobert.data.order import key
-from neobert.data.text.documents import Block, Reader, blocks, find, find_on_hub, size_of
+from neobert.data.text.documents import Block, Reader, blocks
+from neobert.data.text.files import find, find_on_hub, is_remote, patiently, size_and_version
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
-from neobert.data.text.shards import SPLITS, ShardFiles, write_manifest, write_split
+from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, write_manifest, write_shard
+from neobert.data.text.tokenizer import LEARNED, learn_tokenizer, load_tokenizer, save_tokenizer
 from neobert.errors import RunError
-from neobert.training.files import read_json, sync_directory, write_json
+from neobert.training.files import read_json, to_json, write_json
 
 log = logging.getLogger(__name__)
 
-EDGE = 1 << 16
-"""Bytes at the start and the end of a file that are looked at for its fingerprint."""
+LEARN_FROM = 256_000_000
+"""A tokenizer is learned from at most so many bytes of text, evenly spread over all of it: more changes nothing."""
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """The documents, before anything is done with them."""
+
+    reader: Reader
+    blocks: tuple[Block, ...]
+    identity: list[list[Any]]
+    """Name and size of each file, in order. Names of local files begin below what they have in common."""
+    versions: Mapping[str, str]
+    """Of each file, by path: something that changes with it, such as its time."""
+
+    def sample(self, size: int) -> Iterator[str]:
+        """Documents of about `size` bytes together, evenly spread; of a smaller source, all."""
+        total = sum(block.size for block in self.blocks)
+        some = self.blocks[:: max(1, -(-total // size))]
+        if len(some) < len(self.blocks):
+            log.info("the tokenizer is learned from %d of %d blocks of text", len(some), len(self.blocks))
+        for text in chain.from_iterable(map(self.reader.documents, some)):
+            if size <= 0:  # compressed files hold more than their size tells
+                return
+            size -= len(text)
+            yield text
 
 
 @dataclass(frozen=True)
@@ -31,86 +61,140 @@ class Work:
     """Everything that is to be made into shards: number i holds the documents of `shards[i]`."""
 
     output: Path
-    reader: Reader
-    tokenizer: PreTrainedTokenizerBase
-    max_seq_length: int
+    source: TextSource
+    cutter: Cutter
     validation_fraction: float
     shards: tuple[tuple[Block, ...], ...]
     identity: dict[str, Any]
 
-    def is_done(self, number: int) -> bool:
-        return ShardFiles(self.output, number).summary.exists()
+    @cached_property
+    def identity_key(self) -> str:
+        return hashlib.sha256(to_json(self.identity).encode()).hexdigest()[:16]
+
+    def documents(self, number: int) -> Iterator[str]:
+        return chain.from_iterable(map(self.source.reader.documents, self.shards[number]))
+
+    def versions_key(self, number: int) -> str:
+        """Changes with every file that the shard takes text from."""
+        paths = dict.fromkeys(block.path for block in self.shards[number])
+        return hashlib.sha256(repr([self.source.versions[path] for path in paths]).encode()).hexdigest()[:16]
 
 
-def read_source(config: PreprocessConfig) -> tuple[Reader, list[str], list[Block]]:
-    """How to read the documents, their files, and the blocks in these; raises `ConfigError` where there is no text."""
-    data = config.data
-    reader = Reader(data.text_column, data.whole_files)
+def read_source(config: TextFiles) -> TextSource:
+    """Looks at the files that `data` names; raises `ConfigError` where there is no text."""
+    reader = Reader(config.text_column, config.whole_files)
     try:
-        files = (
-            find(data.files) if data.files else find_on_hub(str(data.hub), data.hub_config, data.split, data.revision)
-        )
+        if config.files:
+            files = find(config.files)
+        else:
+            files = find_on_hub(str(config.hub), config.hub_config, config.split, config.revision)
         found = blocks(files, reader)
+        facts = [patiently(path, partial(size_and_version, path)) for path in files]
     except ConfigError as error:
-        raise error.located(lambda path: "", lambda path: ("data", "files" if data.files else "hub")) from None
+        raise error.located(lambda path: "", lambda path: ("data", "files" if config.files else "hub")) from None
     if not any(block.size for block in found):
         raise ConfigError.at(("data",), f"holds no text: {len(files)} files, all of them empty")
-    return reader, files, found
+    identity = [[name, size] for name, (size, _) in zip(_names(files), facts, strict=True)]
+    return TextSource(reader, tuple(found), identity, {path: fact[1] for path, fact in zip(files, facts, strict=True)})
 
 
-def plan(
-    config: PreprocessConfig, reader: Reader, files: Sequence[str], found: Sequence[Block], tokenizer: Any
-) -> Work:
+def find_tokenizer(config: PreprocessConfig, source: TextSource) -> PreTrainedTokenizerBase:
+    """The one that is named, or that was learned for these shards, or a new one, where that is this trial's work."""
+    section = config.tokenizer
+    if section.name_or_path is not None:
+        return load_tokenizer(section.name_or_path, section)
+    own = Path(config.output) / "tokenizer"
+    what = {"train_vocab_size": section.train_vocab_size, "source": source.identity, **_reading(source.reader)}
+    if not own.is_dir():
+        if config.step not in ("all", "tokenizer"):
+            message = f"there is no {own} yet: learn it before the parts start, with step: tokenizer"
+            raise ConfigError.at(("tokenizer", "train_vocab_size"), message)
+        _make_directory(own.parent)
+        learn_tokenizer(source.sample(LEARN_FROM), int(section.train_vocab_size or 0), own, what)
+    if not (own / LEARNED).exists():
+        raise ConfigError.at(("output",), f"{own} is a tokenizer that was not learned for these shards{_ELSEWHERE}")
+    _check_same(read_json(own / LEARNED), what, f"{own} was learned from something else")
+    return load_tokenizer(str(own))
+
+
+def plan(config: PreprocessConfig, source: TextSource, tokenizer: PreTrainedTokenizerBase) -> Work:
     """What there is to do. Raises `ConfigError` when the directory holds shards that were made of other things."""
     identity = {
-        "source": {path: _fingerprint_of(path) for path in files},
-        "reading": config.data.model_dump(include={"text_column", "whole_files"}),
+        "schema": SCHEMA,
+        "source": source.identity,
+        **_reading(source.reader),
         "tokenizer": fingerprint(tokenizer),
         "max_seq_length": config.max_seq_length,
         "validation_fraction": config.validation_fraction,
         "shard_bytes": config.shard_bytes,
     }
     output = Path(config.output)
-    (output / "shards").mkdir(parents=True, exist_ok=True)
-    _check_identity(output, identity)
-    grouped = tuple(_grouped(found, config.shard_bytes))
-    return Work(output, reader, tokenizer, config.max_seq_length, config.validation_fraction, grouped, identity)
+    _make_directory(output / "shards")
+    known = output / "identity.json"
+    if not known.exists():
+        write_json(known, identity, durable=True)
+    _check_same(read_json(known), identity, f"{output} holds shards of something else")
+    grouped = tuple(_grouped(source.blocks, config.shard_bytes))
+    return Work(output, source, Cutter(tokenizer, config.max_seq_length), config.validation_fraction, grouped, identity)
 
 
-def make_shard(work: Work, number: int) -> None:
-    """Writes one shard, unless it is there. Its summary comes last, so that an interrupted one is made anew."""
+def is_done(work: Work, number: int) -> bool:
+    """Whether a shard is there; raises `ConfigError` when it is there, but of other settings or other text.
+
+    Where a file has another time than before, its text is read again, and compared.
+    """
+    path = ShardFiles(work.output, number).summary
+    if not path.exists():
+        return False
+    summary = read_json(path)
+    if summary.get("identity") != work.identity_key:
+        raise ConfigError.at(("output",), f"{path} is a shard of other settings{_ELSEWHERE}")
+    versions = work.versions_key(number)
+    if summary.get("versions") != versions:
+        log.info("the files of shard %d may have changed: reading them again", number)
+        digest = hashlib.blake2b(digest_size=16)
+        for text in work.documents(number):
+            digest.update(_mark(text))
+        if summary["digest"] != digest.hexdigest():
+            some = sorted({block.path for block in work.shards[number]})
+            files = some[0] if len(some) == 1 else f"{some[0]} to {some[-1]}"
+            message = f"{path} is a shard of other text than now is in {files}{_ELSEWHERE}"
+            raise ConfigError.at(("output",), message)
+        write_json(path, summary | {"versions": versions}, durable=True)
+    return True
+
+
+def make_shard(work: Work, number: int) -> int:
+    """Writes one shard; returns how many tokens it has. Its summary comes last: without it, it is made anew."""
     files = ShardFiles(work.output, number)
-    if files.summary.exists():
-        return
     counts = {"documents": 0, "without_text": 0, "cut": 0}
-    held_out: list[Ids] = []
-    cutter = Cutter(work.tokenizer, work.max_seq_length)
+    digest = hashlib.blake2b(digest_size=16)
 
-    def documents() -> Iterator[str]:
-        for block in work.shards[number]:
-            yield from work.reader.documents(block)
-
-    def training() -> Iterator[Ids]:
-        for text, pieces in _with_texts(documents(), cutter):
+    def pieces() -> Iterator[tuple[str, Ids]]:
+        for text, pieces in work.cutter.with_texts(work.documents(number)):
+            mark = _mark(text)
+            digest.update(mark)
             counts["documents"] += 1
             counts["without_text"] += not pieces
             counts["cut"] += len(pieces) > 1
-            if _is_held_out(text, work.validation_fraction):
-                held_out.extend(pieces)
-            else:
-                yield from pieces
+            split = "validation" if _is_held_out(mark, work.validation_fraction) else "train"
+            for piece in pieces:
+                yield split, piece
 
-    vocabulary = len(work.tokenizer)
-    splits = {"train": write_split(files, "train", training(), vocabulary)}
-    splits["validation"] = write_split(files, "validation", held_out, vocabulary)
-    sync_directory(files.summary.parent)
-    totals = {split: {"pieces": pieces, "tokens": tokens} for split, (pieces, tokens) in splits.items()}
-    write_json(files.summary, counts | totals, durable=True)
+    totals = write_shard(files, pieces(), len(work.cutter.tokenizer))
+    made_of = {
+        "identity": work.identity_key, "versions": work.versions_key(number), "digest": digest.hexdigest()
+    }  # fmt: skip
+    write_json(files.summary, made_of | counts | totals, durable=True)
+    return sum(split["tokens"] for split in totals.values())
 
 
 def merge(work: Work) -> dict[str, Any]:
-    """Writes the manifest over all shards; raises `RunError` while some are missing, or if they hold no text."""
-    missing = [number for number in range(len(work.shards)) if not work.is_done(number)]
+    """Writes the manifest over all shards, and puts the tokenizer beside it.
+
+    Raises `RunError` while shards are missing, and `ConfigError` if they hold no text, or beside another tokenizer.
+    """
+    missing = [number for number in range(len(work.shards)) if not is_done(work, number)]
     if missing:
         some = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         raise RunError(f"{len(missing)} of {len(work.shards)} shards in {work.output} are not made yet: {some}")
@@ -121,36 +205,46 @@ def merge(work: Work) -> dict[str, Any]:
         for split in SPLITS
     }
     if not splits["train"]["pieces"]:
-        raise RunError(f"the source of {work.output} holds no text to train on, in {totals['documents']} documents")
+        held_out = (
+            f", {splits['validation']['pieces']} pieces of which are held out" if splits["validation"]["pieces"] else ""
+        )
+        raise ConfigError.at(("data",), f"holds no text to train on, in {totals['documents']} documents{held_out}")
     manifest = {
         "shards": len(work.shards),
         **totals,
         **splits,
-        "max_seq_length": work.max_seq_length,
-        "tokenizer": {"fingerprint": fingerprint(work.tokenizer), "vocabulary": len(work.tokenizer)},
+        "max_seq_length": work.cutter.max_length,
+        "tokenizer": {"fingerprint": work.identity["tokenizer"], "vocabulary": len(work.cutter.tokenizer)},
+        "digest": hashlib.sha256("".join(summary["digest"] for summary in summaries).encode()).hexdigest(),
         "identity": work.identity,
     }
+    _put_tokenizer(work)
+    for leftover in (work.output / "shards").glob(".*"):  # of attempts that were killed: nobody writes here any more
+        leftover.unlink(missing_ok=True)
     write_manifest(work.output, manifest)
     return manifest
 
 
-def _with_texts(documents: Iterable[str], cutter: Cutter) -> Iterator[tuple[str, list[Ids]]]:
-    texts: list[str] = []
-
-    def noted() -> Iterator[str]:
-        for text in documents:
-            texts.append(text)
-            yield text
-
-    for pieces in cutter(noted()):
-        yield texts.pop(0), pieces
+_ELSEWHERE = ". Choose another directory, or remove this one to make its shards anew"
 
 
-def _is_held_out(text: str, fraction: float) -> bool:
+def _put_tokenizer(work: Work) -> None:
+    own = work.output / "tokenizer"
+    if not own.is_dir():
+        save_tokenizer(work.cutter.tokenizer, own)
+    found = fingerprint(load_tokenizer(str(own)))
+    if found != work.identity["tokenizer"]:
+        message = f"{own} is another tokenizer ({found}) than the shards were made with ({work.identity['tokenizer']})"
+        raise ConfigError.at(("output",), message + _ELSEWHERE)
+
+
+def _mark(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _is_held_out(mark: bytes, fraction: float) -> bool:
     """By the text itself: the same text is never on both sides, wherever it stands."""
-    if not fraction:
-        return False
-    return key(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())) / 2**64 < fraction
+    return key(int.from_bytes(mark[:8], "little")) / 2**64 < fraction
 
 
 def _grouped(found: Iterable[Block], size: int) -> Iterator[tuple[Block, ...]]:
@@ -166,39 +260,41 @@ def _grouped(found: Iterable[Block], size: int) -> Iterator[tuple[Block, ...]]:
         yield tuple(group)
 
 
-def _fingerprint_of(path: str) -> str:
-    """Of a file's size, and of what stands at its start and its end; of a remote file, of its size."""
-    size = size_of(path)
-    found = hashlib.sha256(str(size).encode())
-    if "://" not in path:
-        with Path(path).open("rb") as file:
-            found.update(file.read(EDGE))
-            file.seek(max(size - EDGE, 0))
-            found.update(file.read())
-    return found.hexdigest()[:16]
+def _names(files: Sequence[str]) -> list[str]:
+    """Names that stay the same when the directory of all the local ones is moved, or named in another way."""
+    folders = [os.path.abspath(Path(path).parent) for path in files if not is_remote(path)]  # noqa: PTH100  # links stay
+    common = os.path.commonpath(folders) if folders else ""
+    return [path if is_remote(path) else os.path.relpath(path, common) for path in files]
 
 
-def _check_identity(output: Path, identity: dict[str, Any]) -> None:
-    """The first one who comes writes down what the shards are made of, and all others must want the same."""
-    path = output / "identity.json"
-    if not path.exists():
-        write_json(path, identity, durable=True)
-        return
-    before = read_json(path)
-    changes = [name for name in identity if identity[name] != before.get(name)]
+def _reading(reader: Reader) -> dict[str, Any]:
+    return {"text_column": reader.column, "whole_files": reader.whole_files}
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise  # a full disk, a lost file server
+        raise ConfigError.at(("output",), f"{path} cannot be made: {error.strerror}") from None
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], trouble: str) -> None:
+    """The first one who came has written down what it is made of, and all others must want the same."""
+    changes = [_change(name, before.get(name), now[name]) for name in now if now[name] != before.get(name)]
     if changes:
-        told = "; ".join(_change(name, before.get(name), identity[name]) for name in changes)
-        raise ConfigError.at(
-            ("output",),
-            f"{output} holds shards of something else: {told}. Choose another directory, or remove this one",
-        )
+        raise ConfigError.at(("output",), f"{trouble}: {'; '.join(changes)}{_ELSEWHERE}")
 
 
 def _change(name: str, before: Any, now: Any) -> str:
-    if name != "source" or not isinstance(before, dict):
+    if name != "source" or not isinstance(before, list):
         return f"{name} {before} then, {now} now"
-    gone, new = sorted(before.keys() - now.keys()), sorted(now.keys() - before.keys())
-    changed = sorted(path for path in before.keys() & now.keys() if before[path] != now[path])
-    kinds = {"gone": gone, "new": new, "changed": changed}
-    return "source files are " + ", ".join(f"{kind} ({paths[0]}{', ...' if paths[1:] else ''})"
-                                           for kind, paths in kinds.items() if paths)  # fmt: skip
+    then, new = (dict(files) for files in (before, now))
+    kinds = {
+        "gone": sorted(then.keys() - new.keys()),
+        "new": sorted(new.keys() - then.keys()),
+        "changed": sorted(file for file in then.keys() & new.keys() if then[file] != new[file]),
+    }
+    told = [f"{kind}: {files[0]}{', ...' if files[1:] else ''}" for kind, files in kinds.items() if files]
+    return f"files of the source are {', '.join(told)}" if told else "the files of the source had another order"

@@ -1,5 +1,6 @@
 """Pieces on disk: token ids end to end in files that are mapped into memory, and a manifest that says what they are.
 
+    DIR/identity.json          what they are being made of; whoever wants something else is refused
     DIR/manifest.json          what they were made of, and the totals; there once all is
     DIR/tokenizer/             the tokenizer, so that nobody need look for it
     DIR/shards/train-00000.ids, train-00000.ends, validation-00000.ids, ...
@@ -12,7 +13,10 @@ piece ends (64 bits each).
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +25,11 @@ from typing import Any
 import numpy as np
 
 from neobert.config import ConfigError
+from neobert.data.examples import at
 from neobert.data.text.pieces import Ids, kind_of_ids
-from neobert.training.files import write_json
+from neobert.errors import RunError
+from neobert.training import lease
+from neobert.training.files import sync_directory, write_json
 
 SCHEMA = 1
 SPLITS = ("train", "validation")
@@ -46,17 +53,43 @@ class ShardFiles:
         return self.directory / "shards" / f"{split}-{self.number:05d}.ends"
 
 
-def write_split(files: ShardFiles, split: str, pieces: Iterable[Ids], vocabulary: int) -> tuple[int, int]:
-    """Writes the pieces of a shard as they come; returns how many there are, and how many tokens."""
-    count = tokens = 0
-    ids_kind = kind_of_ids(vocabulary)
-    with files.ids(split).open("wb") as ids, files.ends(split).open("wb") as ends:
-        for piece in pieces:
-            ids.write(piece.astype(ids_kind).tobytes())
-            tokens += len(piece)
-            count += 1
-            ends.write(tokens.to_bytes(8, "little"))
-    return count, tokens
+def write_shard(files: ShardFiles, pieces: Iterable[tuple[str, Ids]], vocabulary: int) -> dict[str, dict[str, int]]:
+    """Writes pieces, each with its split, as they come; returns how many pieces and tokens each split has.
+
+    The files have their names once they are complete and safe from a power cut. Raises `RunError` when they cannot be
+    written, as on a full disk.
+    """
+    kind = kind_of_ids(vocabulary)
+    totals = {split: {"pieces": 0, "tokens": 0} for split in SPLITS}
+    paths = [path for split in SPLITS for path in (files.ids(split), files.ends(split))]
+    asides = [path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}") for path in paths]
+    try:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(path.open("wb")) for path in asides]
+            out = dict(zip(SPLITS, (opened[:2], opened[2:]), strict=True))
+            for split, piece in pieces:
+                ids, ends = out[split]
+                totals[split]["pieces"] += 1
+                totals[split]["tokens"] += len(piece)
+                ids.write(piece.astype(kind).tobytes())
+                ends.write(totals[split]["tokens"].to_bytes(8, "little"))
+            for file in opened:
+                file.flush()
+                os.fsync(file.fileno())
+        lease.check()
+        for aside, path in zip(asides, paths, strict=True):
+            aside.replace(path)
+        sync_directory(files.summary.parent)
+    except OSError as error:  # of what is read, other exceptions tell
+        reason = error.strerror or str(error)
+        raise RunError(f"shard {files.number} cannot be written to {files.summary.parent}: {reason}") from None
+    finally:
+        for aside in asides:
+            aside.unlink(missing_ok=True)
+    return totals
+
+
+_ANEW = "Remove this shard's summary (shards/NUMBER.json), and run `neobert preprocess` again to make it anew"
 
 
 class MappedShard:
@@ -65,7 +98,21 @@ class MappedShard:
     def __init__(self, files: ShardFiles, split: str, vocabulary: int):
         self._ids, self._ends = files.ids(split), files.ends(split)
         self._kind = kind_of_ids(vocabulary)
-        self._count = self._ends.stat().st_size // 8
+        self._count, self.tokens = self._sizes()
+
+    def _sizes(self) -> tuple[int, int]:
+        """How many pieces and tokens there are; raises `ConfigError` when the files are not there, or are cut off."""
+        try:
+            with self._ends.open("rb") as file:
+                count, rest = divmod(file.seek(0, os.SEEK_END), 8)
+                file.seek(max(count - 1, 0) * 8)
+                tokens = int.from_bytes(file.read(8), "little")
+            size = self._ids.stat().st_size
+        except OSError as error:
+            raise at(str(error.filename), f"cannot be read: {error.strerror}. {_ANEW}") from None
+        if rest or size != tokens * np.dtype(self._kind).itemsize:
+            raise at(str(self._ids), f"is damaged: it has {size} bytes, which {self._ends.name} does not fit. {_ANEW}")
+        return count, tokens
 
     def __len__(self) -> int:
         return self._count
@@ -97,6 +144,12 @@ class Shards:
         vocabulary = self.manifest["tokenizer"]["vocabulary"]
         self._shards = [MappedShard(ShardFiles(directory, number), split, vocabulary) for number in numbers]
         self._firsts = np.cumsum([0, *map(len, self._shards)])
+        found = {"pieces": len(self), "tokens": sum(shard.tokens for shard in self._shards)}
+        if found != self.manifest[split]:
+            raise at(
+                str(directory), f"its shards hold other {split} text than its manifest says: {found}, and not "
+                f"{self.manifest[split]}. Run `neobert preprocess` again (step: merge, for parts)"
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -110,7 +163,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """Raises `ConfigError` when the directory holds no finished shards."""
     path = directory / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if (directory / "shards").is_dir():
             message = "its shards are not merged yet: run `neobert preprocess` to the end (step: merge, for parts)"
@@ -119,6 +172,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{directory}: {message}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ConfigError(f"{path}: is damaged: expected a mapping")
     if manifest.get("schema") != SCHEMA:
         raise ConfigError(f"{path}: is of version {manifest.get('schema')}, and this program reads version {SCHEMA}")
     return manifest

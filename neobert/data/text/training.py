@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -13,15 +14,16 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError, PretrainConfig
+from neobert.config.base import KeyPath
 from neobert.config.pretrain import DatasetConfig
 from neobert.config.text import TrainingText
-from neobert.data.order import key
-from neobert.data.text.documents import Reader, blocks, find, find_on_hub
+from neobert.data.text.documents import Reader, blocks
+from neobert.data.text.files import find, find_on_hub
 from neobert.data.text.masking import Masking, masking
 from neobert.data.text.packing import Lengths, bucket, pack
 from neobert.data.text.pieces import Cutter, fingerprint, lengths_of
 from neobert.data.text.shards import Shards, read_manifest
-from neobert.data.text.sources import MappedSource, Mixture, Piece, Source, StreamedSource
+from neobert.data.text.sources import MappedSource, Mixture, Source, StreamedSource
 from neobert.data.text.stream import PaddedBatch, Row, Windows, make_row, packed_batch
 from neobert.data.text.tokenizer import load_tokenizer
 
@@ -52,10 +54,12 @@ def load_data(config: PretrainConfig, lanes: int) -> TrainingData:
     dataset, collator = config.dataset, config.datacollator
     tokenizer = _tokenizer(config)
     cutter = Cutter(tokenizer, dataset.max_seq_length)
-    sources = [_source(source, cutter, "train") for source in dataset.all_sources]
-    if not any(source.blocks for source in sources):
-        raise ConfigError.at(("dataset",), "holds no text")
-    weights = [source.weight for source in dataset.all_sources if source.weight is not None]
+    texts = _texts(dataset)
+    sources = [_source(text, place, cutter) for place, text in texts.items()]
+    for place, source in zip(texts, sources, strict=True):
+        if not source.blocks:
+            raise ConfigError.at(place, "holds no text")
+    weights = [text.weight for text in texts.values() if text.weight is not None]
     mixture = Mixture(sources, weights or None, config.seed)
     try:
         masks = masking(tokenizer, collator.mlm_probability, collator.mask_all, collator.whole_words)
@@ -64,62 +68,84 @@ def load_data(config: PretrainConfig, lanes: int) -> TrainingData:
     arrange = _arrangement(config)
     # Small windows where there is little text, so that all lanes are in the same epoch.
     size = max(1, min(dataset.shuffle_buffer_size // BLOCK, mixture.blocks // (4 * lanes)))
-    windows = Windows(mixture, size, arrange, masks)
     pad = tokenizer.pad_token_id
-    collate = packed_batch if collator.pack_sequences else PaddedBatch(int(pad), collator.pad_to_multiple_of)
-    manifests = [read_manifest(Path(source.path)) for source in dataset.all_sources if source.path]
+    manifests = [read_manifest(Path(text.path)) for text in texts.values() if text.path]
     return TrainingData(
         tokenizer=tokenizer,
-        windows=windows,
-        held_out=_held_out(dataset, cutter, arrange, masks, config.seed),
+        windows=Windows(mixture, size, arrange, masks),
+        held_out=_held_out(dataset, cutter, arrange, masks),
         tokens=sum(manifest["train"]["tokens"] for manifest in manifests) if manifests and not weights else None,
-        collate=collate,
-        source={"blocks": [source.blocks for source in sources], "tokenizer": fingerprint(tokenizer), "window": size},
+        collate=packed_batch if collator.pack_sequences else PaddedBatch(int(pad), collator.pad_to_multiple_of),
+        source={
+            "blocks": [source.blocks for source in sources],
+            "shards": [manifest["digest"] for manifest in manifests],
+            "tokenizer": fingerprint(tokenizer),
+            "window": size,
+        },
     )
 
 
+def _texts(dataset: DatasetConfig) -> dict[KeyPath, TrainingText]:
+    """Every source to train on, by its place in the settings."""
+    if dataset.sources is None:
+        return {("dataset",): dataset}
+    return {("dataset", "sources", number): text for number, text in enumerate(dataset.sources)}
+
+
 def _tokenizer(config: PretrainConfig) -> PreTrainedTokenizerBase:
-    """The one that is named, or that of the shards, which must be the same."""
-    paths = [Path(source.path) for source in config.dataset.all_sources if source.path]
+    """The one that is named, or that of the shards; all shards must have been made with it."""
+    texts = _texts(config.dataset)
+    if config.dataset.validation is not None:
+        texts[("dataset", "validation")] = config.dataset.validation
+    paths = {(*place, "path"): Path(text.path) for place, text in texts.items() if text.path is not None}
+    manifests = {place: _manifest(path, place) for place, path in paths.items()}
     if config.tokenizer is not None:
         tokenizer = load_tokenizer(str(config.tokenizer.name_or_path), config.tokenizer)
     else:
-        _check_shards(paths[0])
-        tokenizer = load_tokenizer(str(paths[0] / "tokenizer"))
-    for path in paths:
-        manifest = _check_shards(path)
-        found, expected = fingerprint(tokenizer), manifest["tokenizer"]["fingerprint"]
-        if found != expected:
+        tokenizer = load_tokenizer(str(next(iter(paths.values())) / "tokenizer"))
+    longest = config.dataset.max_seq_length
+    ours = fingerprint(tokenizer)
+    for place, manifest in manifests.items():
+        path, theirs = paths[place], manifest["tokenizer"]["fingerprint"]
+        if theirs != ours:
             raise ConfigError.at(
-                ("tokenizer",),
-                f"{path} was tokenised with another tokenizer ({expected}, and this one is {found}): leave tokenizer "
-                f"out, or take {path / 'tokenizer'}, or make the shards anew",
-            )
-        longest = manifest["max_seq_length"]
-        if longest > config.dataset.max_seq_length:
+                place, f"{path} was tokenised with another tokenizer ({theirs}) than {tokenizer.name_or_path} "
+                f"({ours}), which is to be trained with. Take {path / 'tokenizer'}, or make these shards anew"
+            )  # fmt: skip
+        if manifest["max_seq_length"] > longest:
             raise ConfigError.at(
                 ("dataset", "max_seq_length"),
-                f"is {config.dataset.max_seq_length}, but {path} holds pieces of up to {longest} tokens",
+                f"is {longest}, but {path} holds pieces of up to {manifest['max_seq_length']} tokens",
             )
     return tokenizer
 
 
-def _check_shards(path: Path) -> dict[str, Any]:
-    try:
+def _manifest(path: Path, place: KeyPath) -> dict[str, Any]:
+    with _located(place):
         return read_manifest(path)
+
+
+def _source(text: TrainingText, place: KeyPath, cutter: Cutter, split: str = "train") -> Source:
+    """`split` is of shards."""
+    if text.path is not None:
+        with _located((*place, "path")):
+            return MappedSource(Shards(Path(text.path), split))
+    reader = Reader(text.text_column, text.whole_files)
+    with _located((*place, "files" if text.files is not None else "hub")):
+        if text.files is not None:
+            files = find(text.files)
+        else:
+            files = find_on_hub(str(text.hub), text.hub_config, text.split, text.revision)
+        return StreamedSource(blocks(files, reader), reader, cutter)
+
+
+@contextmanager
+def _located(place: KeyPath) -> Iterator[None]:
+    """Lets a mistake in what a setting names say which setting that is."""
+    try:
+        yield
     except ConfigError as error:
-        raise error.located(lambda place: "", lambda place: ("dataset", "path")) from None
-
-
-def _source(config: TrainingText, cutter: Cutter, split: str) -> Source:
-    if config.path is not None:
-        return MappedSource(Shards(Path(config.path), split))
-    reader = Reader(config.text_column, config.whole_files)
-    if config.files is not None:
-        files = find(config.files)
-    else:
-        files = find_on_hub(str(config.hub), config.hub_config, config.split, config.revision)
-    return StreamedSource(blocks(files, reader), reader, cutter)
+        raise error.located(lambda path: "", lambda path: place) from None
 
 
 def _arrangement(config: PretrainConfig) -> Callable[[Lengths], list[list[int]]]:
@@ -136,16 +162,20 @@ def _one_each(lengths: Lengths) -> list[list[int]]:
 
 
 def _held_out(
-    dataset: DatasetConfig, cutter: Cutter, arrange: Callable[[Lengths], list[list[int]]], masks: Masking, seed: int
+    dataset: DatasetConfig, cutter: Cutter, arrange: Callable[[Lengths], list[list[int]]], masks: Masking
 ) -> list[Row]:
     """The first pieces of an order that is the same in every training."""
     if dataset.validation is not None:
-        source = _source(dataset.validation, cutter, "train")
-    elif dataset.streaming or dataset.path is None:
-        return []
+        place = ("dataset", "validation")
+        sources = [_source(dataset.validation, place, cutter)]
+        if not sources[0].blocks:
+            raise ConfigError.at(place, "holds no text")
     else:
-        source = _source(dataset, cutter, "validation")
-    every = (piece for place in range(source.blocks) for piece in source.read(0, 0, place))
-    pieces = [Piece(piece.ids, key(0, piece.key)) for piece in islice(every, dataset.eval_samples)]
+        # What shards hold out. Of streams nothing is: their text would have to be read to the end to know what.
+        shards = {place: text for place, text in _texts(dataset).items() if text.path is not None}
+        sources = [_source(text, place, cutter, "validation") for place, text in shards.items()]
+    mixture = Mixture(sources, None, seed=0)
+    every = (piece for place in range(mixture.blocks) for piece in mixture.read(place))
+    pieces = list(islice(every, dataset.eval_samples))
     packed = arrange(lengths_of([piece.ids for piece in pieces]))
     return [make_row([pieces[number] for number in row], masks) for row in packed]
