@@ -1,0 +1,153 @@
+"""A pretraining learns, stops and goes on as if nothing had happened, and takes the same steps however it is split."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from tests.neobert.conftest import launch
+from tests.neobert.training.forkserver import Trials
+from tests.neobert.training.pretraining import Neobert, logged, same, settings_file, weights, write_shards, write_text
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from neobert.cli import run
+
+    return write_shards(lambda *words: run(list(map(str, words))), tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from neobert.cli import run
+
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("undisturbed")
+    assert run(["pretrain", "--config", str(settings_file(directory, shards)), "--output-dir", str(directory)]) == 0
+    return directory
+
+
+def test_it_learns_and_leaves_a_model_that_hugging_face_loads(neobert: Neobert, shards: Path, tmp_path: Path) -> None:
+    file = settings_file(tmp_path, shards, trainer={"max_steps": 150, "eval_steps": 75, "save_steps": 500})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    result = json.loads((tmp_path / "trial/result.json").read_text())
+    assert result["metric"] == "masked_accuracy"
+    assert result["score"] > result["baseline"] + 0.1, "better than the commonest word"
+    assert result["metrics"]["loss"] < 4.0
+    assert result["steps"] == 150
+    losses = logged(tmp_path / "trial", "loss")
+    assert losses[-1] < losses[0] - 1
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "trial/model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "trial/model")
+    assert model(**tokenizer("the [MASK]", return_tensors="pt")).logits.shape == (1, 4, len(tokenizer))
+
+
+def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(
+    neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path, signal_at_line: Callable[[Path, int], None]
+) -> None:
+    file = settings_file(tmp_path, shards)
+    signal_at_line(tmp_path / "trial/metrics.jsonl", 3)
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 85
+    stopped = max(int(path.name.split("-")[1]) for path in (tmp_path / "trial/checkpoints").glob("checkpoint-*"))
+    assert 10 <= stopped < 30
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    assert same(tmp_path / "trial", undisturbed)
+    assert logged(tmp_path / "trial", "tokens")[-1] == logged(undisturbed, "tokens")[-1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_goes_on_with_another_number_of_workers(
+    neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path, workers: int
+) -> None:
+    file = settings_file(tmp_path, shards, dataset={"num_workers": workers})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    assert same(tmp_path / "trial", undisturbed)
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_however_a_step_is_split_it_is_the_same(neobert: Neobert, shards: Path, tmp_path: Path, pack: bool) -> None:
+    """64 rows as 1 x 64, as 4 x 16 accumulated, as 2 processes x 32. A large epsilon keeps a wrong scale visible."""
+    common = {"datacollator": {"pack_sequences": pack}, "optimizer": {"lr": 0.5, "eps": 0.1}}
+
+    def trained(name: str, batch: int, pieces: int, processes: int) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        size = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": pieces, "max_steps": 4}
+        file = settings_file(directory, shards, trainer=size | {"logging_steps": 1}, **common)
+        words = ["pretrain", "--config", file, "--output-dir", directory]
+        if processes == 1:
+            assert neobert(*words) == 0
+            return directory
+        ranks = launch(words, processes, 29641 + pack)
+        for rank in ranks:
+            output, _ = rank.communicate(timeout=120)
+            assert rank.returncode == 0, output
+        return directory
+
+    whole = trained("whole", 64, 1, 1)
+    for other in (trained("accumulated", 16, 4, 1), trained("two", 32, 1, 2)):
+        assert logged(other, "loss") == pytest.approx(logged(whole, "loss"), rel=1e-5)
+        assert logged(other, "grad_norm") == pytest.approx(logged(whole, "grad_norm"), rel=1e-4)
+        assert logged(other, "tokens") == logged(whole, "tokens")
+        assert same(other, whole, 1e-5)
+    start = tmp_path / "start"
+    start.mkdir()
+    file = settings_file(start, shards, trainer={"max_steps": 1}, optimizer={"lr": 1e-9})
+    assert neobert("pretrain", "--config", file, "--output-dir", start) == 0
+    moved = max((weights(whole)[name] - weights(start)[name]).abs().max() for name in weights(whole))
+    assert moved > 1e-3, "what is compared has moved, by a hundred times the tolerance"
+
+
+@pytest.mark.parametrize("streaming", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(
+    shards: Path, tmp_path: Path, streaming: bool
+) -> None:
+    """kill -9, at moments of a fixed list: before the first step, and soon after some step or other."""
+    text = {"path": None, "files": [str(write_text(tmp_path))], "streaming": True}
+    sections = {"dataset": text, "tokenizer": {"name_or_path": str(shards / "tokenizer")}} if streaming else {}
+    trainer = {"max_steps": 200, "save_steps": 2, "logging_steps": 2}
+    file = settings_file(tmp_path, None if streaming else shards, trainer=trainer, **sections)
+    moments = random.Random(5)
+    trials = Trials()
+
+    def attempt(name: str, kill_at: int | None = None) -> int:
+        """Kills the attempt once it has logged that step."""
+        trial, log = tmp_path / name, tmp_path / f"{name}.log"
+        process = trials.start(["pretrain", "--config", file, "--output-dir", trial], log)
+        if kill_at is not None:
+            deadline = time.monotonic() + 60
+            while kill_at and _steps(trial) < kill_at and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.05 if kill_at else 1.0))
+            os.kill(process, signal.SIGKILL)
+        code = trials.wait()
+        assert code == (0 if kill_at is None else -signal.SIGKILL), log.read_text()
+        return _steps(trial)
+
+    attempt("whole")
+    reached = 0
+    for number in range(20):
+        reached = attempt("trial", 0 if number % 5 == 4 else reached + moments.randint(2, 10))
+    assert 20 < reached < 200
+    attempt("trial")
+    trials.close()
+    assert same(tmp_path / "trial", tmp_path / "whole")
+    assert logged(tmp_path / "trial", "loss") == logged(tmp_path / "whole", "loss")
+
+
+def _steps(trial: Path) -> int:
+    """The last step in metrics.jsonl, of which the last line may be half written."""
+    try:
+        lines = (trial / "metrics.jsonl").read_text().split("\n")[:-1]
+    except FileNotFoundError:
+        return 0
+    return json.loads(lines[-1])["step"] if lines else 0
