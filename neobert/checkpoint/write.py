@@ -36,11 +36,11 @@ _SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedia
 def hub_fault(model: Any) -> str | None:
     """Why the published code cannot compute what this model does, or None if it can."""
     config: NeoBERTConfig = model.config
-    kind = (config.rope_parameters or {}).get("rope_type", "default")
-    if kind != "default":
-        return f"it knows no stretched RoPE, and this is a {kind} one"
-    if config.rope_theta != 10000.0:
-        return f"its RoPE has the base 10000, and this one {config.rope_theta:g}"
+    rope = config.rope_parameters or {}
+    if rope["rope_type"] != "default":
+        return f"it knows no stretched RoPE, and this is a {rope['rope_type']} one"
+    if rope["rope_theta"] != config.default_theta:
+        return f"its RoPE has the base {config.default_theta:g}, and this one {rope['rope_theta']:g}"
     if type(model).__name__ not in _HUB_CLASSES:
         return f"it has nothing like {type(model).__name__}"
     return None

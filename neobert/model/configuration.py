@@ -15,7 +15,8 @@ ROPE_TYPES = ("default", "linear", "yarn", "llama3")
 class NeoBERTConfig(PreTrainedConfig):
     """Defaults are the published size; `intermediate_size` is the width before SwiGLU's factor of 2/3.
 
-    `rope_parameters` stretches RoPE to longer sequences, in Hugging Face's words: `{rope_type: yarn, factor: 4.0,
+    `rope_parameters` holds RoPE's base, `rope_theta` (which may also be given by itself), and how it is stretched to
+    longer sequences, in Hugging Face's words: `{rope_type: yarn, factor: 4.0, rope_theta: 10000.0,
     original_max_position_embeddings: 1024}`. `decoder_bias` and `tie_word_embeddings` are those of the head for masked
     words; published models have a matrix of its own there, with a bias.
     """
@@ -29,13 +30,14 @@ class NeoBERTConfig(PreTrainedConfig):
     intermediate_size: int = 3072
     max_position_embeddings: int = 1024
     norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
     initializer_range: float = 0.02
     classifier_dropout: float = 0.1
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = False
     decoder_bias: bool = True
     rope_parameters: dict[str, Any] | None = None
+
+    default_theta = 10000.0
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -120,7 +120,8 @@ def _explained(source: str, key: str) -> Iterator[None]:
         if path.is_dir():
             message = f"{source!r} is a directory, but no model can be loaded from it: {_first_line(error)}"
             if not (path / "config.json").is_file():
-                message = f"{source!r} is a directory without config.json, so no Hugging Face model"
+                hint = verify.EXPORT_FIRST.format(source=source)
+                message = f"{source!r} is a directory without config.json, so no Hugging Face model. {hint}"
         elif path.exists():
             message = f"{source!r} is a file; expected a directory with config.json and model.safetensors"
         elif source[0] in "/.~":

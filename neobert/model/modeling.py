@@ -78,6 +78,16 @@ class NeoBERTPreTrainedModel(PreTrainedModel):
     attn_backend = "auto"
     """How the encoder computes attention: one of `neobert.model.attention.BACKENDS`. No property of the weights."""
 
+    def compile_blocks(self) -> None:
+        """Compiles what a block computes between its attention and the next: once for all blocks and all batches.
+
+        `torch.compile` of the whole model would take into the code what lies around the blocks and looks at the lengths
+        of texts on the host, and compile anew for nearly every batch. Names of weights stay as they are.
+        """
+        for module in self.modules():
+            if isinstance(module, EncoderBlock):
+                module.compile(dynamic=True)
+
 
 class NeoBERT(NeoBERTPreTrainedModel):
     """The encoder: token ids to one vector a token."""

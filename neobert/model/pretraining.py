@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from neobert.config import ConfigError
 from neobert.config.pretrain import EncoderConfig
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM, verify
+from neobert.model.verify import EXPORT_FIRST
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ def _shape(config: EncoderConfig, tokenizer: PreTrainedTokenizerBase) -> NeoBERT
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "rope_theta",
              "max_position_embeddings", "initializer_range", "tie_word_embeddings", "decoder_bias")  # fmt: skip
     sizes = {name: getattr(config, name) for name in names}
-    stretched = _rope(config, config.max_position_embeddings, config.rope_theta)
-    return NeoBERTConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes, **stretched)
+    shape = NeoBERTConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
+    _stretch(shape, config)
+    return shape
 
 
 def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
@@ -52,10 +54,7 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
         shape = AutoConfig.from_pretrained(source, **options)
         if not isinstance(shape, NeoBERTConfig):
             raise ConfigError(f"{source!r} is a {shape.model_type}, and only NeoBERT models are pretrained here")
-        before, theta = shape.max_position_embeddings, shape.rope_theta
-        longer = {name: getattr(config, name) for name in ("max_position_embeddings", "rope_theta")
-                  if name in config.model_fields_set}  # fmt: skip
-        shape.update(longer | _rope(config, before, longer.get("rope_theta", theta)))
+        _stretch(shape, config)
         model, info = NeoBERTForMaskedLM.from_pretrained(
             source, config=shape, output_loading_info=True, dtype=torch.float32, **options
         )
@@ -63,6 +62,8 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
         raise error.located(lambda path: "", lambda path: ("model", "name_or_path")) from None
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+            first = f"it has no config.json. {EXPORT_FIRST.format(source=source)}"
         raise ConfigError.at(
             ("model", "name_or_path"), f"{source!r}: no model can be loaded from it: {first}"
         ) from None
@@ -72,8 +73,19 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
     return model
 
 
-def _rope(config: EncoderConfig, trained_on: int, theta: float) -> dict[str, Any]:
-    if config.rope_scaling is None:
-        return {}
-    said = config.rope_scaling.model_dump(exclude_none=True)
-    return {"rope_parameters": {"original_max_position_embeddings": trained_on, "rope_theta": theta, **said}}
+def _stretch(shape: NeoBERTConfig, config: EncoderConfig) -> None:
+    """Sets what may differ from the model that is loaded: for how long sequences it is, and RoPE.
+
+    A stretched RoPE is stretched from the length that the model was first trained on. A model that has been stretched
+    before, as that of a checkpoint has, remembers it.
+    """
+    rope = dict(shape.rope_parameters or {})
+    trained_on = rope.get("original_max_position_embeddings", shape.max_position_embeddings)
+    if "rope_theta" in config.model_fields_set:
+        rope["rope_theta"] = config.rope_theta
+    if config.rope_scaling is not None:
+        said = config.rope_scaling.model_dump(exclude_none=True)
+        rope = {"rope_theta": rope["rope_theta"], "original_max_position_embeddings": trained_on, **said}
+    if "max_position_embeddings" in config.model_fields_set:
+        shape.max_position_embeddings = config.max_position_embeddings
+    shape.rope_parameters = rope

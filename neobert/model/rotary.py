@@ -20,12 +20,13 @@ def frequencies(config: NeoBERTConfig, device: torch.device | None = None) -> tu
 
     Where the configuration says how RoPE is stretched to longer sequences (`rope_parameters`), as it says.
     """
-    kind = (config.rope_parameters or {}).get("rope_type", "default")
-    if kind != "default":
-        angles, scale = ROPE_INIT_FUNCTIONS[kind](config, device)
+    said = config.rope_parameters
+    assert said is not None  # Hugging Face fills it in on construction
+    if said["rope_type"] != "default":
+        angles, scale = ROPE_INIT_FUNCTIONS[said["rope_type"]](config, device)
         return angles.to(torch.float32), scale
     exponents = torch.arange(0, config.head_size, 2, device=device, dtype=torch.float32) / config.head_size
-    return config.rope_theta**-exponents, 1.0
+    return said["rope_theta"] ** -exponents, 1.0
 
 
 def rotation(positions: Tensor, angles: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:

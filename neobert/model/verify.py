@@ -18,6 +18,8 @@ from neobert.data.examples import Texts
 
 log = logging.getLogger(__name__)
 
+EXPORT_FIRST = "If it is a trial, or a checkpoint of older code, `neobert export source={source}` makes a model of it"
+
 SAMPLE = 200
 """How many training texts are looked at."""
 
