@@ -51,7 +51,7 @@ def test_in_autocast_products_are_bf16_and_weights_and_gradients_stay_float32(mo
 def test_gradient_checkpointing_of_packed_texts_changes_nothing(model: NeoBERTForMaskedLM) -> None:
     expected = loss_and_gradients(model, packed(BATCH_LENGTHS))
     calls = []
-    model.model.transformer_encoder[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    model.model.transformer_encoder[0].qkv.register_forward_pre_hook(lambda *_: calls.append(1))
     model.gradient_checkpointing_enable()
     found = loss_and_gradients(model, packed(BATCH_LENGTHS))
     assert len(calls) == 2  # the second time on the way back
