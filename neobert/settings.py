@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from neobert.config import (
     TASKS,
@@ -20,6 +24,10 @@ from neobert.config import (
     validate,
 )
 from neobert.config.base import KeyPath
+from neobert.config.legacy import GUIDE, is_legacy, translate
+from neobert.training.distributed import find_ranks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,20 +44,44 @@ def from_command_line(task: str, file: Path | None, overrides: Sequence[str]) ->
     data = {} if source.data is None else source.data
     if not isinstance(data, dict):
         raise ConfigError([Problem((), "expected a mapping of settings", source.where(()))])
-    given: set[KeyPath] = set()
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not all(key.split(".")):
-            raise ConfigError(f"{override!r}: expected key=value, as in optimizer.lr=3e-5")
-        path = tuple(key.split("."))
-        set_at(data, path, parse_value(value))
-        given.add(path)
+    given = dict(map(_override, overrides))
+    if task == "pretrain" and is_legacy(data):
+        data = _translated(data, set(given), source)
+    for path, value in given.items():
+        set_at(data, path, value)
 
     def where(path: KeyPath) -> str:
         on_command_line = any(path[: len(key)] == key or key[: len(path)] == path != () for key in given)
         return "command line" if on_command_line else source.where(path)
 
     return Settings(task, validate(TASKS[task], data, where))
+
+
+def _override(text: str) -> tuple[KeyPath, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"{text!r}: expected key=value, as in optimizer.lr=3e-5")
+    return tuple(key.split(".")), parse_value(value)
+
+
+def _translated(data: dict[str, Any], given: set[KeyPath], source: Source) -> dict[str, Any]:
+    """The settings of a file of older NeoBERT code, less what is `given` on the command line, in today's words."""
+    data = copy.deepcopy(data)
+    for path in given:
+        inner: Any = data
+        for part in path[:-1]:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(path[-1], None)
+    try:
+        data, notices = translate(data)
+    except ConfigError as error:
+        raise error.located(source.where) from None
+    if find_ranks(dict(os.environ)).is_main:
+        log.warning("%s is of older NeoBERT code, and is translated (%s)", source.name, GUIDE)
+        for notice in notices:
+            log.warning("%s", notice)
+    return data
 
 
 def from_manifest(manifest: Path, index: int) -> Settings:
