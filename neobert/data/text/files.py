@@ -110,7 +110,7 @@ def size_and_version(path: str) -> tuple[int, str]:
     if not is_remote(path):
         status = Path(path).stat()
         return status.st_size, f"{status.st_size} {status.st_mtime_ns}"
-    file_system, name = fsspec.core.url_to_fs(path)
+    file_system, name = _file_system(path)
     facts = file_system.info(name)
     if facts.get("size") is None:
         raise at(path, "the server does not say how large it is; fetch it, and name the copy")
@@ -137,11 +137,19 @@ def _raw(path: str, read_ahead: int | None) -> Iterator[Any]:
         with Path(path).open("rb") as file:
             yield file
         return
-    file_system, name = fsspec.core.url_to_fs(path)
+    file_system, name = _file_system(path)
     options = {} if read_ahead is None else {"block_size": read_ahead}
     # Buffered, for fsspec's own readline fetches a block for each line.
     with file_system.open(name, "rb", **options) as file, io.BufferedReader(file, 1 << 16) as buffered:
         yield buffered
+
+
+def _file_system(path: str) -> tuple[Any, str]:
+    """The file system of a remote file, and the file's name in it; raises `ConfigError` if there is no such system."""
+    try:
+        return fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:  # an unknown protocol, or one whose package is missing
+        raise at(path, first_line(error)) from None
 
 
 def patiently(path: str, action: Callable[[], Found]) -> Found:
@@ -235,7 +243,7 @@ def _find_remote(pattern: str) -> list[str]:
 
 
 def _names_remote(pattern: str) -> list[str]:
-    file_system, name = fsspec.core.url_to_fs(pattern)
+    file_system, name = _file_system(pattern)
     if glob.has_magic(name):
         return [each for each in file_system.glob(name) if kind_of(each)]
     if kind_of(pattern):
