@@ -55,8 +55,8 @@ _NOT_DONE = "this is not done here"
 _OTHER_TASK = "it is of another task"
 _NO_VARIANT = "there is one architecture here: rotary positions, RMSNorm, SwiGLU, no dropout"
 _ON_DISK = (
-    "data sets on disk are not read: make shards of the text with `neobert preprocess`, and name these on the command "
-    "line (dataset.path=SHARDS), or name its files (dataset.files) with dataset.streaming=true"
+    "data sets on disk are not read. Make shards of the text with `neobert preprocess`, and name them on the command "
+    "line: dataset.path=SHARDS; or name its files: dataset.path=null dataset.files=[...] dataset.streaming=true"
 )
 _NO_SLICE = "parts of splits have no equivalent; name a whole split"
 _BY_STEPS = "it is done every so many steps"

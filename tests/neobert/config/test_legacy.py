@@ -163,9 +163,9 @@ def test_values_that_need_no_word_are_left_out_with_a_notice(key: str) -> None:
 def test_all_keys_without_an_equivalent_are_named_at_once_with_what_to_do() -> None:
     found = refusal(model__ngpt=True, trainer__mixed_precision="fp16", dataset__path="tokens", wandb__enabled=True)
     assert found.splitlines() == [
-        "dataset.path: is 'tokens', which has no equivalent: data sets on disk are not read: make shards of the text "
-        "with `neobert preprocess`, and name these on the command line (dataset.path=SHARDS), or name its files "
-        "(dataset.files) with dataset.streaming=true",
+        "dataset.path: is 'tokens', which has no equivalent: data sets on disk are not read. Make shards of the text "
+        "with `neobert preprocess`, and name them on the command line: dataset.path=SHARDS; or name its files: "
+        "dataset.path=null dataset.files=[...] dataset.streaming=true",
         "model.ngpt: is True, which has no equivalent: there is one architecture here: rotary positions, RMSNorm, "
         "SwiGLU, no dropout",
         "trainer.mixed_precision: is 'fp16', which has no equivalent: expected bf16 or no: the loss is not scaled "
