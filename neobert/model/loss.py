@@ -22,6 +22,8 @@ def linear_cross_entropy(
     entries. Here they exist for `chunk` tokens at a time. As the gradient of a sum is known at once, it is computed
     along with the loss, and the logits are never needed again.
     """
+    if not torch.is_grad_enabled():  # else the gradients would be computed all the same
+        states, weight, bias = states.detach(), weight.detach(), None if bias is None else bias.detach()
     total, correct = _LinearCrossEntropy.apply(states, weight, bias, labels, chunk)
     return total, correct
 

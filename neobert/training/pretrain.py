@@ -17,7 +17,7 @@ from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
 from neobert.model.pretraining import build_model
-from neobert.training import checkpoints, deepspeed
+from neobert.training import checkpoints, deepspeed, universal
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.arguments import pretraining_arguments
 from neobert.training.callbacks import Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
@@ -59,10 +59,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     """Trains from the newest complete checkpoint, if there is one; None when asked to stop."""
     spare_deepspeed_import()
     transformers.set_seed(config.seed)
-    resumed = newest_checkpoint(paths, ranks)
-    start = resumed or _given_checkpoint(config)
-    place, tokens = _place(start, config, ranks)
-    data = load_data(config, place.lanes)
+    data = load_data(config)
     length = _length(config, data)
     args = pretraining_arguments(
         config, world_size=ranks.world_size, max_steps=length.steps, evaluates=bool(data.held_out),
@@ -70,29 +67,42 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     )  # fmt: skip
     if args.device.type == "cuda":
         bind_to_gpu(args.device.index or 0)
+    resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
+    start = resumed or _given_checkpoint(config)
     if ranks.is_main:
         _forget_lost_steps(paths, resumed)
+    place, tokens = _place(start, config, ranks)
+    load_from = start.path if start else None
+    reshaped = universal.is_needed(start, config.deepspeed.stage if config.deepspeed else 0, ranks)
+    if start and reshaped:
+        load_from = universal.converted(start, paths, ranks, args)
     state = TrainerState(**start.state) if start else TrainerState()
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, length.steps)
     with deepspeed.whole_model():
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
     mine = len(data.held_out) // ranks.world_size * ranks.world_size  # as many batches in every process
     trainer = PretrainTrainer(
-        config=config, windows=data.windows, place=place, tokens=tokens, epoch_tokens=data.tokens,
+        config=config, windows=data.windows(place.lanes), place=place, tokens=tokens, epoch_tokens=data.tokens,
         schedule=_schedule(config, length),
         max_tokens=length.tokens, held_out=data.held_out[ranks.rank : mine : ranks.world_size], collate=data.collate,
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
     stop = StopWhenAsked(preemption)
-    reports = [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
-    for callback in [StopOnNaN(), *(reports if ranks.is_main else []), EndWhenDone(trainer), stop]:
+    if load_from and reshaped and ranks.is_main:
+        trainer.add_callback(universal.RemoveConverted(load_from))
+    for callback in [
+        StopOnNaN(),
+        *(_reports(paths, progress, resumed) if ranks.is_main else []),
+        EndWhenDone(trainer),
+        stop,
+    ]:
         trainer.add_callback(callback)
         if start and isinstance(callback, Restored):
             callback.restore(state)
     _announce(trainer, data, length, resumed)
     if not _finished(trainer, state):
-        trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+        trainer.train(resume_from_checkpoint=str(load_from) if load_from else None)
         state = trainer.state
         if stop.stopped and not _finished(trainer, state):
             log.info("asked to stop: checkpoint saved at step %d", state.global_step)
@@ -101,6 +111,10 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     trainer.save_model(str(paths.model))
     progress.end("done")
     return _outcome(trainer, state, data)
+
+
+def _reports(paths: TrialFiles, progress: Progress, resumed: Checkpoint | None) -> list[TrainerCallback]:
+    return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
 
 
 class EndWhenDone(TrainerCallback):
@@ -191,7 +205,7 @@ def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resu
     log.info("model: %d x %d, %.1f M weights, vocabulary of %d", config.num_hidden_layers, config.hidden_size,
              size / 1e6, config.vocab_size)  # fmt: skip
     known = "" if data.tokens is None else f", {data.tokens / 1e6:.1f} M tokens an epoch"
-    log.info("data: %d blocks%s; held out: %d rows", data.windows.mixture.blocks, known, len(data.held_out))
+    log.info("data: %d blocks%s; held out: %d rows", data.mixture.blocks, known, len(data.held_out))
     goal = f"{length.tokens / 1e6:.1f} M tokens" if length.tokens else f"{length.steps} steps"
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     log.info("training: %s, %d rows a step on %d x %s, lr %g%s", goal, rows, args.world_size, args.device.type,

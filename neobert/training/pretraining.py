@@ -65,6 +65,11 @@ class PretrainTrainer(Trainer):
         self._epoch_tokens = epoch_tokens
         self._schedule = schedule
         self.max_tokens = max_tokens
+        self._begun = 0
+        """The step whose batches were fetched last; `_ahead` are its rows and tokens in all processes."""
+        self._tokens_begun = tokens
+        rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        self._ahead = rows, rows * (config.datacollator.max_tokens or config.dataset.max_seq_length)
         self._held_out = held_out
         self._collate = collate
         self._sizes: deque[float] = deque(maxlen=USUAL)
@@ -94,6 +99,7 @@ class PretrainTrainer(Trainer):
         self.meter.add(rows, tokens)
         self._counts += torch.tensor([tokens, sum(_squares(batch) for batch in batches), masked])
         self._ahead = rows * self.args.world_size, seen
+        self._begun, self._tokens_begun = self.state.global_step + 1, self.tokens + seen
         return batches, max(everywhere, 1)
 
     def _over_processes(self, *numbers: int) -> list[int]:
@@ -114,12 +120,14 @@ class PretrainTrainer(Trainer):
 
     # -- steps ------------------------------------------------------------------------------------------------
 
-    @property
-    def done(self) -> float:
-        """The share of the training that is done."""
+    def _done_with_the_next(self) -> float:
+        """The share of the training that will be done with the step after the one that has begun.
+
+        In tokens that is a guess: it will have as many as this one.
+        """
         if self.max_tokens is not None:
-            return min(self.tokens / self.max_tokens, 1.0)
-        return self.state.global_step / max(self.args.max_steps, 1)
+            return (self._tokens_begun + self._ahead[1]) / self.max_tokens
+        return (self._begun + 1) / self.args.max_steps
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
         if self.optimizer is None:
@@ -134,7 +142,7 @@ class PretrainTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Any:
         if self.lr_scheduler is None:
-            self.lr_scheduler = scheduler(optimizer or self.optimizer, self._schedule, lambda: self.done)
+            self.lr_scheduler = scheduler(optimizer or self.optimizer, self._schedule, self._done_with_the_next)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -161,12 +169,14 @@ class PretrainTrainer(Trainer):
         loss = outputs.loss_sum * (self.args.world_size / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
         """Also decides whether this step is taken: with a gradient that is no number, or a spike, it is not.
 
         DeepSpeed has taken it by then, so with DeepSpeed the training ends instead.
         """
         found = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if found is None and self.is_deepspeed_enabled:
+            return None  # at stage 0 without bf16 it does not tell
         size = gradient_size(self.model.parameters()) if found is None else float(found)
         usual = statistics.median(self._sizes) if len(self._sizes) == USUAL else math.inf
         spike = self._config.trainer.spike_factor

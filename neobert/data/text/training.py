@@ -39,7 +39,9 @@ BLOCK = 256
 @dataclass(frozen=True)
 class TrainingData:
     tokenizer: PreTrainedTokenizerBase
-    windows: Windows
+    mixture: Mixture
+    windows: Callable[[int], Windows]
+    """For so many lanes; small ones where there is little text, so that all lanes are in the same epoch."""
     held_out: list[Row]
     """Rows that are never trained on, masked once and for all."""
     tokens: int | None
@@ -49,7 +51,7 @@ class TrainingData:
     """What identifies the data: a resume with other data would mean something else."""
 
 
-def load_data(config: PretrainConfig, lanes: int) -> TrainingData:
+def load_data(config: PretrainConfig) -> TrainingData:
     """Raises `ConfigError` when text or tokenizer are missing, or do not go together."""
     dataset, collator = config.dataset, config.datacollator
     tokenizer = _tokenizer(config)
@@ -66,13 +68,17 @@ def load_data(config: PretrainConfig, lanes: int) -> TrainingData:
     except ValueError as error:
         raise ConfigError.at(("datacollator",), str(error)) from None
     arrange = _arrangement(config)
-    # Small windows where there is little text, so that all lanes are in the same epoch.
-    size = max(1, min(dataset.shuffle_buffer_size // BLOCK, mixture.blocks // (4 * lanes)))
+
+    def windows(lanes: int) -> Windows:
+        blocks = max(1, min(dataset.shuffle_buffer_size // BLOCK, mixture.blocks // (4 * lanes)))
+        return Windows(mixture, blocks, arrange, masks)
+
     pad = tokenizer.pad_token_id
     manifests = [read_manifest(Path(text.path)) for text in texts.values() if text.path]
     return TrainingData(
         tokenizer=tokenizer,
-        windows=Windows(mixture, size, arrange, masks),
+        mixture=mixture,
+        windows=windows,
         held_out=_held_out(dataset, cutter, arrange, masks),
         tokens=sum(manifest["train"]["tokens"] for manifest in manifests) if manifests and not weights else None,
         collate=packed_batch if collator.pack_sequences else PaddedBatch(int(pad), collator.pad_to_multiple_of),
@@ -80,7 +86,7 @@ def load_data(config: PretrainConfig, lanes: int) -> TrainingData:
             "blocks": [source.blocks for source in sources],
             "shards": [manifest["digest"] for manifest in manifests],
             "tokenizer": fingerprint(tokenizer),
-            "window": size,
+            "shuffle": dataset.shuffle_buffer_size,
         },
     )
 

@@ -53,7 +53,7 @@ def load(dataset: dict[str, Any], **change: Any) -> TrainingData:
         "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48},
         "dataset": {"max_seq_length": LENGTH, **dataset}, "trainer": {"max_steps": 3, "use_cpu": True},
     }  # fmt: skip
-    return load_data(validate(PretrainConfig, settings | change), lanes=2)
+    return load_data(validate(PretrainConfig, settings | change))
 
 
 def refusal(dataset: dict[str, Any], **change: Any) -> str:
@@ -72,7 +72,7 @@ def whole(rows: list[Row]) -> list[tuple[int, ...]]:
 
 
 def trained_on(data: TrainingData, windows: int) -> set[tuple[int, ...]]:
-    return {piece for window in range(windows) for piece in whole([row for _, row in data.windows.rows(window)])}
+    return {piece for window in range(windows) for piece in whole([row for _, row in data.windows(2).rows(window)])}
 
 
 # -- what is held out ---------------------------------------------------------------------------------------------
@@ -84,12 +84,12 @@ def test_what_is_held_out_does_not_depend_on_the_seed(shards: Path) -> None:
     for first, second in zip(one.held_out, two.held_out, strict=True):
         assert first.ids.tolist() == second.ids.tolist()
         assert first.labels.tolist() == second.labels.tolist()
-    assert [r.ids.tolist() for _, r in one.windows.rows(0)] != [r.ids.tolist() for _, r in two.windows.rows(0)]
+    assert [r.ids.tolist() for _, r in one.windows(2).rows(0)] != [r.ids.tolist() for _, r in two.windows(2).rows(0)]
 
 
 def test_what_is_held_out_is_never_trained_on(shards: Path) -> None:
     data = load({"path": str(shards)})
-    seen = trained_on(data, data.windows.in_an_epoch)
+    seen = trained_on(data, data.windows(2).in_an_epoch)
     manifest = json.loads((shards / "manifest.json").read_text())
     assert len(whole(data.held_out)) == manifest["validation"]["pieces"]
     assert not set(whole(data.held_out)) & seen
@@ -127,8 +127,8 @@ def test_a_stream_makes_the_pieces_of_the_shards(shards: Path) -> None:
     tokenizer = {"name_or_path": str(shards / "tokenizer")}
     stream = load({"files": [str(shards.parent / "text.txt")], "streaming": True}, tokenizer=tokenizer)
     mapped = load({"path": str(shards)})
-    expected = trained_on(mapped, mapped.windows.in_an_epoch) | set(whole(mapped.held_out))
-    assert trained_on(stream, stream.windows.in_an_epoch) == expected
+    expected = trained_on(mapped, mapped.windows(2).in_an_epoch) | set(whole(mapped.held_out))
+    assert trained_on(stream, stream.windows(2).in_an_epoch) == expected
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_shards_that_hold_out_everything_are_no_text_to_train_on(shards: Path, t
     (copy / "shards").symlink_to(shards / "shards")
     (copy / "tokenizer").symlink_to(shards / "tokenizer")
     manifest = json.loads((shards / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"shards": 0, "train": {"pieces": 0, "tokens": 0}}))
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"sizes": {"train": [], "validation": []}}))
     assert refusal({"path": str(copy)}) == "dataset: holds no text"
 
 
