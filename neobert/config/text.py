@@ -64,7 +64,7 @@ class PreprocessConfig(Strict):
     output: str = Field(min_length=1, description="directory for the shards, the same for all parts")
     max_seq_length: int = Field(1024, ge=8, description="tokens a piece; longer documents become several pieces")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of documents that is held out")
-    shard_bytes: Positive = Field(256_000_000, description="about how much text makes a shard")
+    shard_bytes: Positive = Field(64_000_000, description="about how much text makes a shard; it stops between them")
     step: Literal["all", "tokenizer", "part", "merge"] = "all"
     parts: Positive = 1
     part: NonNegative | None = None

@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
 from neobert.config.text import PreprocessConfig, TextFiles
-from neobert.data.order import key
 from neobert.data.text.documents import Block, Reader, blocks
 from neobert.data.text.files import find, find_on_hub, is_remote, patiently, size_and_version
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
@@ -28,7 +27,7 @@ from neobert.training.files import read_json, to_json, write_json
 
 log = logging.getLogger(__name__)
 
-LEARN_FROM = 256_000_000
+LEARN_FROM = 100_000_000
 """A tokenizer is learned from at most so many bytes of text, evenly spread over all of it: more changes nothing."""
 
 
@@ -213,6 +212,9 @@ def merge(work: Work) -> dict[str, Any]:
         "shards": len(work.shards),
         **totals,
         **splits,
+        "sizes": {
+            split: [[summary[split]["pieces"], summary[split]["tokens"]] for summary in summaries] for split in SPLITS
+        },
         "max_seq_length": work.cutter.max_length,
         "tokenizer": {"fingerprint": work.identity["tokenizer"], "vocabulary": len(work.cutter.tokenizer)},
         "digest": hashlib.sha256("".join(summary["digest"] for summary in summaries).encode()).hexdigest(),
@@ -244,7 +246,7 @@ def _mark(text: str) -> bytes:
 
 def _is_held_out(mark: bytes, fraction: float) -> bool:
     """By the text itself: the same text is never on both sides, wherever it stands."""
-    return key(int.from_bytes(mark[:8], "little")) / 2**64 < fraction
+    return int.from_bytes(mark[:8], "little") / 2**64 < fraction
 
 
 def _grouped(found: Iterable[Block], size: int) -> Iterator[tuple[Block, ...]]:
