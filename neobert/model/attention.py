@@ -128,16 +128,16 @@ def fault(backend: str, device: torch.device, dtype: torch.dtype, head_size: int
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
-    done, start = [], 0
-    for length, count in segments.runs:
-        rows = slice(start, start + length * count)
+    if not segments.runs:
+        return torch.empty_like(value)
+    sizes = [length * count for length, count in segments.runs]
+    done = []
+    # Split at once, and not cut out one by one: each cut's gradient would be as long as the whole.
+    for (length, count), *parts in zip(segments.runs, *(x.split(sizes) for x in (query, key, value)), strict=True):
         # (count, heads, length, head size): views, nothing is copied
-        parts = [x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (query, key, value)]
-        done.append(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(0, 1))
-        start += length * count
-    if len(done) == 1:
-        return done[0]
-    return torch.cat(done) if done else torch.empty_like(value)
+        batched = [x.unflatten(0, (count, length)).transpose(1, 2) for x in parts]
+        done.append(scaled_dot_product_attention(*batched).transpose(1, 2).flatten(0, 1))
+    return done[0] if len(done) == 1 else torch.cat(done)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:

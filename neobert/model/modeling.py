@@ -49,7 +49,7 @@ class EncoderBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: NeoBERTConfig):
         super().__init__()
-        self.heads = config.num_attention_heads
+        self.heads, self.size = config.num_attention_heads, config.head_size
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.ffn = SwiGLU(config)
@@ -62,8 +62,10 @@ class EncoderBlock(GradientCheckpointingLayer):
 
     def _attend(self, states: Tensor, segments: Segments, cos: Tensor, sin: Tensor, backend: str) -> Tensor:
         # The published weights interleave q, k and v head by head: (heads, 3 x head size), not [Q; K; V].
-        query, key, value = self.qkv(states).unflatten(-1, (self.heads, -1)).chunk(3, dim=-1)
-        mixed = attention(rotate(query, cos, sin), rotate(key, cos, sin), value, segments, backend)
+        query_key, value = self.qkv(states).unflatten(-1, (self.heads, -1)).split((2 * self.size, self.size), dim=-1)
+        # Both at once: (tokens, heads, 2, head size).
+        turned = rotate(query_key.unflatten(-1, (2, -1)), cos.unsqueeze(-2), sin.unsqueeze(-2))
+        mixed = attention(*turned.unbind(-2), value, segments, backend)
         return self.wo(mixed.flatten(-2))
 
 

@@ -30,13 +30,16 @@ def frequencies(config: NeoBERTConfig, device: torch.device | None = None) -> tu
 
 
 def rotation(positions: Tensor, angles: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions of shape (...): two float32 tensors (..., head_size / 2)."""
+    """What `rotate` multiplies with at positions of shape (...): two float32 tensors (..., head_size).
+
+    Cosines, each twice, and sines, each with minus and with plus.
+    """
     turned = positions.to(torch.float32)[..., None] * angles
-    return turned.cos() * scale, turned.sin() * scale
+    cos, sin = turned.cos() * scale, turned.sin() * scale
+    return torch.stack((cos, cos), dim=-1).flatten(-2), torch.stack((-sin, sin), dim=-1).flatten(-2)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns every pair (2i, 2i+1) of (..., head_size) by its position's angle, in float32."""
-    even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(states.dtype)
+    swapped = states.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (states * cos + swapped * sin).to(states.dtype)
