@@ -43,10 +43,11 @@ def test_at_the_time_limit_all_ranks_save_the_same_step_and_only_that_task_is_re
 
 def test_a_time_limit_that_leaves_no_time_for_a_step_is_a_failure_and_not_a_loop(site: Site) -> None:
     slow = site.work / "slow-apptainer"  # as from a file system that takes long to open an image
-    slow.write_text('#!/bin/bash\n[[ $1 != exec ]] || sleep 10\nexec apptainer "$@"\n')
+    opening = site.work / "opening"
+    slow.write_text(f'#!/bin/bash\n[[ $1 != exec ]] || {{ touch {opening}; sleep 15; }}\nexec apptainer "$@"\n')
     slow.chmod(0o755)
     site.submit(site.recipe(resources={"time": "00:10:00"}), signal_seconds=120, container={"runtime": str(slow)})
-    wait_until(lambda: f"{site.job()}.0" in site.cluster.run(["squeue", "--steps"]), 60, "it did not start")
+    wait_until(opening.exists, 60, "it did not start")
     site.cluster.run(["scancel", "--signal=USR2", site.job()])  # as the limit would, before the first training step
     state = site.wait_ended()
     assert state.counts == {State.TIMEOUT: 1}, site.log()
