@@ -203,11 +203,8 @@ def _lines(block: Block) -> Iterator[tuple[bytes, int]]:
         place = block.start
         if place:
             file.seek(place - 1)
-            # Does the line before end in this block at all? Only so much is read of one that is longer than blocks.
-            rest = file.readline(block.stop - place + 1)
-            if not rest.endswith(b"\n"):
-                return
-            place += len(rest) - 1
+            # Past the end of the line before, but not past this block: that line may be longer than many of them.
+            place += len(file.readline(block.stop - place + 1)) - 1
         while block.stop == END or place < block.stop:
             line = file.readline()
             if not line:
