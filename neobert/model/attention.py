@@ -87,7 +87,6 @@ class Segments:
         return torch.repeat_interleave(of_each_sequence, self.cu_seqlens.diff(), output_size=self.tokens)
 
 
-@torch.compiler.disable  # the lengths of the sequences would become part of the compiled code
 def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, backend: str) -> Tensor:
     """Of (tokens, heads, head size) tensors, whose sequences are `segments`; returns the same shape.
 

@@ -9,7 +9,8 @@ tokens are taken out at the start and put back at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +48,12 @@ class SwiGLU(nn.Module):
 class EncoderBlock(GradientCheckpointingLayer):
     """Attention and feed-forward, each on normalised states and added to the stream."""
 
+    compiled = False
+    """Set by `compile_blocks`."""
+
     def __init__(self, config: NeoBERTConfig):
         super().__init__()
-        self.heads, self.size = config.num_attention_heads, config.head_size
+        self.heads, self.head_size = config.num_attention_heads, config.head_size
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.ffn = SwiGLU(config)
@@ -57,16 +61,33 @@ class EncoderBlock(GradientCheckpointingLayer):
         self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def forward(self, states: Tensor, segments: Segments, cos: Tensor, sin: Tensor, backend: str) -> Tensor:
-        states = states + self._attend(self.attention_norm(states), segments, cos, sin, backend)
-        return states + self.ffn(self.ffn_norm(states))
+        before, after = _compiled() if self.compiled else (EncoderBlock.before_attention, EncoderBlock.after_attention)
+        query, key, value = before(self, states, cos, sin)
+        output: Tensor = after(self, states, attention(query, key, value, segments, backend))
+        return output
 
-    def _attend(self, states: Tensor, segments: Segments, cos: Tensor, sin: Tensor, backend: str) -> Tensor:
+    def before_attention(self, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of (tokens, hidden size), each (tokens, heads, head size)."""
         # The published weights interleave q, k and v head by head: (heads, 3 x head size), not [Q; K; V].
-        query_key, value = self.qkv(states).unflatten(-1, (self.heads, -1)).split((2 * self.size, self.size), dim=-1)
+        projected = self.qkv(self.attention_norm(states)).unflatten(-1, (self.heads, -1))
+        query_key, value = projected.split((2 * self.head_size, self.head_size), dim=-1)
         # Both at once: (tokens, heads, 2, head size).
         turned = rotate(query_key.unflatten(-1, (2, -1)), cos.unsqueeze(-2), sin.unsqueeze(-2))
-        mixed = attention(*turned.unbind(-2), value, segments, backend)
-        return self.wo(mixed.flatten(-2))
+        query, key = turned.unbind(-2)
+        return query, key, value
+
+    def after_attention(self, states: Tensor, mixed: Tensor) -> Tensor:
+        states = states + self.wo(mixed.flatten(-2))
+        return states + self.ffn(self.ffn_norm(states))
+
+
+@functools.cache
+def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What a block computes on both sides of its attention: one code for all blocks and any number of tokens."""
+    return (
+        torch.compile(EncoderBlock.before_attention, dynamic=True),
+        torch.compile(EncoderBlock.after_attention, dynamic=True),
+    )
 
 
 class NeoBERTPreTrainedModel(PreTrainedModel):
@@ -81,14 +102,14 @@ class NeoBERTPreTrainedModel(PreTrainedModel):
     """How the encoder computes attention: one of `neobert.model.attention.BACKENDS`. No property of the weights."""
 
     def compile_blocks(self) -> None:
-        """Compiles what a block computes between its attention and the next: once for all blocks and all batches.
+        """Compiles what blocks compute on both sides of their attention: once, for all blocks and all batches.
 
-        `torch.compile` of the whole model would take into the code what lies around the blocks and looks at the lengths
-        of texts on the host, and compile anew for nearly every batch. Names of weights stay as they are.
+        `torch.compile` of the whole model would take into the code what looks at the lengths of texts on the host, and
+        compile anew for nearly every batch; with gradient checkpointing it would leave the blocks as they are.
         """
         for module in self.modules():
             if isinstance(module, EncoderBlock):
-                module.compile(dynamic=True)
+                module.compiled = True
 
 
 class NeoBERT(NeoBERTPreTrainedModel):

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from neobert.model import NeoBERT, NeoBERTConfig, NeoBERTForSequenceClassification
+from neobert.model.attention import attention
 from neobert.model.packing import padded_layout
 from neobert.model.rotary import frequencies, rotate, rotation
 
@@ -64,6 +65,10 @@ def test_an_example_without_tokens_spreads_no_nan(classifier: NeoBERTForSequence
     torch.testing.assert_close(classifier(tokens, mask).logits[:1], classifier(tokens[:1]).logits, atol=1e-5, rtol=1e-5)
 
 
+def test_a_batch_of_nothing_but_padding_gives_zeros(encoder: NeoBERT) -> None:
+    assert not encoder(ids(2, 4), torch.zeros(2, 4, dtype=torch.int64)).last_hidden_state.any()
+
+
 def test_rotation_turns_adjacent_pairs_by_position_times_frequency() -> None:
     states = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     found = rotate(states, *rotation(torch.tensor([0, 1, 5]), 10000.0 ** (-torch.arange(0, 8, 2) / 8)))
@@ -106,14 +111,13 @@ def test_queries_keys_and_values_are_interleaved_head_by_head(encoder: NeoBERT) 
     block = encoder.transformer_encoder[0]
     states = torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(2))
     # As the published code has it: view(batch, length, heads, 3 x head size).chunk(3, -1).
-    query, key, value = block.qkv(states).view(1, 4, 2, 36).chunk(3, dim=-1)
+    query, key, value = block.qkv(block.attention_norm(states)).view(1, 4, 2, 36).chunk(3, dim=-1)
     cos, sin = rotation(torch.arange(4), *frequencies(encoder.config))
     turn = lambda each: rotate(each.transpose(1, 2), cos, sin)  # noqa: E731
     mixed = torch.nn.functional.scaled_dot_product_attention(turn(query), turn(key), value.transpose(1, 2))
-    expected = block.wo(mixed.transpose(1, 2).reshape(1, 4, 24))
     segments = padded_layout(torch.zeros(1, 4), None).segments
-    found = block._attend(states[0], segments, cos[:, None], sin[:, None], "sdpa")
-    torch.testing.assert_close(found, expected[0])
+    found = attention(*block.before_attention(states[0], cos[:, None], sin[:, None]), segments, "sdpa")
+    torch.testing.assert_close(found, mixed[0].transpose(0, 1))
 
 
 @pytest.mark.parametrize(
