@@ -58,6 +58,8 @@ def _tokenizer(config: ExportConfig, loaded: Loaded) -> Any:
         message = f"{source} has {entries} entries, but the model only {embeddings} embeddings"
         raise ConfigError.at(("tokenizer",), message)
     tokenizer.model_max_length = loaded.model.config.max_position_embeddings
+    # BERT's have token types, of which NeoBERT knows none. Only what a tokenizer was made with is saved.
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
     return tokenizer
 
 

@@ -92,6 +92,14 @@ def test_an_older_training_becomes_a_model_with_its_tokenizer(tokenizer_of: Path
     assert "trust_remote_code=True" in card
 
 
+def test_a_tokenizer_of_bert_is_exported_without_token_types(minilm: Path, tmp_path: Path) -> None:
+    made(vocab_size=30522).save_pretrained(tmp_path / "source")
+    assert "token_type_ids" in AutoTokenizer.from_pretrained(minilm)("a")
+    written = run(tmp_path / "source", tmp_path / "out", tokenizer=str(minilm))
+    encoded = AutoTokenizer.from_pretrained(written)("some words", return_tensors="pt")
+    assert AutoModelForMaskedLM.from_pretrained(written)(**encoded).logits.shape == (1, 4, 30522)
+
+
 def test_the_readme_tells_the_score_of_the_trial(tokenizer_of: Path, tmp_path: Path) -> None:
     save(made(), tmp_path / "trial" / "model", tokenizer_of)
     score = {"task": "pretrain", "metric": "masked_accuracy", "score": 0.51234}
