@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neobert.config import PretrainConfig
 from neobert.errors import DONE, RUN_AGAIN
+from neobert.hub import work_offline_if_unreachable
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 
 def run(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
     """Returns the exit code. The main process leaves the trial's files behind: the model, and result.json last."""
+    names = [config.model.name_or_path, config.tokenizer.name_or_path if config.tokenizer else None]
+    if any(text.hub for text in config.dataset.all_sources) or any(name and not Path(name).exists() for name in names):
+        work_offline_if_unreachable()
     from neobert.training.pretrain import pretrain  # torch and transformers take seconds
 
     outcome = pretrain(config, paths, ranks, preemption)

@@ -71,7 +71,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     start = resumed or _given_checkpoint(config)
     if ranks.is_main:
         _forget_lost_steps(paths, resumed)
-    place, tokens = _place(start, config, ranks)
+    place, tokens = _place(start, config, ranks, data)
     load_from = start.path if start else None
     reshaped = universal.is_needed(start, config.deepspeed.stage if config.deepspeed else 0, ranks)
     if start and reshaped:
@@ -83,8 +83,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     mine = len(data.held_out) // ranks.world_size * ranks.world_size  # as many batches in every process
     trainer = PretrainTrainer(
         config=config, windows=data.windows(place.lanes), place=place, tokens=tokens, epoch_tokens=data.tokens,
-        schedule=_schedule(config, length),
-        max_tokens=length.tokens, held_out=data.held_out[ranks.rank : mine : ranks.world_size], collate=data.collate,
+        source=data.source, schedule=_schedule(config, length), max_tokens=length.tokens,
+        held_out=data.held_out[ranks.rank : mine : ranks.world_size], collate=data.collate,
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
@@ -151,12 +151,18 @@ def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
     return found
 
 
-def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks) -> tuple[Place, int]:
+def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks, data: TrainingData) -> tuple[Place, int]:
     """Where the training begins in its data, and how many tokens it has seen by then."""
     if start is None:
         place, tokens = Place(config.dataset.lanes or LANES * ranks.world_size), 0
     else:
         found = read_json(start.path / PLACE)
+        changed = [name for name, value in data.source.items() if found["source"].get(name) != value]
+        if changed:
+            raise RunError(
+                f"{start.path} was trained on other data: its {' and '.join(changed)} differ. Start with the data of "
+                "before, or begin anew: from its weights, with model.name_or_path"
+            )
         place, tokens = Place.from_json(found), found["tokens"]
     if place.lanes % ranks.world_size:
         raise RunError(

@@ -48,6 +48,7 @@ class PretrainTrainer(Trainer):
         place: Place,
         tokens: int,
         epoch_tokens: int | None,
+        source: dict[str, Any],
         schedule: Schedule,
         max_tokens: int | None,
         held_out: list[Row],
@@ -63,6 +64,7 @@ class PretrainTrainer(Trainer):
         self.tokens = tokens
         """Real tokens that all processes together have seen."""
         self._epoch_tokens = epoch_tokens
+        self._source = source
         self._schedule = schedule
         self.max_tokens = max_tokens
         self._begun = 0
@@ -245,7 +247,9 @@ class PretrainTrainer(Trainer):
                 windows[lane] = max(found, windows.get(lane, found))
         self.place = Place(self.place.lanes, self.place.rows, windows)
         if self.args.should_save:
-            write_json(directory / PLACE, {"schema": 1, "tokens": self.tokens, **self.place.to_json()})
+            write_json(
+                directory / PLACE, {"schema": 1, "tokens": self.tokens, "source": self._source, **self.place.to_json()}
+            )
 
 
 def _real_tokens(batch: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from neobert.config import ConfigError
 from neobert.data.order import key, shuffled
 from neobert.data.text.masking import Masking
 from neobert.data.text.packing import Lengths
@@ -103,8 +104,11 @@ def make_row(pieces: list[Piece], masking: Masking) -> Row:
     return Row(seen, labels, lengths)
 
 
-class RowStream(IterableDataset[Row]):
-    """The rows of one process, from `place` on, endlessly. Each worker reads lanes of its own."""
+class RowStream(IterableDataset[Row | Exception]):
+    """The rows of one process, from `place` on, endlessly. Each worker reads lanes of its own.
+
+    What a user is to be told comes in the place of a row: raised in a worker, it would arrive wrapped in a traceback.
+    """
 
     def __init__(self, windows: Windows, place: Place, process: int, processes: int):
         self._windows = windows
@@ -112,7 +116,13 @@ class RowStream(IterableDataset[Row]):
         self._process = process
         self._processes = processes
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Row | Exception]:
+        try:
+            yield from self._rows()
+        except (RunError, ConfigError) as error:
+            yield error
+
+    def _rows(self) -> Iterator[Row]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
         first = self._place.rows + (self._process - self._place.rows) % self._processes
@@ -143,7 +153,9 @@ def workers_that_fit(lanes: int, processes: int, wanted: int) -> int:
     return max((n for n in range(1, wanted + 1) if own % n == 0), default=0)
 
 
-def row_loader(windows: Windows, place: Place, process: int, processes: int, workers: int) -> DataLoader[Row]:
+def row_loader(
+    windows: Windows, place: Place, process: int, processes: int, workers: int
+) -> DataLoader[Row | Exception]:
     """Rows, in the same order with any number of workers.
 
     Raises `ValueError` where lanes cannot be shared out evenly among processes.
@@ -165,7 +177,7 @@ def row_loader(windows: Windows, place: Place, process: int, processes: int, wor
 class Batches:
     """Batches of `rows` rows, packed or padded, endlessly; `seen` tells where the training stands after a batch."""
 
-    def __init__(self, loader: DataLoader[Row], rows: int, collate: Callable[[list[Row]], dict[str, Any]]):
+    def __init__(self, loader: DataLoader[Row | Exception], rows: int, collate: Callable[[list[Row]], dict[str, Any]]):
         self._loader = loader
         self._rows = rows
         self._collate = collate
@@ -173,8 +185,14 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         source = iter(self._loader)
         while True:
-            rows = [next(source) for _ in range(self._rows)]
+            rows = [_checked(next(source)) for _ in range(self._rows)]
             yield self._collate(rows) | {"place": {row.lane: (row.window, row.gone) for row in rows}}
+
+
+def _checked(row: Row | Exception) -> Row:
+    if isinstance(row, Exception):
+        raise row
+    return row
 
 
 def packed_batch(rows: list[Row]) -> dict[str, Any]:

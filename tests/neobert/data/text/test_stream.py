@@ -48,7 +48,9 @@ def windows(blocks: int = 2, seed: int = 5) -> Windows:
 
 
 def rows(place: Place, process: int = 0, processes: int = 1, workers: int = 0, count: int = 60) -> list[Row]:
-    return list(islice(row_loader(windows(), place, process, processes, workers), count))
+    found = list(islice(row_loader(windows(), place, process, processes, workers), count))
+    assert all(isinstance(row, Row) for row in found)
+    return found
 
 
 def texts(found: list[Row]) -> list[tuple[list[int], list[int]]]:
@@ -140,8 +142,9 @@ def test_lanes_must_be_shared_out_evenly() -> None:
 
 def test_data_without_text_is_refused() -> None:
     empty = Windows(Mixture([Numbered(0, [0, 0])], None, 1), 1, partial(pack, capacity=8), MASKING)
-    with pytest.raises(RunError, match="the data holds no text at all"):
-        next(iter(row_loader(empty, Place(2), 0, 1, 0)))
+    for workers in (0, 1):
+        with pytest.raises(RunError, match=r"^the data holds no text at all$"):
+            next(iter(Batches(row_loader(empty, Place(2), 0, 1, workers), 1, packed_batch)))
 
 
 def test_batches_hold_the_rows_in_order_and_say_where_the_training_stands() -> None:
