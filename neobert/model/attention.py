@@ -23,6 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+SHORT, SCORES_FIT = 32, 2048
+"""Tokens of a sequence: see `_of_one_length`. All scores of 2,048 tokens take 8 MB a head."""
+
 BACKENDS = ("auto", "sdpa", "varlen", "xformers", "flex")
 
 
@@ -135,8 +138,25 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tens
     for (length, count), *parts in zip(segments.runs, *(x.split(sizes) for x in (query, key, value)), strict=True):
         # (count, heads, length, head size): views, nothing is copied
         batched = [x.unflatten(0, (count, length)).transpose(1, 2) for x in parts]
-        done.append(scaled_dot_product_attention(*batched).transpose(1, 2).flatten(0, 1))
+        done.append(_of_one_length(*batched).transpose(1, 2).flatten(0, 1))
     return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _of_one_length(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Of (count, heads, length, head size).
+
+    On CPUs, PyTorch's kernel for 16-bit floats takes two to nine times as long as the same in other words (forward and
+    backward, 2.13 with AVX-512): short sequences are computed in float32, and those of up to `SCORES_FIT` tokens as
+    plain products, with the softmax in float32.
+    """
+    length = query.shape[-2]
+    if query.device.type != "cpu" or query.dtype == torch.float32 or length > SCORES_FIT:
+        return scaled_dot_product_attention(query, key, value)
+    if length <= SHORT:
+        with torch.autocast("cpu", enabled=False):
+            return scaled_dot_product_attention(query.float(), key.float(), value.float()).to(value.dtype)
+    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+    return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype), value)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:

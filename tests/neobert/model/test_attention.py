@@ -74,6 +74,23 @@ def test_packed_equals_padded_equals_one_at_a_time(backend: str, kind: torch.dty
             assert (packed - other).abs().max() <= rounding * other.abs().max(), way
 
 
+@pytest.mark.parametrize("length", [5, 100])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_the_precision_is_as_exact_on_a_cpu_whichever_way_a_length_takes(length: int, autocast: bool) -> None:
+    inputs = torch.randn(3, 2 * length, 2, 16, generator=torch.Generator().manual_seed(0))
+    outcome = torch.randn(2 * length, 2, 16, generator=torch.Generator().manual_seed(1))
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        parts = inputs.to(kind).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and kind is torch.bfloat16):
+            mixed = attention(*parts, segments([length, length]), "sdpa")
+        assert mixed.dtype == kind
+        (gradient,) = torch.autograd.grad(mixed, parts, outcome.to(kind))
+        found.append((mixed.float(), gradient.float()))
+    for half, whole in zip(found[1], found[0], strict=True):
+        assert (half - whole).norm() < 0.01 * whole.norm()
+
+
 def test_positions_begin_anew_with_each_sequence() -> None:
     assert segments([2, 0, 3]).positions.tolist() == [0, 1, 0, 1, 2]
 
