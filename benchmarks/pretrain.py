@@ -4,7 +4,8 @@
     python -m benchmarks.pretrain CORPUS_DIRECTORY --profile       where the time of the packed path goes
     python -m benchmarks.pretrain --memory [--tokens 8192]         peak memory of the published size
 
-All train on the same pieces of text, masked alike, step by step in turn (A B C A B C ...), with the same optimiser.
+All train on the same pieces of text, masked alike, one step of each in a turn, in random order (what one has left in
+caches and memory speeds up or slows down the next), with the same optimiser.
 The models have the same hidden size, blocks, heads and vocabulary, tied embeddings, and weights that differ by a few
 percent (printed). Rates count real tokens alone. Ratios are medians of those of single turns, so that whatever else the
 machine does hits all alike. With one thread, as by default, seconds are those in which the process computed.
@@ -123,7 +124,7 @@ def computing_padding(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
 
 
 def in_buckets(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-    rows = bucket(np.array([len(ids) for ids, _ in pieces]), TOKENS // 4)
+    rows = bucket(np.array([len(ids) for ids, _ in pieces]), LONGEST)
     return [batch for row in rows for batch in padded([pieces[number] for number in row])]
 
 
@@ -184,8 +185,8 @@ def compare(text: Text, pieces_of_step: Callable[[], list[Piece]], turns: int, b
     for turn in range(turns + 1):
         print(f"turn {turn} of {turns}, {len(taking_part)} ways", file=sys.stderr)
         pieces = pieces_of_step()
-        for number in range(len(taking_part)):  # none always follows the same
-            way = taking_part[(number + turn) % len(taking_part)]
+        for number in np.random.default_rng(turn).permutation(len(taking_part)):
+            way = taking_part[number]
             taken = step(way, pieces, bf16)
             if turn:
                 seconds[way.name].append(taken)
