@@ -147,7 +147,7 @@ def _of_one_length(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     On CPUs, PyTorch's kernel for 16-bit floats takes two to nine times as long as the same in other words (forward and
     backward, 2.13 with AVX-512): short sequences are computed in float32, and those of up to `SCORES_FIT` tokens as
-    plain products, with the softmax in float32.
+    plain products.
     """
     length = query.shape[-2]
     if query.device.type != "cpu" or query.dtype == torch.float32 or length > SCORES_FIT:
@@ -156,7 +156,7 @@ def _of_one_length(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             return scaled_dot_product_attention(query.float(), key.float(), value.float()).to(value.dtype)
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-    return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype), value)
+    return torch.matmul(scores.softmax(dim=-1), value)  # adds up in float32 by itself
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
