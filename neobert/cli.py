@@ -18,7 +18,12 @@ from typing import Any, NoReturn
 from neobert import __version__
 from neobert.errors import BAD_START, DONE, FAILED, USERS_MISTAKE, BadStart, RunError
 
-RUNNERS = {"preprocess": "neobert.tasks.preprocess", "pretrain": "neobert.tasks.pretrain", "glue": "neobert.tasks.glue"}
+RUNNERS = {
+    "preprocess": "neobert.tasks.preprocess",
+    "pretrain": "neobert.tasks.pretrain",
+    "glue": "neobert.tasks.glue",
+    "export": "neobert.tasks.export",
+}
 """The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
 
 USAGE = f"""usage: neobert TASK  [--config FILE] [key=value ...] --output-dir DIR
@@ -27,6 +32,7 @@ USAGE = f"""usage: neobert TASK  [--config FILE] [key=value ...] --output-dir DI
 preprocess  makes text into shards of token ids
 pretrain    trains an encoder to guess masked words
 glue        fine-tunes an encoder on a GLUE task and scores it
+export      writes a checkpoint of any layout as a Hugging Face model
 trial       runs line N of a run's manifest; this is what job scripts call, once for each rank
 
 example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 model.num_hidden_layers=2 \\

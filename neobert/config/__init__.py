@@ -1,17 +1,24 @@
 """The settings of every task, as strict models that need no torch."""
 
 from neobert.config.base import ConfigError, Problem, Strict, dotted, local_paths, nearest, validate
+from neobert.config.export import ExportConfig
 from neobert.config.glue import GlueConfig
 from neobert.config.pretrain import PretrainConfig
 from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
 from neobert.config.text import PreprocessConfig
 
-TASKS: dict[str, type[Strict]] = {"glue": GlueConfig, "preprocess": PreprocessConfig, "pretrain": PretrainConfig}
+TASKS: dict[str, type[Strict]] = {
+    "glue": GlueConfig,
+    "preprocess": PreprocessConfig,
+    "pretrain": PretrainConfig,
+    "export": ExportConfig,
+}
 """The settings model of each `neobert` command."""
 
 __all__ = [
     "TASKS",
     "ConfigError",
+    "ExportConfig",
     "GlueConfig",
     "PreprocessConfig",
     "PretrainConfig",

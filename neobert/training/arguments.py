@@ -92,7 +92,6 @@ def pretraining_arguments(
         ignore_data_skip=True,  # the data begins where the checkpoint says
         remove_unused_columns=False,
         label_names=["labels"],
-        torch_compile=trainer.torch_compile,
         **({"tf32": trainer.tf32} if on_gpu else {}),
     )
 

@@ -49,8 +49,12 @@ def staging(checkpoints: Path) -> Path:
 
 
 def inventory(written: Path) -> set[str]:
-    """The files of a directory that is being written, as this process sees them."""
-    return {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    """The files of a directory that is being written, as this process sees them.
+
+    Hidden ones are not counted: another process is about to rename them.
+    """
+    found = (path for path in written.rglob("*") if not path.name.startswith(".") and path.is_file())
+    return {str(path.relative_to(written)) for path in found}
 
 
 def complete(written: Path, checkpoints: Path, seen: Iterable[str] = ()) -> Path:

@@ -80,6 +80,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, length.steps)
     with deepspeed.whole_model():
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
+    if config.trainer.torch_compile:
+        model.compile_blocks()  # the whole would be compiled anew for nearly every batch
     mine = len(data.held_out) // ranks.world_size * ranks.world_size  # as many batches in every process
     trainer = PretrainTrainer(
         config=config, windows=data.windows(place.lanes), place=place, tokens=tokens, epoch_tokens=data.tokens,

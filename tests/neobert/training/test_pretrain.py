@@ -144,6 +144,58 @@ def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(
     assert logged(tmp_path / "trial", "loss") == logged(tmp_path / "whole", "loss")
 
 
+@pytest.mark.parametrize(
+    ("stage", "processes"),
+    [(None, 4), (2, 1), *(pytest.param(stage, many, marks=pytest.mark.slow)
+                          for stage, many in [(None, 1), (0, 4), (1, 1), (1, 4), (2, 4)])],
+)  # fmt: skip
+def test_another_number_of_processes_goes_on_from_a_checkpoint_of_two(
+    neobert: Neobert, shards: Path, tmp_path: Path, stage: int | None, processes: int
+) -> None:
+    sharing = {} if stage is None else {"deepspeed": {"zero_stage": stage}}
+
+    def trained(name: str, many: int, **trainer: object) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        size = {"per_device_train_batch_size": 8 // many, "max_steps": 12, "save_steps": 6, "logging_steps": 1}
+        file = settings_file(directory, shards, trainer=size | trainer, **sharing)
+        for rank in (ranks := launch(["pretrain", "--config", file, "--output-dir", directory], many, 29651)):
+            output, _ = rank.communicate(timeout=300)
+            assert rank.returncode == 0, output
+        assert len(ranks) == many
+        return directory
+
+    two = trained("two", 2)
+    other = trained("other", processes, resume_from_checkpoint=str(two / "checkpoints/checkpoint-6"))
+    assert logged(other, "step")[0] == 7
+    assert logged(other, "tokens") == logged(two, "tokens")[6:]
+    assert logged(other, "loss") == pytest.approx(logged(two, "loss")[6:], rel=1e-5)
+    assert same(other, two, 1e-5)
+    assert not list(other.glob("checkpoints/universal-*"))
+
+
+def test_lanes_that_processes_cannot_share_are_a_clear_message(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = settings_file(tmp_path, shards, dataset={"lanes": 3})
+    ranks = launch(["pretrain", "--config", file, "--output-dir", tmp_path / "trial"], 2, 29661)
+    told = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert "3 lanes, which 2 processes cannot share evenly" in told[0]
+    assert "or set dataset.lanes: 16" in told[0]
+
+
+def test_a_resume_with_other_data_is_refused(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = write_shards(neobert, tmp_path, validation_fraction=0.2)
+    first = settings_file(tmp_path, shards, trainer={"max_steps": 10})
+    assert neobert("pretrain", "--config", first, "--output-dir", tmp_path / "first") == 0
+    then = settings_file(tmp_path, other, trainer={"resume_from_checkpoint": str(tmp_path / "first")})
+    assert neobert("pretrain", "--config", then, "--output-dir", tmp_path / "then") == 1
+    assert "was trained on other data: its " in capfd.readouterr().err
+
+
 def _steps(trial: Path) -> int:
     """The last step in metrics.jsonl, of which the last line may be half written."""
     try:
