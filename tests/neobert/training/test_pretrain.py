@@ -159,7 +159,11 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint_of_two(
         directory.mkdir()
         size = {"per_device_train_batch_size": 8 // many, "max_steps": 12, "save_steps": 6, "logging_steps": 1}
         file = settings_file(directory, shards, trainer=size | trainer, **sharing)
-        for rank in (ranks := launch(["pretrain", "--config", file, "--output-dir", directory], many, 29651)):
+        for rank in (
+            ranks := launch(
+                ["pretrain", "--config", file, "--output-dir", directory], many, 29700 + 10 * processes + (stage or 0)
+            )
+        ):
             output, _ = rank.communicate(timeout=300)
             assert rank.returncode == 0, output
         assert len(ranks) == many
