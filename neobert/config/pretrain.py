@@ -202,7 +202,6 @@ class PretrainTrainer(Strict):
     max_skipped_steps: NonNegative = Field(10, description="steps with a gradient that is no number, or a spike")
     spike_factor: float | None = Field(None, gt=1, description="a spike: so many times the usual size of the gradient")
 
-    profile_steps: NonNegative = Field(0, description="so many steps from the tenth are traced with PyTorch's profiler")
     peak_tflops: float | None = Field(None, gt=0, description="of the device, for MFU; known ones need none")
     use_cpu: bool = False
 

@@ -40,6 +40,11 @@ def converted(start: Checkpoint, paths: TrialFiles, ranks: Ranks, args: Training
 
     All processes call it, and the main one does the work. DeepSpeed is told, in `args`, to load such a checkpoint.
     """
+    if args.deepspeed["zero_optimization"].get("stage") == 3:  # seen: Adam goes on from another state than it had
+        raise RunError(
+            f"{start.path} was written by {start.processes} processes, and at zero_stage 3 only as many can go on from "
+            "it exactly. Start as many, or begin anew from its weights, with model.name_or_path"
+        )
     target = paths.checkpoints / f"universal-{start.step}"
     fault = _convert(start, target) if ranks.is_main else None
     (fault,) = broadcast_object_list([fault])
