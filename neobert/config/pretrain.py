@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from neobert.config.base import LocalPath, Strict
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches
-from neobert.config.sections import Decay, Fraction, NonNegative, Positive
+from neobert.config.sections import Decay, Fraction, NonNegative, Positive, check_sizes
 from neobert.config.text import TokenizerConfig, TrainingText
 
 AttnBackend = Literal["auto", "sdpa", "varlen", "xformers", "flex"]
@@ -32,7 +32,6 @@ class EncoderConfig(Strict):
 
     name_or_path: str | None = Field(None, min_length=1, description="a model directory or a name on the hub")
     revision: str | None = None
-    trust_remote_code: bool = False
 
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 28
@@ -50,12 +49,7 @@ class EncoderConfig(Strict):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> EncoderConfig:
-        if self.name_or_path is not None:
-            shape = sorted(_SIZES & self.model_fields_set)
-            if shape:
-                raise ValueError(f"{', '.join(shape)} cannot be set beside name_or_path, which fixes the size")
-        elif self.hidden_size % (2 * self.num_attention_heads):
-            raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
+        check_sizes(self, _SIZES)
         return self
 
     @model_serializer(mode="wrap")

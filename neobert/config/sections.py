@@ -14,6 +14,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
+def check_sizes(model: Any, sizes: set[str]) -> None:
+    """For validators of sections with `name_or_path` and the sizes of a new NeoBERT; raises `ValueError`."""
+    given = sorted(sizes & model.model_fields_set)
+    if model.name_or_path is not None and given:
+        raise ValueError(f"{', '.join(given)} cannot be set beside name_or_path, which fixes the size")
+    if model.name_or_path is None and model.hidden_size % (2 * model.num_attention_heads):
+        raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
+
+
 class ModelConfig(Strict):
     """Which encoder: one that exists (`name_or_path`), or a NeoBERT of the given size with random weights."""
 
@@ -35,12 +44,7 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelConfig:
-        if self.name_or_path is not None:
-            shape = _SIZES & self.model_fields_set
-            if shape:
-                raise ValueError(f"{', '.join(sorted(shape))} cannot be set beside name_or_path, which fixes the size")
-        elif self.hidden_size % (2 * self.num_attention_heads):
-            raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
+        check_sizes(self, _SIZES)
         return self
 
     @model_serializer(mode="wrap")

@@ -59,7 +59,7 @@ def finetune(
         check_same_data(paths, splits)
         _check_same_training(args, resumed)
     if ranks.is_main:
-        _forget_lost_steps(paths, resumed)
+        forget_lost_steps(paths, resumed)
         if not resumed:
             record_data(paths, splits)
     state = TrainerState(**resumed.state) if resumed else TrainerState()
@@ -72,7 +72,7 @@ def finetune(
     with deepspeed.whole_model():
         classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
     trainer = _trainer(config, splits, classifier, args, progress)
-    for callback in [StopOnNaN(), *(_reports(paths, progress, resumed) if ranks.is_main else []), early, stop]:
+    for callback in [StopOnNaN(), *(reports(paths, progress, resumed) if ranks.is_main else []), early, stop]:
         trainer.add_callback(callback)
         if resumed and isinstance(callback, Restored):
             callback.restore(state)
@@ -128,13 +128,13 @@ def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -
     return tokenize(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
 
 
-def _forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:
+def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:
     paths.checkpoints.mkdir(exist_ok=True)
     checkpoints.clear_partial(paths.checkpoints)
     drop_lines_after(paths.metrics, resumed.step if resumed else -1)
 
 
-def _reports(
+def reports(
     paths: TrialFiles, progress: Progress, resumed: checkpoints.Checkpoint | None
 ) -> list[transformers.TrainerCallback]:
     return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]

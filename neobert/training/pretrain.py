@@ -20,12 +20,11 @@ from neobert.model.pretraining import build_model
 from neobert.training import checkpoints, deepspeed, universal
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.arguments import pretraining_arguments
-from neobert.training.callbacks import Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
+from neobert.training.callbacks import Restored, StopOnNaN, StopWhenAsked
 from neobert.training.checkpoints import Checkpoint
-from neobert.training.console import Console
 from neobert.training.distributed import Ranks
-from neobert.training.files import TrialFiles, drop_lines_after, read_json
-from neobert.training.finetune import newest_checkpoint
+from neobert.training.files import TrialFiles, read_json
+from neobert.training.finetune import forget_lost_steps, newest_checkpoint, reports
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.pretraining import PLACE, PretrainTrainer
@@ -70,7 +69,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
     start = resumed or _given_checkpoint(config)
     if ranks.is_main:
-        _forget_lost_steps(paths, resumed)
+        forget_lost_steps(paths, resumed)
     place, tokens = _place(start, config, ranks, data)
     load_from = start.path if start else None
     reshaped = universal.is_needed(start, config.deepspeed.stage if config.deepspeed else 0, ranks)
@@ -95,7 +94,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         trainer.add_callback(universal.RemoveConverted(load_from))
     for callback in [
         StopOnNaN(),
-        *(_reports(paths, progress, resumed) if ranks.is_main else []),
+        *(reports(paths, progress, resumed) if ranks.is_main else []),
         EndWhenDone(trainer),
         stop,
     ]:
@@ -113,10 +112,6 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     trainer.save_model(str(paths.model))
     progress.end("done")
     return _outcome(trainer, state, data)
-
-
-def _reports(paths: TrialFiles, progress: Progress, resumed: Checkpoint | None) -> list[TrainerCallback]:
-    return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
 
 
 class EndWhenDone(TrainerCallback):
@@ -199,12 +194,6 @@ def _schedule(config: PretrainConfig, length: Length) -> Schedule:
         return min(count / whole, 1.0) if count is not None else ratio if ratio is not None else otherwise
 
     return Schedule(section.name, share("warmup", 0.02), share("decay", 0.2), section.final_lr_ratio)
-
-
-def _forget_lost_steps(paths: TrialFiles, resumed: Checkpoint | None) -> None:
-    paths.checkpoints.mkdir(exist_ok=True)
-    checkpoints.clear_partial(paths.checkpoints)
-    drop_lines_after(paths.metrics, resumed.step if resumed else -1)
 
 
 def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resumed: Checkpoint | None) -> None:
