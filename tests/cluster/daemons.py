@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +18,10 @@ from tests.cluster.layout import CONTROLLER, SLURMD_PORT, SLURMDBD_PORT, Layout
 
 SYSTEM_TABLES = Path("/usr/share/mysql/mysql_system_tables.sql")
 START_TIMEOUT = 30  # seconds; each takes well under one on an idle machine
+
+
+class EndedAtOnce(ClusterError):
+    """A daemon that was started is gone before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,7 @@ def mariadbd(layout: Layout) -> Daemon:
 
 
 def slurmdbd(layout: Layout) -> Daemon:
-    ready = partial(_listens, layout, CONTROLLER, SLURMDBD_PORT)
-    return Daemon("slurmdbd", CONTROLLER, ("slurmdbd",), layout.log("slurmdbd"), ready)
+    return Daemon("slurmdbd", CONTROLLER, ("slurmdbd",), layout.log("slurmdbd"), partial(_knows_resources, layout))
 
 
 def slurmctld(layout: Layout) -> Daemon:
@@ -105,11 +109,12 @@ def await_ready(layout: Layout, daemon: Daemon) -> None:
         return daemon.is_ready() or _gone(layout, daemon)
 
     def complaint(what: str) -> str:
-        return f"{daemon.name} on {daemon.machine} {what}.\n{machines.last_lines(daemon.log)}"
+        logs = [machines.last_lines(other.log) for other in _needed_by(layout, daemon)]
+        return "\n".join([f"{daemon.name} on {daemon.machine} {what}.", machines.last_lines(daemon.log), *logs])
 
     processes.wait_for(ready_or_gone, START_TIMEOUT, lambda: complaint(f"is not ready after {START_TIMEOUT} s"))
     if not daemon.is_ready():
-        raise ClusterError(complaint("ended right after its start"))
+        raise EndedAtOnce(complaint("ended right after its start"))
 
 
 def start(layout: Layout, daemon: Daemon) -> None:
@@ -121,7 +126,18 @@ def start(layout: Layout, daemon: Daemon) -> None:
         send(layout, daemon, signal.SIGCONT)
     else:
         launch(layout, daemon)
-    await_ready(layout, daemon)
+    try:
+        await_ready(layout, daemon)
+    except EndedAtOnce:
+        # As systemd would: slurmctld's first start ends if the database that answered a moment ago does not.
+        launch(layout, daemon)
+        await_ready(layout, daemon)
+
+
+def _needed_by(layout: Layout, daemon: Daemon) -> list[Daemon]:
+    """What the controller runs before it, the nearest first."""
+    earlier = itertools.takewhile(lambda other: other.name != daemon.name, of_controller(layout))
+    return list(earlier)[::-1] if daemon.machine == CONTROLLER else []
 
 
 def _gone(layout: Layout, daemon: Daemon) -> bool:
@@ -136,6 +152,15 @@ def _gone(layout: Layout, daemon: Daemon) -> bool:
 def _listens(layout: Layout, machine: str, port: int) -> bool:
     first = processes.first_processes(layout.dir).get(machine)
     return first is not None and processes.listening(first, port)
+
+
+def _knows_resources(layout: Layout) -> bool:
+    """slurmdbd listens before its connection to the database stands, and slurmctld ends at once if it gets no TRES."""
+    if not _listens(layout, CONTROLLER, SLURMDBD_PORT):
+        return False
+    argv = ["sacctmgr", "--noheader", "--parsable2", "show", "tres"]
+    result = subprocess.run(argv, env=machines.clean_environment(layout), capture_output=True)
+    return result.returncode == 0 and b"cpu" in result.stdout
 
 
 def _answers(layout: Layout) -> bool:
