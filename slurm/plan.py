@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from neobert.config import TASKS, ConfigError, Problem, Strict, dotted, local_paths, set_at, validate
+from neobert.config import TASKS, ConfigError, NamedPath, Problem, Strict, dotted, named_paths, set_at, validate
 from neobert.config.base import KeyPath
+from neobert.config.paths import Role
 from slurm.cluster import Profile
 from slurm.grid import Point, expand
 from slurm.recipe import Recipe
@@ -104,28 +105,27 @@ def _no_trial_twice(recipe: Recipe, stages: Iterable[Stage]) -> None:
 def missing_paths(plan: Plan, recipe: Recipe) -> list[Problem]:
     """The images, files and directories that the plan names and this machine does not have.
 
-    Paths that the run itself will make, or that lie on node-local scratch, are left out.
+    Left out are paths that the run itself will make, such as the output of another stage, and those on node-local
+    scratch.
     """
-    named: dict[str, KeyPath] = {}
+    named: dict[NamedPath, KeyPath] = {}
     for stage in plan.stages:
-        for value, path in named_paths(stage).items():
-            named.setdefault(value, ("stages", stage.name, "config", *path))
+        at = ("stages", stage.name)
+        for path in paths_of(stage):
+            named.setdefault(replace(path, key=()), (*at, "config", *path.key))
         image = image_path(stage, plan.profile)
         if image is not None:
-            named.setdefault(str(image), ("stages", stage.name, "image"))
+            named.setdefault(NamedPath((), str(image), Role.INPUT), (*at, "image"))
         for bind in stage.binds:
-            source = bind.partition(":")[0]
-            at = ("stages", stage.name, "binds")
-            named.setdefault(source, at if bind not in plan.profile.container.binds else ())
-    scratch = plan.profile.scratch
-    missing = {
-        value: path
-        for value, path in named.items()
-        if not (scratch is not None and Path(value).is_relative_to(scratch)) and not Path(value).exists()
-    }
+            source = NamedPath((), bind.partition(":")[0], Role.INPUT)
+            named.setdefault(source, (*at, "binds") if bind not in plan.profile.container.binds else ())
+    made = [path.value for path in named if path.role is Role.OUTPUT]
+    if plan.profile.scratch is not None:
+        made.append(plan.profile.scratch)
     return [
-        Problem(recipe.source_path(path), f"there is no {value} (here: {Path.cwd()})", recipe.where(path))
-        for value, path in missing.items()
+        Problem(recipe.source_path(key), f"{path.missing} (here: {Path.cwd()})", recipe.where(key))
+        for path, key in named.items()
+        if path.must_be_here and not path.found and not any(path.place.is_relative_to(folder) for folder in made)
     ]
 
 
@@ -142,14 +142,14 @@ def missing_secrets(plan: Plan, recipe: Recipe) -> list[Problem]:
     return list(problems.values())
 
 
-def named_paths(stage: Stage) -> dict[str, KeyPath]:
-    """The files and directories that a stage's configs name, and where; without those that the run itself makes."""
-    found: dict[str, KeyPath] = {}
+def paths_of(stage: Stage) -> list[NamedPath]:
+    """The files and directories that a stage's configs name, each once; without those in the run's own directory."""
+    found: dict[tuple[str, Role], NamedPath] = {}
     for trial in stage.trials:
-        for path, value in local_paths(TASKS[trial.task].model_validate_json(trial.config)):
-            if not value.startswith(RUN):
-                found.setdefault(value, path)
-    return found
+        for path in named_paths(TASKS[trial.task].model_validate_json(trial.config)):
+            if not path.value.startswith(RUN):
+                found.setdefault((path.value, path.role), path)
+    return list(found.values())
 
 
 def image_path(stage: Stage, profile: Profile) -> Path | None:
@@ -194,7 +194,7 @@ def _trials(
     model = TASKS[spec.task]
     templated = has_template(spec.config)
     needed = {name: done[name] for name in _all_needs(recipe, stage)}
-    names = {**recipe.names, "stages": _upstream(needed), "stage": stage}
+    names = {**recipe.names, "stages": _upstream(needed), "stage": stage, "run": RUN}
     trials: dict[str, Trial] = {}
     first: dict[str, Point] = {}
     problems: dict[str, Problem] = {}

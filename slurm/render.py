@@ -9,7 +9,7 @@ from pathlib import Path
 from neobert.config import ConfigError
 from slurm.cluster import Profile
 from slurm.container import Entry, argv, bind_words, enter_script
-from slurm.plan import Stage, image_path, named_paths
+from slurm.plan import Stage, image_path, paths_of
 from slurm.schema import slurm_time
 from slurm.shell import template
 
@@ -128,8 +128,9 @@ def enter(job: Job) -> str | None:
     if job.image is None:
         return None
     resources = job.stage.resources
-    inputs = [Path(value) if Path(value).is_dir() else Path(value).parent for value in named_paths(job.stage)]
-    own = [job.run, job.workdir, *(path.absolute() for path in inputs if path.exists())]
+    named = [found for path in paths_of(job.stage) for found in path.found]
+    folders = [(path if path.is_dir() else path.parent).absolute() for path in named]
+    own = [job.run, job.workdir, *dict.fromkeys(folders)]
     return enter_script(
         Entry(
             title=f"Recipe {job.recipe}, stage {job.stage.name}",

@@ -1,8 +1,9 @@
 """The settings of every task, as strict models that need no torch."""
 
-from neobert.config.base import ConfigError, Problem, Strict, dotted, local_paths, nearest, validate
+from neobert.config.base import ConfigError, Problem, Strict, dotted, nearest, validate
 from neobert.config.export import ExportConfig
 from neobert.config.glue import GlueConfig
+from neobert.config.paths import NamedPath, named_paths
 from neobert.config.pretrain import PretrainConfig
 from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
 from neobert.config.text import PreprocessConfig
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigError",
     "ExportConfig",
     "GlueConfig",
+    "NamedPath",
     "PreprocessConfig",
     "PretrainConfig",
     "Problem",
@@ -27,7 +29,7 @@ __all__ = [
     "Strict",
     "dotted",
     "dump_yaml",
-    "local_paths",
+    "named_paths",
     "nearest",
     "parse_value",
     "parse_yaml",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 KeyPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -88,33 +87,6 @@ def validate(model: type[Model], data: Any, where: Callable[[KeyPath], str] = la
             path = _data_path(e["loc"], data)
             problems.append(Problem(path, _message(model, e, path), where(path)))
         raise ConfigError(problems) from None
-
-
-def local_paths(settings: BaseModel, below: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Every file or directory that the settings name (fields of type `LocalPath`), with its key path."""
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, BaseModel):
-            yield from local_paths(value, (*below, name))
-        elif value is not None and name in _path_fields(type(settings)):
-            yield (*below, name), value
-
-
-@functools.cache
-def _path_fields(model: type[BaseModel]) -> frozenset[str]:
-    return frozenset(name for name, field in model.model_fields.items() if _is_path(field.annotation))
-
-
-def _is_path(annotation: Any) -> bool:
-    return IsPath in getattr(annotation, "__metadata__", ()) or any(map(_is_path, typing.get_args(annotation)))
-
-
-class IsPath:
-    """Marks a type as the name of a file or directory on this machine."""
-
-
-LocalPath = Annotated[str, Field(min_length=1), IsPath]
-"""A file or directory; a relative one is meant from the directory in which the command was given."""
 
 
 def _data_path(loc: KeyPath, data: Any) -> KeyPath:

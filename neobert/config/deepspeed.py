@@ -23,8 +23,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from neobert.config.base import ConfigError, LocalPath, Problem, Strict
+from neobert.config.base import ConfigError, Problem, Strict
 from neobert.config.deepspeed_file import FILLED, Fact, contradictions, lookup, put, read
+from neobert.config.paths import LocalPath
 
 
 def _whole(value: Any) -> Any:

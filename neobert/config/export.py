@@ -6,14 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from neobert.config.base import LocalPath, Strict
+from neobert.config.base import Strict
+from neobert.config.paths import LocalPath, ModelPath
 
 
 class ExportConfig(Strict):
     """Writes a checkpoint of any known layout as a Hugging Face model: into model/ of the output directory."""
 
     source: LocalPath = Field(description="a trial, a checkpoint, or a training of older code, with its newest one")
-    tokenizer: str | None = Field(None, min_length=1, description="directory or hub name, if none lies with the source")
+    tokenizer: ModelPath | None = Field(None, description="directory or hub name, if none lies with the source")
     revision: str | None = Field(None, description="commit, branch or tag of a tokenizer on the hub")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     hub_code: bool = Field(

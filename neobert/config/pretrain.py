@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from neobert.config.base import LocalPath, Strict
+from neobert.config.base import Strict
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches
+from neobert.config.paths import LocalPath, ModelPath
 from neobert.config.sections import Decay, Fraction, NonNegative, Positive, check_sizes
 from neobert.config.text import TokenizerConfig, TrainingText
 
@@ -30,7 +31,7 @@ class EncoderConfig(Strict):
     The vocabulary is the tokenizer's.
     """
 
-    name_or_path: str | None = Field(None, min_length=1, description="a model directory or a name on the hub")
+    name_or_path: ModelPath | None = Field(None, description="a model directory or a name on the hub")
     revision: str | None = None
 
     hidden_size: Positive = 768
@@ -82,7 +83,7 @@ class DatasetConfig(TrainingText):
     num_workers: NonNegative = Field(0, description="processes that read data, for each process that trains")
 
     def _places(self) -> tuple[str, ...]:
-        return ("path", "files", "hub", "sources")
+        return ("path", "files", "hub", "generated", "sources")
 
     @model_validator(mode="after")
     def _sources_agree(self) -> DatasetConfig:

@@ -6,18 +6,21 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from neobert.config.base import LocalPath, Strict
+from neobert.config.base import Strict
+from neobert.config.paths import FilePattern, LocalPath, ModelPath, OutputPath
 from neobert.config.sections import NonNegative, Positive
 
 
 class TextFiles(Strict):
-    """Documents: of `files` (text, JSON lines, parquet, arrow; names, directories, patterns, URLs) or of the `hub`."""
+    """Documents: of `files` (text, JSON lines, parquet, arrow; names, directories, patterns, URLs), of the `hub`, or
+    `generated`."""
 
-    files: list[str] | None = Field(None, min_length=1)
+    files: list[FilePattern] | None = Field(None, min_length=1)
     hub: str | None = Field(None, min_length=1, description="data set on the hub")
     hub_config: str | None = None
     revision: str | None = Field(None, description="commit, branch or tag of the data set on the hub")
     split: str = "train"
+    generated: Positive | None = Field(None, description="that many documents from the built-in grammar: synthetic")
     text_column: str = Field("text", description="not for text files")
     whole_files: bool = Field(False, description="a text file is one document, and not one in each line")
 
@@ -34,13 +37,13 @@ class TextFiles(Strict):
         return self
 
     def _places(self) -> tuple[str, ...]:
-        return ("files", "hub")
+        return ("files", "hub", "generated")
 
 
 class TokenizerConfig(Strict):
     """The tokenizer: one that exists, or a WordPiece tokenizer to be learned from the text itself."""
 
-    name_or_path: str | None = Field(None, min_length=1, description="directory or hub name")
+    name_or_path: ModelPath | None = Field(None, description="directory or hub name")
     revision: str | None = None
     trust_remote_code: bool = False
     train_vocab_size: int | None = Field(None, ge=64, description="learn one of at most this many entries")
@@ -61,7 +64,7 @@ class PreprocessConfig(Strict):
 
     data: TextFiles
     tokenizer: TokenizerConfig
-    output: str = Field(min_length=1, description="directory for the shards, the same for all parts")
+    output: OutputPath = Field(description="directory for the shards, the same for all parts")
     max_seq_length: int = Field(1024, ge=8, description="tokens a piece; longer documents become several pieces")
     validation_fraction: float = Field(0.0, ge=0, lt=1, description="share of documents that is held out")
     shard_bytes: Positive = Field(64_000_000, description="about how much text makes a shard; it stops between them")
@@ -89,7 +92,7 @@ class TrainingText(TextFiles):
     weight: float | None = Field(None, gt=0, description="share of the data; with one source of several, with all")
 
     def _places(self) -> tuple[str, ...]:
-        return ("path", "files", "hub")
+        return ("path", "files", "hub", "generated")
 
     @model_validator(mode="after")
     def _shards_are_ready(self) -> TrainingText:

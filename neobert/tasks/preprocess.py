@@ -31,9 +31,10 @@ def run(config: PreprocessConfig, paths: TrialFiles, ranks: Ranks, preemption: P
         work_offline_if_unreachable()
 
     # Imported here, because that switch must come first.
-    from neobert.data.text.preprocessing import find_tokenizer, merge, plan, read_source
+    from neobert.data.text.corpus import find_corpus
+    from neobert.data.text.preprocessing import find_tokenizer, merge, plan
 
-    source = read_source(config.data)
+    source = find_corpus(config.data, ("data",))
     tokenizer = find_tokenizer(config, source)
     if config.step == "tokenizer":
         return _end(paths, since, "vocabulary", len(tokenizer), {})

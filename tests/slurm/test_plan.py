@@ -167,3 +167,36 @@ def test_ten_thousand_trials_need_little_memory(recipe: Path) -> None:
     tracemalloc.stop()
     assert len(made.trials) == 10_000
     assert peak < 100e6
+
+
+def test_what_a_stage_makes_is_not_missed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("some.txt").touch()
+    text = """
+name: two
+stages:
+  shards:
+    task: preprocess
+    config: {data: {files: [some.txt]}, tokenizer: {train_vocab_size: 100}, output: shards}
+  train:
+    task: pretrain
+    needs: [shards]
+    config: {dataset: {path: shards}, trainer: {max_steps: 1}}
+"""
+
+    def missing(text: str) -> list[str]:
+        Path("two.yaml").write_text(text)
+        loaded = load_recipe("two.yaml")
+        return [str(problem) for problem in missing_paths(make_plan(loaded, "local", LOCAL), loaded)]
+
+    assert missing(text) == []
+    (problem,) = missing(text.replace("path: shards", "path: elsewhere"))
+    assert "stages.train.config.dataset.path: there is no elsewhere" in problem
+    (problem,) = missing(
+        text.replace("output: shards", "output: no/where/shards").replace("path: s", "path: no/where/s")
+    )
+    assert problem.startswith(
+        "two.yaml:6: stages.shards.config.output: there is no directory no/where, in which shards"
+    )
+    (problem,) = missing(text.replace("[some.txt]", "[some.txt, '*.parquet']"))
+    assert "stages.shards.config.data.files[1]: there is no file *.parquet" in problem

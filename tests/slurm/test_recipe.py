@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from neobert.config import ConfigError
-from slurm.recipe import Recipe, bundled, load_recipe
+from slurm.cluster import load_profile
+from slurm.plan import make_plan
+from slurm.recipe import bundled, load_recipe
 
 Write = Callable[[str, str], Path]
 
@@ -168,6 +170,9 @@ def shipped() -> list[Path]:
     return sorted(path for path in bundled(".").rglob("*.yaml") if path.parent.name != "clusters")
 
 
+@pytest.mark.parametrize("profile", ["local", "a100"])
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: str(path.relative_to(bundled("."))))
-def test_every_recipe_that_comes_along_can_be_read(path: Path) -> None:
-    assert isinstance(load_recipe(path), Recipe)
+def test_every_recipe_that_comes_along_can_be_planned(path: Path, profile: str) -> None:
+    recipe = load_recipe(path)
+    assert recipe.spec.description
+    assert make_plan(recipe, profile, load_profile(profile)).trials

@@ -5,5 +5,6 @@ that training works, and nothing about language: never compare it with a publish
 """
 
 from neobert.data.grammar.generate import DEV_ROWS, generated_splits, write_glue_directory
+from neobert.data.grammar.text import document
 
-__all__ = ["DEV_ROWS", "generated_splits", "write_glue_directory"]
+__all__ = ["DEV_ROWS", "document", "generated_splits", "write_glue_directory"]

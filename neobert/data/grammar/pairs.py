@@ -35,7 +35,7 @@ SMALL, BIG = ("small", "narrow", "tight", "tiny", "short"), ("big", "wide", "lar
 OWNERS = ("my", "your", "her", "our", "their", "his")
 
 
-def _tell(template: str, event: Event, rng: Random) -> str:
+def tell(template: str, event: Event, rng: Random) -> str:
     return template.format(**words(event, rng))
 
 
@@ -45,7 +45,7 @@ def entailment(rng: Random) -> Row:
     statement, slot = rng.choice(STATEMENTS)
     follows = rng.randrange(2)
     claimed = event if follows else changed(event, [slot], rng)
-    texts = _tell(rng.choice(TELLINGS), event, rng), _tell(statement, claimed, rng)
+    texts = tell(rng.choice(TELLINGS), event, rng), tell(statement, claimed, rng)
     return texts, _class("rte", "entailment" if follows else "not_entailment")
 
 
@@ -54,9 +54,9 @@ def inference(rng: Random) -> Row:
     event = any_event(rng)
     label = rng.choice(TASKS["mnli"].labels)
     statement, slot = rng.choice(STATEMENTS)
-    premise = _tell(WITHOUT[slot] if label == "neutral" else rng.choice(TELLINGS), event, rng)
+    premise = tell(WITHOUT[slot] if label == "neutral" else rng.choice(TELLINGS), event, rng)
     claimed = changed(event, [slot], rng) if label == "contradiction" else event
-    return (premise, _tell(statement, claimed, rng)), _class("mnli", label)
+    return (premise, tell(statement, claimed, rng)), _class("mnli", label)
 
 
 def answering(rng: Random) -> Row:
@@ -67,7 +67,7 @@ def answering(rng: Random) -> Row:
     sentence = rng.choice(TELLINGS) if answered else WITHOUT[slot]
     if answered and rng.randrange(2):
         sentence = WITHOUT[rng.choice([other for other in WITHOUT if other != slot])]
-    texts = _tell(question, event, rng), _tell(sentence, event, rng)
+    texts = tell(question, event, rng), tell(sentence, event, rng)
     return texts, _class("qnli", "entailment" if answered else "not_entailment")
 
 
@@ -76,7 +76,7 @@ def paraphrase(rng: Random) -> Row:
     event = any_event(rng)
     same = rng.randrange(2)
     other = event if same else changed(event, rng.sample(SLOTS, rng.choice((2, 3))), rng)
-    return (_tell(rng.choice(TELLINGS), event, rng), _tell(rng.choice(TELLINGS), other, rng)), same
+    return (tell(rng.choice(TELLINGS), event, rng), tell(rng.choice(TELLINGS), other, rng)), same
 
 
 def same_question(rng: Random) -> Row:
@@ -86,7 +86,7 @@ def same_question(rng: Random) -> Row:
     kind = rng.randrange(2)
     first, second = rng.sample(ASKING[2 * kind : 2 * kind + 2], 2)
     other = event if same else changed(event, rng.sample(("person", "colour", "thing", "place"), 2), rng)
-    return (_tell(first, event, rng), _tell(second, other, rng)), same
+    return (tell(first, event, rng), tell(second, other, rng)), same
 
 
 def similarity(rng: Random) -> Row:
@@ -94,7 +94,7 @@ def similarity(rng: Random) -> Row:
     event = any_event(rng)
     differing = rng.randrange(6)
     other = changed(event, rng.sample(SLOTS, differing), rng)
-    return (_tell(TELLINGS[0], event, rng), _tell(TELLINGS[0], other, rng)), float(5 - differing)
+    return (tell(TELLINGS[0], event, rng), tell(TELLINGS[0], other, rng)), float(5 - differing)
 
 
 def reference(rng: Random) -> Row:

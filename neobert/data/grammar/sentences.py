@@ -24,14 +24,24 @@ DENIALS = ("not", "never", "hardly", "anything but")
 
 
 def acceptability(rng: Random) -> tuple[Texts, float]:
-    """A sentence whose determiner, noun and verb agree in number and stand in order, or one mistake in it."""
+    """A well-formed sentence, or one with a mistake in it."""
+    sentence, acceptable = _sentence(rng, may_be_wrong=True)
+    return (f"{sentence}.",), acceptable
+
+
+def well_formed(rng: Random) -> str:
+    """Determiner, noun and verb agree in number and stand in order."""
+    return _sentence(rng, may_be_wrong=False)[0]
+
+
+def _sentence(rng: Random, *, may_be_wrong: bool) -> tuple[str, int]:
     number, other, third = rng.randrange(2), rng.randrange(2), rng.randrange(2)
     subject = _noun_phrase(number, rng)
     aside = [rng.choice(NEAR), *_noun_phrase(other, rng)] if rng.random() < 0.5 else []
     verbs = rng.choice(VERBS)
     adverb = [rng.choice(ADVERBS)] if rng.random() < 0.5 else []
     verb = [verbs[number]]
-    acceptable = rng.randrange(2)
+    acceptable = rng.randrange(2) if may_be_wrong else 1
     if not acceptable:
         match rng.choice(("agreement", "determiner", "order", "missing")):
             case "agreement":
@@ -42,8 +52,7 @@ def acceptability(rng: Random) -> tuple[Texts, float]:
                 subject[0], subject[-1] = subject[-1], subject[0]
             case "missing":
                 verb = []
-    sentence = " ".join([*subject, *aside, *adverb, *verb, *_noun_phrase(third, rng)])
-    return (f"{sentence}.",), acceptable
+    return " ".join([*subject, *aside, *adverb, *verb, *_noun_phrase(third, rng)]), acceptable
 
 
 def _noun_phrase(number: int, rng: Random) -> list[str]:
@@ -54,10 +63,12 @@ def _noun_phrase(number: int, rng: Random) -> list[str]:
 def sentiment(rng: Random) -> tuple[Texts, float]:
     """A verdict, in which a denial turns the adjective round and what follows "but" outweighs what precedes it."""
     positive = rng.randrange(2)
-    verdict = _clause(positive, rng)
-    if rng.random() < 0.5:
-        verdict = f"{_clause(1 - positive, rng)} but {verdict}"
-    return (verdict,), positive
+    return (verdict(positive, rng),), positive
+
+
+def verdict(positive: int, rng: Random) -> str:
+    clause = _clause(positive, rng)
+    return f"{_clause(1 - positive, rng)} but {clause}" if rng.random() < 0.5 else clause
 
 
 def _clause(positive: int, rng: Random) -> str:

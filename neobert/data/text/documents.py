@@ -22,6 +22,7 @@ import pyarrow.parquet
 
 from neobert.config import ConfigError
 from neobert.data.examples import at
+from neobert.data.grammar import document
 from neobert.data.text.files import (
     EXPECTED,
     Kind,
@@ -37,17 +38,24 @@ from neobert.data.text.files import (
 BYTES = 1 << 18
 """Size of a block of text or JSON lines. With it, and the next one, changes what is in which shard: `shards.SCHEMA`."""
 ROWS = 256
-"""Size of a block of an arrow file."""
+"""Documents in a block of an arrow file, or of the built-in grammar."""
 THREADS = 16
 """So many files are looked at together: remote ones take their time to answer."""
 END = -1
+GENERATED = "generated"
+"""In place of a file's name, for documents of the built-in grammar."""
+GENERATED_BYTES = 500
+"""About so many has one of them."""
 ARROW_FILE = b"ARROW1"
 """How a file of the arrow format of that name begins; the others are streams, as `datasets` writes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a file: bytes of text or JSON lines, row groups of parquet, rows of arrow; up to `stop` or `END`."""
+    """A part of a file: bytes of text or JSON lines, row groups of parquet, rows of arrow; up to `stop` or `END`.
+
+    Or documents of the built-in grammar, by their numbers.
+    """
 
     path: str
     kind: Kind
@@ -82,6 +90,8 @@ class Reader:
                 after_failure(block.path, failures, error)
 
     def _read(self, block: Block) -> Iterator[str]:
+        if block.kind == "generated":
+            return map(document, range(block.start, block.stop))
         if block.kind == "parquet":
             return self._parquet(block)
         if block.kind == "arrow":
@@ -143,6 +153,12 @@ class Reader:
     def check_column(self, names: Sequence[str], path: str) -> None:
         if self.column not in names:
             raise at(path, f"has no column {self.column!r}; there are {', '.join(names)} (text_column names it)")
+
+
+def generated(count: int) -> list[Block]:
+    """The first `count` documents of the built-in grammar."""
+    starts = range(0, count, ROWS)
+    return [Block(GENERATED, "generated", start, min(start + ROWS, count), GENERATED_BYTES * ROWS) for start in starts]
 
 
 def blocks(files: Sequence[str], reader: Reader) -> list[Block]:

@@ -31,7 +31,7 @@ from neobert.errors import RunError
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
-Kind = Literal["text", "jsonl", "parquet", "arrow"]
+Kind = Literal["text", "jsonl", "parquet", "arrow", "generated"]
 KINDS: dict[str, Kind] = {
     ".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
     ".arrow": "arrow",

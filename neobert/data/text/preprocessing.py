@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
-from neobert.config.text import PreprocessConfig, TextFiles
-from neobert.data.text.documents import Block, Reader, blocks
-from neobert.data.text.files import find, find_on_hub, is_remote, patiently, size_and_version
+from neobert.config.text import PreprocessConfig
+from neobert.data.text.corpus import Corpus
+from neobert.data.text.documents import Block, Reader
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
 from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, write_manifest, write_shard
 from neobert.data.text.tokenizer import LEARNED, learn_tokenizer, load_tokenizer, save_tokenizer
@@ -32,35 +31,11 @@ LEARN_FROM = 100_000_000
 
 
 @dataclass(frozen=True)
-class TextSource:
-    """The documents, before anything is done with them."""
-
-    reader: Reader
-    blocks: tuple[Block, ...]
-    identity: list[list[Any]]
-    """Name and size of each file, in order. Names of local files begin below what they have in common."""
-    versions: Mapping[str, str]
-    """Of each file, by path: something that changes with it, such as its time."""
-
-    def sample(self, size: int) -> Iterator[str]:
-        """Documents of about `size` bytes together, evenly spread; of a smaller source, all."""
-        total = sum(block.size for block in self.blocks)
-        some = self.blocks[:: max(1, -(-total // size))]
-        if len(some) < len(self.blocks):
-            log.info("the tokenizer is learned from %d of %d blocks of text", len(some), len(self.blocks))
-        for text in chain.from_iterable(map(self.reader.documents, some)):
-            if size <= 0:  # compressed files hold more than their size tells
-                return
-            size -= len(text)
-            yield text
-
-
-@dataclass(frozen=True)
 class Work:
     """Everything that is to be made into shards: number i holds the documents of `shards[i]`."""
 
     output: Path
-    source: TextSource
+    source: Corpus
     cutter: Cutter
     validation_fraction: float
     shards: tuple[tuple[Block, ...], ...]
@@ -79,25 +54,7 @@ class Work:
         return hashlib.sha256(repr([self.source.versions[path] for path in paths]).encode()).hexdigest()[:16]
 
 
-def read_source(config: TextFiles) -> TextSource:
-    """Looks at the files that `data` names; raises `ConfigError` where there is no text."""
-    reader = Reader(config.text_column, config.whole_files)
-    try:
-        if config.files:
-            files = find(config.files)
-        else:
-            files = find_on_hub(str(config.hub), config.hub_config, config.split, config.revision)
-        found = blocks(files, reader)
-        facts = [patiently(path, partial(size_and_version, path)) for path in files]
-    except ConfigError as error:
-        raise error.located(lambda path: "", lambda path: ("data", "files" if config.files else "hub")) from None
-    if not any(block.size for block in found):
-        raise ConfigError.at(("data",), f"holds no text: {len(files)} files, all of them empty")
-    identity = [[name, size] for name, (size, _) in zip(_names(files), facts, strict=True)]
-    return TextSource(reader, tuple(found), identity, {path: fact[1] for path, fact in zip(files, facts, strict=True)})
-
-
-def find_tokenizer(config: PreprocessConfig, source: TextSource) -> PreTrainedTokenizerBase:
+def find_tokenizer(config: PreprocessConfig, source: Corpus) -> PreTrainedTokenizerBase:
     """The one that is named, or that was learned for these shards, or a new one, where that is this trial's work."""
     section = config.tokenizer
     if section.name_or_path is not None:
@@ -116,7 +73,7 @@ def find_tokenizer(config: PreprocessConfig, source: TextSource) -> PreTrainedTo
     return load_tokenizer(str(own))
 
 
-def plan(config: PreprocessConfig, source: TextSource, tokenizer: PreTrainedTokenizerBase) -> Work:
+def plan(config: PreprocessConfig, source: Corpus, tokenizer: PreTrainedTokenizerBase) -> Work:
     """What there is to do. Raises `ConfigError` when the directory holds shards that were made of other things."""
     identity = {
         "schema": SCHEMA,
@@ -260,13 +217,6 @@ def _grouped(found: Iterable[Block], size: int) -> Iterator[tuple[Block, ...]]:
         total += block.size
     if group:
         yield tuple(group)
-
-
-def _names(files: Sequence[str]) -> list[str]:
-    """Names that stay the same when the directory of all the local ones is moved, or named in another way."""
-    folders = [os.path.abspath(Path(path).parent) for path in files if not is_remote(path)]  # noqa: PTH100  # links stay
-    common = os.path.commonpath(folders) if folders else ""
-    return [path if is_remote(path) else os.path.relpath(path, common) for path in files]
 
 
 def _reading(reader: Reader) -> dict[str, Any]:

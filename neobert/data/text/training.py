@@ -17,8 +17,7 @@ from neobert.config import ConfigError, PretrainConfig
 from neobert.config.base import KeyPath
 from neobert.config.pretrain import DatasetConfig
 from neobert.config.text import TrainingText
-from neobert.data.text.documents import Reader, blocks
-from neobert.data.text.files import find, find_on_hub
+from neobert.data.text.corpus import find_corpus
 from neobert.data.text.masking import Masking, masking
 from neobert.data.text.packing import Lengths, bucket, pack
 from neobert.data.text.pieces import Cutter, fingerprint, lengths_of
@@ -136,13 +135,8 @@ def _source(text: TrainingText, place: KeyPath, cutter: Cutter, split: str = "tr
     if text.path is not None:
         with _located((*place, "path")):
             return MappedSource(Shards(Path(text.path), split))
-    reader = Reader(text.text_column, text.whole_files)
-    with _located((*place, "files" if text.files is not None else "hub")):
-        if text.files is not None:
-            files = find(text.files)
-        else:
-            files = find_on_hub(str(text.hub), text.hub_config, text.split, text.revision)
-        return StreamedSource(blocks(files, reader), reader, cutter)
+    corpus = find_corpus(text, place)
+    return StreamedSource(corpus.blocks, corpus.reader, cutter)
 
 
 @contextmanager

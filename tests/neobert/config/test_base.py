@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 import pytest
 
-from neobert.config import ConfigError, GlueConfig, local_paths, nearest, parse_yaml, validate
+from neobert.config import ConfigError, GlueConfig, nearest, parse_yaml, validate
 
 
 def problems(text: str) -> list[str]:
@@ -54,12 +53,6 @@ def test_a_wrong_value_is_told_with_what_was_expected(text: str, message: str) -
 def test_a_settings_error_crosses_processes() -> None:
     error = ConfigError.at(("a", 0), "is wrong", "f:1")
     assert str(pickle.loads(pickle.dumps(error))) == "f:1: a[0]: is wrong"
-
-
-def test_local_paths_are_found_by_their_type() -> None:
-    data: dict[str, Any] = {"train_file": "a.csv", "validation_file": "b.csv"}
-    settings = validate(GlueConfig, {"data": data})
-    assert list(local_paths(settings)) == [(("data", "train_file"), "a.csv"), (("data", "validation_file"), "b.csv")]
 
 
 def test_nearest_lists_what_is_known_when_nothing_is_near() -> None:

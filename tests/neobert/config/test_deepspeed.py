@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neobert.config import ConfigError, GlueConfig, local_paths, validate
+from neobert.config import ConfigError, GlueConfig, named_paths, validate
 from neobert.config.deepspeed import complete
 from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
 
@@ -140,12 +140,13 @@ def test_a_file_becomes_part_of_the_settings(file: File) -> None:
     again = GlueConfig.model_validate_json(written)
     assert again.model_dump() == config.model_dump()
     assert completed(again)["zero_optimization"]["stage"] == 2
-    assert list(local_paths(again)) == []
+    assert list(named_paths(again)) == []
 
 
 def test_a_file_that_is_not_there_is_a_path_that_the_launcher_can_check() -> None:
     config = glue({"config_file": "nowhere/ds.json"})
-    assert list(local_paths(config)) == [(("deepspeed", "config_file"), "nowhere/ds.json")]
+    (path,) = named_paths(config)
+    assert (path.key, path.missing) == (("deepspeed", "config_file"), "there is no nowhere/ds.json")
     with pytest.raises(ConfigError, match=r"^deepspeed.config_file: there is no file nowhere/ds.json$"):
         completed(config)
 

@@ -9,7 +9,7 @@ import pytest
 
 from neobert.config import ConfigError
 from neobert.data.glue_tasks import TASKS
-from neobert.data.grammar import DEV_ROWS, generated_splits, write_glue_directory
+from neobert.data.grammar import DEV_ROWS, document, generated_splits, write_glue_directory
 from neobert.data.tsv import read_glue_directory
 
 ALL = pytest.mark.parametrize("name", TASKS)
@@ -62,3 +62,17 @@ def test_it_is_the_same_everywhere_and_always() -> None:
 def test_asking_for_more_than_there_is_says_so() -> None:
     with pytest.raises(ConfigError, match=r"data.generated: the grammar has hardly more than \d+ examples for wnli"):
         generated_splits(TASKS["wnli"], 100_000)
+
+
+def test_documents_are_the_same_everywhere_and_differ_from_each_other() -> None:
+    assert document(0) == document(0)
+    texts = [document(number) for number in range(2000)]
+    assert len(set(texts)) == len(texts)
+    assert all(text.endswith(".") and "  " not in text for text in texts)
+
+
+def test_documents_hold_no_sentence_that_cola_calls_wrong() -> None:
+    made = generated_splits(TASKS["cola"], 2000)
+    wrong = {texts[0] for texts, label in [*made.train, *made.dev[""]] if label == 0}
+    sentences = {f"{sentence}." for number in range(3000) for sentence in document(number).split(". ")}
+    assert not wrong & sentences

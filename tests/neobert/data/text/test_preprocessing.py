@@ -15,7 +15,8 @@ from neobert.config import ConfigError, PreprocessConfig, validate
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
 from neobert.data.text import documents, preprocessing
-from neobert.data.text.preprocessing import Work, find_tokenizer, is_done, make_shard, merge, plan, read_source
+from neobert.data.text.corpus import find_corpus
+from neobert.data.text.preprocessing import Work, find_tokenizer, is_done, make_shard, merge, plan
 from neobert.data.text.shards import Shards
 from neobert.errors import RunError
 
@@ -38,7 +39,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
             "max_seq_length": 32, "validation_fraction": 0.1, "shard_bytes": 4000,
         }  # fmt: skip
         config = validate(PreprocessConfig, settings | change)
-        source = read_source(config.data)
+        source = find_corpus(config.data, ("data",))
         return plan(config, source, find_tokenizer(config, source))
 
     return plan_with

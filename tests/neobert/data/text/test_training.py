@@ -12,7 +12,8 @@ import pytest
 from neobert.config import ConfigError, PreprocessConfig, PretrainConfig, validate
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
-from neobert.data.text.preprocessing import find_tokenizer, make_shard, merge, plan, read_source
+from neobert.data.text.corpus import find_corpus
+from neobert.data.text.preprocessing import find_tokenizer, make_shard, merge, plan
 from neobert.data.text.stream import Row
 from neobert.data.text.training import TrainingData, load_data
 
@@ -29,7 +30,7 @@ def preprocess(directory: Path, texts: list[str], vocabulary: int = 200, **chang
         "output": str(directory / "shards"), "max_seq_length": LENGTH, "validation_fraction": 0.1,
     }  # fmt: skip
     config = validate(PreprocessConfig, settings | change)
-    source = read_source(config.data)
+    source = find_corpus(config.data, ("data",))
     work = plan(config, source, find_tokenizer(config, source))
     make_shard(work, 0)
     merge(work)

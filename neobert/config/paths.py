@@ -1,0 +1,108 @@
+"""The files and directories that settings name: the types of such settings, and how to find their values.
+
+The launcher asks for them before it queues anything: it tells what is missing, and binds the rest into containers.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from neobert.config.base import KeyPath
+
+
+class Role(Enum):
+    """What stands at the path that a setting names."""
+
+    INPUT = "a file or directory that must be there"
+    FILES = "files of text: a name, a directory or a pattern of this machine, or an address of another"
+    MODEL = "a directory, or a name on the hub"
+    OUTPUT = "a directory that the task makes, in one that must be there"
+
+
+LocalPath = Annotated[str, Field(min_length=1), Role.INPUT]
+"""A file or directory; a relative one is meant from the directory in which the command was given."""
+FilePattern = Annotated[str, Field(min_length=1), Role.FILES]
+ModelPath = Annotated[str, Field(min_length=1), Role.MODEL]
+OutputPath = Annotated[str, Field(min_length=1), Role.OUTPUT]
+
+
+@dataclass(frozen=True)
+class NamedPath:
+    key: KeyPath
+    value: str
+    role: Role
+
+    @property
+    def place(self) -> Path:
+        """What must be there: the path itself, but for an output the directory in which it is made."""
+        return Path(self.value).parent if self.role is Role.OUTPUT else Path(self.value)
+
+    @property
+    def found(self) -> list[Path]:
+        """What of it is on this machine: one path, or none, or the files that a pattern stands for."""
+        if self.role is Role.FILES and "://" not in self.value and not self.place.exists():
+            return [Path(match) for match in glob.glob(self.value, recursive=True)]  # noqa: PTH207
+        return [self.place] if self.place.exists() else []
+
+    @property
+    def must_be_here(self) -> bool:
+        match self.role:
+            case Role.FILES:
+                return "://" not in self.value
+            case Role.MODEL:
+                return self.value.startswith(("/", "./", "../"))
+        return True
+
+    @property
+    def missing(self) -> str:
+        """What is said of it where nothing is found."""
+        match self.role:
+            case Role.FILES:
+                return f"there is no file {self.value}"
+            case Role.OUTPUT:
+                return f"there is no directory {self.place}, in which {Path(self.value).name} is to be made"
+        return f"there is no {self.value}"
+
+
+def named_paths(settings: BaseModel, below: KeyPath = ()) -> Iterator[NamedPath]:
+    """Every file or directory that the settings name, by the types of their fields."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        role, words = _role(type(settings), name)
+        for key, inner in enumerate(value) if isinstance(value, list | tuple) else [(None, value)]:
+            path = (*below, name) if key is None else (*below, name, key)
+            if isinstance(inner, BaseModel):
+                yield from named_paths(inner, path)
+            elif role is not None and isinstance(inner, str) and inner not in words:
+                yield NamedPath(path, inner, role)
+
+
+@functools.cache
+def _role(model: type[BaseModel], name: str) -> tuple[Role | None, frozenset[Any]]:
+    """What the values of a field name, and the words that may stand there in place of a path."""
+    field = model.model_fields[name]
+    # pydantic takes what annotates the whole of a field out of its annotation.
+    parts = [*field.metadata, *_parts(field.annotation)]
+    roles = [part for part in parts if isinstance(part, Role)]
+    return roles[0] if roles else None, frozenset(part for part in parts if isinstance(part, str))
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The metadata of an annotation, and the words of its literals, at any depth."""
+    if typing.get_origin(annotation) is Literal:
+        yield from typing.get_args(annotation)
+        return
+    yield from getattr(annotation, "__metadata__", ())
+    if typing.get_origin(annotation) in (Annotated, list, tuple, typing.Union, types.UnionType):
+        for inner in typing.get_args(annotation):
+            yield from _parts(inner)
