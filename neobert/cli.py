@@ -100,12 +100,26 @@ def run(arguments: list[str]) -> int:
         return _complain(f"{error.filename or 'standard output'}: {error.strerror}", FAILED)
 
 
+class _Help(argparse.Action):
+    """`--help` with all settings of the task, which need a moment to be looked at."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from neobert.config import TASKS
+        from neobert.config.describe import describe
+
+        task = parser.prog.split()[-1]
+        print(f"{parser.format_help()}\nsettings (what each takes, and its default):\n{describe(TASKS[task])}")
+        parser.exit()
+
+
 def _task_parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"neobert {command}",
         description="Settings come from the file; key=value sets one of them, as in optimizer.lr=3e-5 data.dir=glue.",
         epilog="The same command again resumes from the newest checkpoint in DIR, and does nothing when DIR is done.",
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this, and all settings")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="a setting: dotted key, YAML value")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the trial's files go")

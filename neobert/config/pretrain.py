@@ -197,6 +197,9 @@ class PretrainTrainer(Strict):
     max_skipped_steps: NonNegative = Field(10, description="steps with a gradient that is no number, or a spike")
     spike_factor: float | None = Field(None, gt=1, description="a spike: so many times the usual size of the gradient")
 
+    profile_steps: Positive | None = Field(
+        None, description="PyTorch's profiler over so many steps, after the first 10"
+    )
     peak_tflops: float | None = Field(None, gt=0, description="of the device, for MFU; known ones need none")
     use_cpu: bool = False
 

@@ -60,6 +60,10 @@ class TrialFiles:
         return self.directory / "tensorboard"
 
     @property
+    def profile(self) -> Path:
+        return self.directory / "profile"
+
+    @property
     def model(self) -> Path:
         """What a pretraining has made, as a Hugging Face model with its tokenizer."""
         return self.directory / "model"

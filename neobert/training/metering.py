@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from neobert.model import NeoBERTConfig
 
@@ -61,6 +62,16 @@ class Stopwatch:
             found[part] = found.get(part, 0.0) + _seconds(start, end)
         self._spent = []
         return found
+
+
+def communication(model: Any) -> float | None:
+    """Seconds that averaging gradients took in one backward pass, most of it while gradients were still computed.
+
+    DDP measures that in the first ten passes and in every hundredth; None for models that are not in DDP.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return None
+    return float(model._get_ddp_logging_data().get("backward_comm_time", 0)) / 1e9
 
 
 def _seconds(start: Mark, end: Mark) -> float:

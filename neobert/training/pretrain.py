@@ -28,6 +28,7 @@ from neobert.training.finetune import forget_lost_steps, newest_checkpoint, repo
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.pretraining import PLACE, PretrainTrainer
+from neobert.training.profiling import Profiling
 from neobert.training.progress import Progress
 from neobert.training.schedules import Schedule
 
@@ -92,6 +93,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     stop = StopWhenAsked(preemption)
     if load_from and reshaped and ranks.is_main:
         trainer.add_callback(universal.RemoveConverted(load_from))
+    if config.trainer.profile_steps and ranks.is_main:
+        trainer.add_callback(Profiling(config.trainer.profile_steps, paths.profile))
     for callback in [
         StopOnNaN(),
         *(reports(paths, progress, resumed) if ranks.is_main else []),

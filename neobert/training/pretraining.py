@@ -79,6 +79,8 @@ class PretrainTrainer(Trainer):
         self._skip = False
         self._hosts: Any = None
         self._places: dict[int, tuple[int, int]] = {}
+        self._steps = 0
+        """Since the last figures."""
         self._watch = metering.Stopwatch(self.args.device)
         self._counts = torch.zeros(3, dtype=torch.float64)  # tokens, squared lengths, masked tokens: for MFU
         self._peak = metering.peak_flops(self.args.device, config.trainer.peak_tflops)
@@ -118,6 +120,7 @@ class PretrainTrainer(Trainer):
         rows, tokens = self._ahead
         self.place = Place(self.place.lanes, self.place.rows + rows, {**self.place.windows, **self._places})
         self.tokens += tokens
+        self._steps += 1
         self._places = {}
 
     # -- steps ------------------------------------------------------------------------------------------------
@@ -137,7 +140,10 @@ class PretrainTrainer(Trainer):
             step = self.optimizer.step
 
             def unless_skipped(_: Optimizer, *arguments: Any, **options: Any) -> Any:
-                return None if self._skip else step(*arguments, **options)
+                if self._skip:
+                    return None
+                with self._watch.time("optimizer"):
+                    return step(*arguments, **options)
 
             self.optimizer.step = MethodType(unless_skipped, self.optimizer)
         return self.optimizer
@@ -208,7 +214,14 @@ class PretrainTrainer(Trainer):
 
     def figures(self) -> dict[str, float]:
         """Rates, where the time went (in this process), memory, and MFU."""
-        found = super().figures() | {f"seconds_{part}": seconds for part, seconds in self._watch.read().items()}
+        spent = self._watch.read()
+        if self.is_deepspeed_enabled:  # it updates the weights at the end of its backward pass
+            spent["backward"] -= spent.get("optimizer", 0.0)
+        communication = metering.communication(self.model_wrapped)
+        if communication is not None:
+            spent["communication"] = communication * self._steps
+        self._steps = 0
+        found = super().figures() | {f"seconds_{part}": seconds for part, seconds in spent.items()}
         found |= {"tokens": self.tokens, "peak_memory": metering.peak_memory(self.args.device)}
         if self._skipped:
             found["skipped_steps"] = self._skipped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -73,6 +74,18 @@ def test_it_goes_on_with_another_number_of_workers(
     assert same(tmp_path / "trial", undisturbed)
 
 
+def test_a_profile_changes_nothing_and_tells_of_its_steps(
+    neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    file = settings_file(tmp_path, shards, trainer={"profile_steps": 3})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    assert same(tmp_path / "trial", undisturbed)
+    assert "aten::" in (tmp_path / "trial/profile/steps-11-13.txt").read_text()
+    with gzip.open(tmp_path / "trial/profile/steps-11-13.json.gz") as file:
+        names = [event["name"] for event in json.load(file)["traceEvents"]]
+    assert sum(name.startswith("Optimizer.step#") for name in names) == 3
+
+
 @pytest.mark.parametrize("pack", [True, False])
 def test_however_a_step_is_split_it_is_the_same(neobert: Neobert, shards: Path, tmp_path: Path, pack: bool) -> None:
     """64 rows as 1 x 64, as 4 x 16 accumulated, as 2 processes x 32. A large epsilon keeps a wrong scale visible."""
@@ -93,8 +106,12 @@ def test_however_a_step_is_split_it_is_the_same(neobert: Neobert, shards: Path, 
             assert rank.returncode == 0, output
         return directory
 
-    whole = trained("whole", 64, 1, 1)
-    for other in (trained("accumulated", 16, 4, 1), trained("two", 32, 1, 2)):
+    whole, two = trained("whole", 64, 1, 1), trained("two", 32, 1, 2)
+    for part in ("data", "forward", "backward", "optimizer", "communication"):
+        assert len(logged(two, f"seconds_{part}")) == 4
+        assert all(seconds > 0 for seconds in logged(two, f"seconds_{part}")[1:]), part
+    assert not logged(whole, "seconds_communication")
+    for other in (trained("accumulated", 16, 4, 1), two):
         assert logged(other, "loss") == pytest.approx(logged(whole, "loss"), rel=1e-5)
         assert logged(other, "grad_norm") == pytest.approx(logged(whole, "grad_norm"), rel=1e-4)
         assert logged(other, "tokens") == logged(whole, "tokens")
