@@ -51,7 +51,10 @@ def _learn_vocab(sentences: list[str], vocab_size: int) -> dict[str, int]:
     decides between equally good merges by these numbers. So they are numbered beforehand, as if they were special.
     """
     learner = _wordpiece(None)
-    counts = Counter(char for text in sentences for char in learner.normalizer.normalize_str(text) if char != " ")
+    counts: Counter[str] = Counter()
+    for text in sentences:
+        counts.update(learner.normalizer.normalize_str(text))
+    del counts[" "]
     room = min(ALPHABET, (vocab_size - len(SPECIAL)) // 2)
     alphabet = sorted(counts, key=lambda char: (-counts[char], char))[:room]
     special = [*SPECIAL, *sorted(alphabet), *(f"##{char}" for char in sorted(alphabet))]

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from neobert.config import ConfigError
 from neobert.config.pretrain import EncoderConfig
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM, verify
+from neobert.model.attention import UnknownBackend, choose
 from neobert.model.verify import EXPORT_FIRST
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ def build_model(
         model = NeoBERTForMaskedLM(_shape(config, tokenizer))
     else:
         model = _load(str(checkpoint or config.name_or_path), config)
+        if config.name_or_path is None:
+            _check_shape(model.config, config, checkpoint)
     model.model.attn_backend = config.attn_backend
     entries, embeddings = len(tokenizer), model.config.vocab_size
     if entries > embeddings:
@@ -39,9 +42,32 @@ def build_model(
     return model
 
 
+ARCHITECTURE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps",
+                "tie_word_embeddings", "decoder_bias")  # fmt: skip
+"""Of a model that exists, these cannot be changed."""
+
+
+def check_backend(model: NeoBERTForMaskedLM, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises `ConfigError` for an attention backend that cannot be used here; without it, the first batch would."""
+    shape = model.config
+    try:
+        choose(model.model.attn_backend, device, dtype, shape.hidden_size // shape.num_attention_heads)
+    except UnknownBackend as error:
+        raise ConfigError.at(("model", "attn_backend"), str(error)) from None
+
+
+def _check_shape(shape: NeoBERTConfig, config: EncoderConfig, checkpoint: Path | None) -> None:
+    changed = [
+        f"{name} is {getattr(shape, name)} there and {getattr(config, name)} here"
+        for name in ARCHITECTURE
+        if getattr(shape, name) != getattr(config, name)
+    ]
+    if changed:
+        raise ConfigError.at(("model",), f"{checkpoint} is a checkpoint of another model: {'; '.join(changed)}")
+
+
 def _shape(config: EncoderConfig, tokenizer: PreTrainedTokenizerBase) -> NeoBERTConfig:
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "rope_theta",
-             "max_position_embeddings", "initializer_range", "tie_word_embeddings", "decoder_bias")  # fmt: skip
+    names = (*ARCHITECTURE, "rope_theta", "max_position_embeddings", "initializer_range")
     sizes = {name: getattr(config, name) for name in names}
     shape = NeoBERTConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
     _stretch(shape, config)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -16,7 +17,7 @@ from neobert.config import ConfigError, PretrainConfig
 from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
-from neobert.model.pretraining import build_model
+from neobert.model.pretraining import build_model, check_backend
 from neobert.training import checkpoints, deepspeed, universal
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.arguments import pretraining_arguments
@@ -80,6 +81,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, length.steps)
     with deepspeed.whole_model():
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
+    check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
     if config.trainer.torch_compile:
         model.compile_blocks()  # the whole would be compiled anew for nearly every batch
     mine = len(data.held_out) // ranks.world_size * ranks.world_size  # as many batches in every process

@@ -62,7 +62,7 @@ def settings_file(directory: Path, shards: Path | None, **sections: Any) -> Path
     """The tiny settings with these sections put over them; None takes a key away."""
     data = merged(SETTINGS, {"dataset": {"path": str(shards)}} if shards else {})
     data = merged(data, sections)
-    data["trainer"] = {key: value for key, value in data["trainer"].items() if value is not None}
+    data = {name: {k: v for k, v in section.items() if v is not None} for name, section in data.items()}
     path = directory / "pretrain.yaml"
     path.write_text(yaml.safe_dump(data))
     return path

@@ -1,0 +1,119 @@
+"""What a user of `neobert pretrain` can do wrong: one message with place and remedy, and nothing of before is lost."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.neobert.training.pretraining import SETTINGS, Neobert, same, settings_file, write_shards
+
+Told = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from neobert.cli import run
+
+    return write_shards(lambda *words: run(list(map(str, words))), tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from neobert.cli import run
+
+    directory = tmp_path_factory.mktemp("trained")
+    file = settings_file(directory, shards, trainer={"max_steps": 10, "save_steps": 5})
+    assert run(["pretrain", "--config", str(file), "--output-dir", str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture
+def told(neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Told:
+    """Runs a pretraining that ends with a message, and returns the message."""
+
+    def run(code: int = 2, shards: Path = shards, out: Path = tmp_path / "trial", **sections: Any) -> str:
+        file = settings_file(tmp_path, shards, **sections)
+        assert neobert("pretrain", "--config", file, "--output-dir", out) == code
+        error = capfd.readouterr().err
+        assert "Traceback" not in error
+        (line,) = [line for line in error.splitlines() if line.startswith("neobert: ")]
+        return line.removeprefix("neobert: ")
+
+    return run
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_tokenizer_that_is_not_that_of_the_shards(told: Told, neobert: Neobert, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = write_shards(neobert, tmp_path / "other", tokenizer={"train_vocab_size": 200})
+    message = told(tokenizer={"name_or_path": str(other / "tokenizer")})
+    assert "dataset.path: " in message and "was tokenised with another tokenizer" in message
+
+
+def test_a_tokenizer_with_more_entries_than_the_model(
+    told: Told, neobert: Neobert, trained: Path, tmp_path: Path
+) -> None:
+    other = write_shards(neobert, tmp_path, data={"generated": 500}, tokenizer={"train_vocab_size": 300})
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(trained / "model")}
+    assert told(shards=other, model=model) == "tokenizer: has 300 entries, but the model only 201 embeddings"
+
+
+def test_sequences_that_are_longer_than_the_model_takes(told: Told) -> None:
+    assert "dataset.max_seq_length 64 is more than the model can take: model.max_position_embeddings is 32" in told(
+        dataset={"max_seq_length": 64}
+    )
+    assert "dataset.max_seq_length: is 16, but" in told(dataset={"max_seq_length": 16}, out=Path("/nonexistent/trial"))
+
+
+def test_an_unknown_backend_and_one_that_needs_a_gpu(told: Told) -> None:
+    assert "model.attn_backend: expected" in told(model={"attn_backend": "spda"})
+    assert told(model={"attn_backend": "xformers"}) == (
+        "model.attn_backend: the attention backend xformers needs a GPU, and this is cpu; `auto` chooses one that works"
+    )
+
+
+def test_another_model_in_the_same_directory_or_from_its_checkpoint(told: Told, trained: Path) -> None:
+    before = contents(trained)
+    message = told(out=trained, model={"num_hidden_layers": 3}, trainer={"max_steps": 20})
+    assert "this directory belongs to a trial with other settings" in message
+    assert "model.num_hidden_layers is 2 there and 3 here" in message
+    message = told(model={"num_hidden_layers": 3}, trainer={"resume_from_checkpoint": str(trained)})
+    assert message.startswith("model: ")
+    assert "is a checkpoint of another model: num_hidden_layers is 2 there and 3 here" in message
+    assert contents(trained) == before
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_written(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for it; small files still fit. The checkpoint of before stays as it was."""
+    file = settings_file(tmp_path, shards, trainer={"max_steps": 20})
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "trial"
+    assert neobert("pretrain", "--config", file, "--output-dir", undisturbed) == 0
+    shutil.copytree(undisturbed, out)
+    (out / "result.json").unlink()
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints/checkpoint-20")
+    before = contents(out / "checkpoints")
+    assert any(name.startswith("checkpoint-10/") for name in before)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        code = neobert("pretrain", "--config", file, "--output-dir", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capfd.readouterr().err
+    assert code == 1
+    assert f"neobert: the checkpoint of step 20 cannot be written to {out / 'checkpoints'}: " in error
+    assert "Earlier checkpoints are untouched; the same command resumes." in error
+    assert contents(out / "checkpoints") == before
+    assert neobert("pretrain", "--config", file, "--output-dir", out) == 0
+    assert same(out, undisturbed)
