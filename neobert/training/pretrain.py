@@ -93,8 +93,11 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
     stop = StopWhenAsked(preemption)
-    if load_from and reshaped and ranks.is_main:
-        trainer.add_callback(universal.RemoveConverted(load_from))
+    if load_from and reshaped:
+        if config.deepspeed and config.deepspeed.stage == 3:
+            trainer.add_callback(universal.MendStage3(trainer))
+        if ranks.is_main:
+            trainer.add_callback(universal.RemoveConverted(load_from))
     if config.trainer.profile_steps and ranks.is_main:
         trainer.add_callback(Profiling(config.trainer.profile_steps, paths.profile))
     for callback in [

@@ -137,6 +137,11 @@ class PretrainTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Optimizer:
         if self.optimizer is None:
             self.optimizer = build_optimizer(self._config.optimizer, self.model)
+            self.plain_optimizer = self.optimizer  # around which others will be put
+            self.optimizer_settings = [
+                {name: value for name, value in group.items() if name not in ("params", "lr")}
+                for group in self.optimizer.param_groups
+            ]
             step = self.optimizer.step
 
             def unless_skipped(_: Optimizer, *arguments: Any, **options: Any) -> Any:

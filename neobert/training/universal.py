@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 
 from neobert.errors import RunError
 from neobert.training.checkpoints import Checkpoint, inventory
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles
+from neobert.training.pretraining import PretrainTrainer
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,6 @@ def converted(start: Checkpoint, paths: TrialFiles, ranks: Ranks, args: Training
 
     All processes call it, and the main one does the work. DeepSpeed is told, in `args`, to load such a checkpoint.
     """
-    if args.deepspeed["zero_optimization"].get("stage") == 3:  # seen: Adam goes on from another state than it had
-        raise RunError(
-            f"{start.path} was written by {start.processes} processes, and at zero_stage 3 only as many can go on from "
-            "it exactly. Start as many, or begin anew from its weights, with model.name_or_path"
-        )
     target = paths.checkpoints / f"universal-{start.step}"
     fault = _convert(start, target) if ranks.is_main else None
     (fault,) = broadcast_object_list([fault])
@@ -79,6 +76,25 @@ def _convert(start: Checkpoint, target: Path) -> str | None:
     (target / LATEST).write_text(tag)
     log.info("converted in %.0f s", time.monotonic() - since)
     return None
+
+
+class MendStage3(TrainerCallback):
+    """Puts right what DeepSpeed 0.19 does when it loads a universal checkpoint at stage 3.
+
+    All of the optimizer's states get one and the same tensor as their step, so that each of them counts it on for all;
+    and all groups of weights get the settings of the first, its weight decay included.
+    """
+
+    def __init__(self, trainer: PretrainTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        optimizer = self._trainer.plain_optimizer
+        for state in optimizer.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
+        for group, settings in zip(optimizer.param_groups, self._trainer.optimizer_settings, strict=True):
+            group.update(settings)
 
 
 class RemoveConverted(TrainerCallback):

@@ -163,8 +163,8 @@ def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(
 
 @pytest.mark.parametrize(
     ("stage", "processes"),
-    [(None, 4), (2, 1), *(pytest.param(stage, many, marks=pytest.mark.slow)
-                          for stage, many in [(None, 1), (0, 4), (1, 1), (1, 4), (2, 4)])],
+    [(None, 4), (3, 1), *(pytest.param(stage, many, marks=pytest.mark.slow)
+                          for stage, many in [(None, 1), (0, 4), (1, 1), (1, 4), (2, 1), (2, 4), (3, 4)])],
 )  # fmt: skip
 def test_another_number_of_processes_goes_on_from_a_checkpoint_of_two(
     neobert: Neobert, shards: Path, tmp_path: Path, stage: int | None, processes: int
