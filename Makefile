@@ -13,10 +13,10 @@ INSTALL = DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-vers
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-demo: install  ## an array of six small trainings on generated data on this machine, and the table of their results
+demo: install  ## pretrain a small NeoBERT on generated text, fine-tune it on three tasks, and show the table
 	@$(BIN)/recipe submit recipes/demo.yaml --cluster local --new --watch
 	@$(BIN)/recipe results demo
-	@echo "The data is synthetic (generated from a grammar): these scores say nothing about GLUE."
+	@echo "Text and tasks are synthetic (generated from a grammar): these scores say nothing about GLUE."
 
 test: install-dev system  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
