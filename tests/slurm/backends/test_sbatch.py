@@ -247,12 +247,18 @@ def with_accounts(cluster: Cluster, work: Path, stand_in: Path, monkeypatch: pyt
     return profile
 
 
-@pytest.mark.parametrize("which", ["slurm", "with_accounts"])
-def test_an_array_that_never_left_the_queue_is_told_as_cancelled(
-    run_recipe: Recipe, which: str, request: pytest.FixtureRequest, work: Path
+def test_an_array_that_never_left_the_queue_is_told_as_cancelled(run_recipe: Recipe, slurm: Path, work: Path) -> None:
+    check_array_that_never_left_the_queue(run_recipe, slurm, work)
+
+
+def test_an_array_that_never_left_the_queue_is_told_as_cancelled_by_accounts_too(
+    run_recipe: Recipe, with_accounts: Path, work: Path
 ) -> None:
+    check_array_that_never_left_the_queue(run_recipe, with_accounts, work)
+
+
+def check_array_that_never_left_the_queue(run_recipe: Recipe, profile: Path, work: Path) -> None:
     """Slurm tells of all of its tasks in one line, with and without accounts."""
-    profile = request.getfixturevalue(which)
     stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}, "grid": {"seed": [1, 2]}}
     stages = {"first": stage, "second": stage | {"needs": ["first"], "grid": {"seed": [3, 4]}}}
     resources = {"time": "00:10:00", "mem": "100M"}
