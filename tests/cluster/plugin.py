@@ -4,9 +4,9 @@
 - `plain_cluster`: the same without accounting, which starts in about one second.
 
 Each test that uses one has it for itself, and finds it as new: all faults undone, no jobs, all nodes idle. So it may
-break what it likes. A test takes it as an argument, or by another fixture's: what `getfixturevalue` gives would be shared
-with other tests, who end its jobs. Where there can be no cluster the tests are skipped, with the reason and the remedy; where the
-environment has CI, they fail.
+break what it likes. A test takes it as an argument, or by another fixture's: what `getfixturevalue` gives would be
+shared with other tests, who end its jobs. Where there can be no cluster the tests are skipped, with the reason and
+the remedy; where the environment has CI, they fail.
 """
 
 from __future__ import annotations
