@@ -16,6 +16,8 @@ from typing import Any
 from slurm.plan import Plan
 from slurm.rundir import RunDir
 from slurm.session import Session, open_session
+from slurm.state import last_given
+from slurm.submissions import read_submissions
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class Recipe:
     def submit(self, backend: str | None = None) -> list[Any] | RunDir:
         """Queues what is neither done nor queued, on the cluster profile's backend or on another one.
 
-        With `submitit`, returns a `submitit.Job` for each queued trial, in the plan's order; `job.result()` waits for
-        it and gives the content of its `result.json`. Otherwise returns the run's directory.
+        With `submitit`, returns a `submitit.Job` for each trial, in the plan's order: also for those that an earlier
+        call has submitted, so that a notebook's cell can be run again. `job.result()` waits for it and gives the
+        content of its `result.json`. Otherwise returns the run's directory.
         """
         session = self.session.on(backend) if backend else self.session
-        run, entries = session.submit()
+        run, _ = session.submit()
         if session.backend != "submitit":
             return run
-        from slurm.backends.submitit import jobs
+        from slurm.backends.submitit import job_of
 
-        return [job for entry in entries for job in jobs(run, entry)]
+        given = last_given(run, [entry for entry in read_submissions(run) if entry.backend == "submitit"])
+        return [job_of(run, given[trial.id]) for _, trial in session.plan.trials if trial.id in given]

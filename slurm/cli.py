@@ -88,7 +88,7 @@ def plan(every: bool, **options: Any) -> None:
     show.console().print(show.plan_view(session.plan, todo, states, every))
 
 
-@cli.command(epilog=_example("recipe render recipes/demo.yaml --cluster a100 | sbatch"))
+@cli.command(epilog=_example("recipe render recipes/glue/small.yaml --cluster a100 | sbatch"))
 @_recipe_options
 @_stage_option
 @_code_option

@@ -19,12 +19,16 @@ PASSED = (
     "SLURM_*", "SLURMD_NODENAME", "RECIPE_*",
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
     "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",
-    "CUDA_*", "NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "OMP_*", "MKL_*", "KMP_*",
+    "CUDA_DEVICE_*", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUDA_CACHE_*", "CUDA_MPS_*",
+    "NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "OMP_*", "MKL_*", "KMP_*",
     "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "TRITON_*", "DS_*",
     "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TZ",
 )  # fmt: skip
-"""Variables of a job that its containers see; all others stay outside, so that no login shell changes a result."""
+"""Variables of a job that its containers see; all others stay outside, so that no login shell changes a result.
+
+Of CUDA those of its runtime alone: CUDA_HOME and its kin name the host's toolkit, which is not that of the image.
+"""
 
 SECRET = ("*TOKEN", "*_KEY", "*SECRET*", "*PASSWORD*", "SLURM_JWT")
 """Variables that go in only where `secrets` names them, whatever else would pass them."""

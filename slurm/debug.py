@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -10,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from neobert.config import ConfigError
+from neobert.config import TASKS, ConfigError, named_paths, set_at
+from neobert.config.paths import Role
 from slurm.cluster import Profile
 from slurm.container import argv
-from slurm.plan import Plan, Stage, Trial, label
+from slurm.plan import RUN, Plan, Stage, Trial, label
 from slurm.provenance import snapshot_code
 from slurm.render import enter
 from slurm.rundir import EXEC, RunDir, write_atomically
@@ -38,7 +41,7 @@ def enter_trial(session: Session, selector: str | None, command: Sequence[str], 
     text = _script(session, profile, stage, directory, code)
     script, manifest, output = directory.path / "enter.sh", directory.path / "trials.jsonl", directory.trial(trial.id)
     write_atomically(script, text)
-    write_atomically(manifest, trial.manifest_line(session.find_run().path))
+    write_atomically(manifest, _apart(trial, directory).manifest_line(session.find_run().path))
     default = ["python3", "-m", "neobert", "trial", "--manifest", str(manifest), "--index", "0",
                "--output-dir", str(output.path)]  # fmt: skip
     _tell(stage, trial, output.path, verb, bool(command))
@@ -47,6 +50,15 @@ def enter_trial(session: Session, selector: str | None, command: Sequence[str], 
     environment |= {**stage.env, "RECIPE_VERB": verb}
     sys.stdout.flush()
     os.execvpe(words[0], words, environment)
+
+
+def _apart(trial: Trial, directory: RunDir) -> Trial:
+    """The trial with `directory` in place of the run's for all that it makes; what it reads is the run's."""
+    config = json.loads(trial.config)
+    for path in named_paths(TASKS[trial.task].model_validate_json(trial.config)):
+        if path.role is Role.OUTPUT and path.value.startswith(RUN):
+            set_at(config, tuple(map(str, path.key)), path.value.replace(RUN, str(directory.path)))
+    return replace(trial, config=json.dumps(config, ensure_ascii=False))
 
 
 def _script(session: Session, profile: Profile, stage: Stage, directory: RunDir, code: Path | None) -> str:
@@ -84,14 +96,17 @@ def _new_directory(place: Path) -> RunDir:
 
 
 def find_trial(plan: Plan, selector: str | None) -> tuple[Stage, Trial]:
-    """A trial by its place in the plan (from 0) or by the beginning of its id; the first one by default."""
+    """A trial by its place in the plan (from 0) or by the beginning of its id; the first one by default.
+
+    A number that is a place is never taken for a beginning: ids are hashes, and many begin with a digit.
+    """
     if selector is None:
         return plan.trials[0]
+    if re.fullmatch("0|[1-9][0-9]*", selector) and int(selector) < len(plan.trials):
+        return plan.trials[int(selector)]
     found = [pair for pair in plan.trials if pair[1].id.startswith(selector)]
     if len(found) == 1:
         return found[0]
-    if selector.isdigit() and int(selector) < len(plan.trials):
-        return plan.trials[int(selector)]
     what = "several trials begin" if found else "no trial begins"
     raise ConfigError(
         f"--trial {selector}: {what} so; expected 0 to {len(plan.trials) - 1} or the beginning of an id "

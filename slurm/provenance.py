@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slurm.rundir import RunDir, write_atomically
+from neobert.config import ConfigError
+from slurm.rundir import RunDir, read_json, write_atomically
 
 CODE_OF_IMAGE = "that of the image"
 MAX_DIFF = 1_000_000  # characters of uncommitted changes that are kept
@@ -47,6 +48,14 @@ def snapshot_code(run: RunDir) -> Path:
         temporary.write_bytes(buffer.getvalue())
         temporary.replace(target)
     return target
+
+
+def submitted_code(run: RunDir) -> Path:
+    """The code that the run was last submitted with; raises `ConfigError` when it is no longer there."""
+    path = run.code / (read_json(run.provenance) or {})["code"]
+    if not path.is_file():
+        raise ConfigError(f"{path}, the code that the run was submitted with, is gone: `recipe submit` takes today's")
+    return path
 
 
 def provenance(workdir: Path, code: Path | None, images: Sequence[Path]) -> dict[str, Any]:

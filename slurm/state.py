@@ -90,7 +90,7 @@ class RunState:
 
 
 @dataclass(frozen=True)
-class _Given:
+class Given:
     """The job and array task that a trial was last given to."""
 
     job: Submitted
@@ -137,14 +137,14 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     return RunState(run, tuple(by_history.get(trial.id, trial) for trial in states), warning)
 
 
-def last_given(run: RunDir, submissions: list[Submitted]) -> dict[str, _Given]:
+def last_given(run: RunDir, submissions: list[Submitted]) -> dict[str, Given]:
     """For each trial of the run's jobs the one that it was last given to; jobs that no queue took are left out."""
     last = {}
     for job in submissions:
         if job.id is not None:
             tasks = job.trials(run)
             for index, ids in enumerate(tasks):
-                last.update(dict.fromkeys(ids, _Given(job, index)))
+                last.update(dict.fromkeys(ids, Given(job, index)))
     return last
 
 
@@ -152,7 +152,7 @@ def _read(
     row: Mapping[str, Any],
     run: RunDir,
     queued: Mapping[str, QueuedTask] | None,
-    given: _Given | None,
+    given: Given | None,
     cancelled: set[str],
 ) -> TrialState:
     """One trial; a damaged file of its own does not hide the others."""
@@ -166,7 +166,7 @@ def _trial(
     row: Mapping[str, Any],
     directory: TrialDir,
     queued: Mapping[str, QueuedTask] | None,
-    given: _Given | None,
+    given: Given | None,
     cancelled: set[str],
 ) -> TrialState:
     trial = TrialState(row["id"], row["stage"], row["point"], State.NEW)
@@ -258,7 +258,7 @@ def last_line(log: Path) -> str:
     return (own or said or ["the log is empty"])[-1][:300]
 
 
-def _history(run: RunDir, lost: Mapping[str, _Given]) -> dict[str, TaskState]:
+def _history(run: RunDir, lost: Mapping[str, Given]) -> dict[str, TaskState]:
     told: dict[str, TaskState] = {}
     for backend in {given.job.backend for given in lost.values()}:
         mine = {trial: given for trial, given in lost.items() if given.job.backend == backend}
@@ -270,7 +270,7 @@ def _history(run: RunDir, lost: Mapping[str, _Given]) -> dict[str, TaskState]:
     return told
 
 
-def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: _Given) -> TrialState:
+def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: Given) -> TrialState:
     """A trial without a result, by what the queue's history says of its task, and by what its script printed."""
     output = given.output(run)
     said = f": {last_line(output)}" if not trial.attempts and output.exists() and output.stat().st_size else ""

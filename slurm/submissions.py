@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slurm.backends import QueuedTask, get_backend
@@ -62,12 +63,12 @@ def note(run: RunDir, entry: Submitted) -> None:
 
 
 def read_submissions(run: RunDir) -> list[Submitted]:
-    """All jobs of a run, oldest first; a job whose id came to be known appears once, with it."""
-    found: dict[tuple[str, float], Submitted] = {}
+    """All jobs of a run, oldest first; one whose id came to be known appears with it, and once for each id."""
+    found: dict[tuple[str, float], dict[str | None, Submitted]] = {}
     for row in read_log(run.submissions):
         job = Submitted(**row)
-        found[job.comment, job.time] = job
-    return list(found.values())
+        found.setdefault((job.comment, job.time), {})[job.id] = job
+    return [job for jobs in found.values() for job in jobs.values() if job.id is not None or len(jobs) == 1]
 
 
 def note_cancelled(run: RunDir, names: Iterable[str]) -> None:
@@ -85,9 +86,11 @@ def in_flight(run: RunDir, submissions: Iterable[Submitted]) -> list[InFlight]:
     """The array tasks that wait or run now. One question for each backend; raises `ConfigError` without an answer.
 
     Jobs are recognised by the comment that they were submitted with. So those too are found whose submission was cut
-    off before it noted the id, or whose rendered script was piped to sbatch, even twice.
+    off before it noted the id, or whose rendered script was piped to sbatch, even twice. Their ids are noted now, for
+    when they have left the queue.
     """
     jobs = list(submissions)
+    known = {(job.comment, job.id) for job in jobs}
     found: list[InFlight] = []
     for backend in sorted({job.backend for job in jobs}):
         scripts = {job.comment: job for job in jobs if job.backend == backend}
@@ -97,10 +100,18 @@ def in_flight(run: RunDir, submissions: Iterable[Submitted]) -> list[InFlight]:
                 continue
             if task.comment not in trials:
                 trials[task.comment] = scripts[task.comment].trials(run)
+            if (task.comment, task.job) not in known:
+                known.add((task.comment, task.job))
+                _adopt(run, replace(scripts[task.comment], id=task.job))
             lists = trials[task.comment]
             ids = lists[task.index] if task.index < len(lists) else []  # a rendered script, submitted with more tasks
             found.append(InFlight(task, backend, tuple(id for id in ids if not _over(run.trial(id), task))))
     return found
+
+
+def _adopt(run: RunDir, entry: Submitted) -> None:
+    if os.access(run.submissions, os.W_OK):  # a colleague's run can be looked at, and is not to be changed
+        note(run, entry)
 
 
 def by_trial(flights: Iterable[InFlight]) -> dict[str, QueuedTask]:

@@ -13,7 +13,7 @@ from typing import Any
 from neobert.config import ConfigError, dump_yaml
 from slurm.backends import Backend
 from slurm.plan import Plan, Stage, Trial, image_path
-from slurm.provenance import provenance, snapshot_code
+from slurm.provenance import provenance, snapshot_code, submitted_code
 from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, read_jsonl, write_atomically
@@ -57,12 +57,13 @@ def write_run(
     """Renders all scripts and writes the run's directory; nothing is submitted.
 
     Trials run the code that lies here now, or with `image_code` that which their image holds. Doing it again with the
-    same trials writes the same files. With `again` the recipe and the profile are the run's own, with changes for this
-    time only, and are left as they are there. Raises `ConfigError`, or OSError where the directory cannot be written.
+    same trials writes the same files. With `again` the recipe, the profile and the code are the run's own, with changes
+    for this time only, and are left as they are there. Raises `ConfigError`, or OSError where the directory cannot be
+    written.
     """
     rows = manifest_rows(plan, run)
     run.path.mkdir(parents=True, exist_ok=True)
-    code = None if image_code else snapshot_code(run)
+    code = None if image_code else submitted_code(run) if again else snapshot_code(run)
     scripts = [
         _scripts(make_job(plan, stage, len(todo[stage.name]), run, backend, code), tuple(todo[stage.name]), run)
         for stage in plan.stages

@@ -15,7 +15,8 @@ from neobert.errors import RunError
 
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 _RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT")
-_SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+_SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS")
+"""SLURM_NTASKS is no word of the step: a shell that salloc opened on a node is one task, and has the allocation's."""
 _PORTS = range(10000, 30000)
 """Below the ports that Linux gives to outgoing connections (from 32768)."""
 
@@ -40,14 +41,14 @@ class Ranks:
 def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
     """Reads the ranks and the meeting place, and writes them to `environ` under torchrun's names.
 
-    RANK and its fellows win; otherwise Slurm's numbers are used, but only inside a step of several tasks, because a
-    batch script and an interactive shell have SLURM_NTASKS as well. Otherwise this is the only process. Raises
-    `RunError` when only some of the variables are there: guessing the others would start several "first" processes.
+    RANK and its fellows win; otherwise Slurm's numbers are used, but only inside a step of several tasks. Otherwise
+    this is the only process. Raises `RunError` when only some of the variables are there: guessing the others would
+    start several "first" processes.
     """
     in_step = "SLURM_STEP_ID" in environ
     if any(name in environ for name in _TORCHRUN):
         rank, local_rank, world_size = _numbers(environ, _TORCHRUN)
-    elif in_step and _number(environ, "SLURM_NTASKS", 1) > 1:
+    elif in_step and _number(environ, "SLURM_STEP_NUM_TASKS", 1) > 1:
         rank, local_rank, world_size = _numbers(environ, _SLURM)
     else:
         return Ranks(hosts=tuple(environ.get("RECIPE_NODES", "").split()[:1]))

@@ -302,11 +302,16 @@ class Meeting:
 def write_record(start: Start, fault: Fault) -> None:
     """The main process knows best; others write only what nobody has written for this attempt."""
     text = to_json({"schema": 1, "attempt": start.attempt, "nodes": fault.nodes, "message": fault.message}) + "\n"
-    if not start.ranks.is_main and start.record.exists():
-        with suppress(ValueError, OSError):
-            if json.loads(start.record.read_text(encoding="utf-8"))["attempt"] == start.attempt:
-                return
-    write_text(start.record, text)
+    if start.ranks.is_main or not is_recorded(start):
+        write_text(start.record, text)
+
+
+def is_recorded(start: Start) -> bool:
+    """Whether somebody has written already why this very attempt cannot start."""
+    with suppress(ValueError, OSError, KeyError, TypeError):
+        told = json.loads(start.record.read_text(encoding="utf-8"))["attempt"]
+        return start.attempt is not None and told == start.attempt
+    return False
 
 
 def _complain(message: str) -> None:

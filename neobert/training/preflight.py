@@ -13,7 +13,7 @@ from pathlib import Path
 
 from neobert.errors import BadStart, RunError
 from neobert.training.distributed import Ranks
-from neobert.training.meeting import Fault, Meeting, Start, write_record
+from neobert.training.meeting import Fault, Meeting, Start, is_recorded, write_record
 
 DEFAULT_LIMIT = 45.0
 LONGEST_LIMIT = 60.0
@@ -36,11 +36,13 @@ def check_start(
     limit = min(_number(environ, "RECIPE_PREFLIGHT_SECONDS", DEFAULT_LIMIT), LONGEST_LIMIT)
     node = ranks.hosts[ranks.rank] if ranks.hosts else environ.get("SLURMD_NODENAME") or socket.gethostname()
     start = Start(ranks, node, use_cpu, limit, time.monotonic(), record, attempt)
-    if ranks.is_main:
+    if ranks.is_main and not is_recorded(start):  # of this attempt: the launcher wrote it, on a node without the image
         record.unlink(missing_ok=True)
     fault = _missing_gpus(node, gpus, environ) if gpus else None
     if ranks.world_size > 1:
         Meeting(start, environ).hold(fault)
+        if ranks.is_main:
+            record.unlink(missing_ok=True)  # all have come
     elif fault:
         write_record(start, fault)
         raise BadStart(fault.message)

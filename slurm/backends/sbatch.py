@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from neobert.config import ConfigError
@@ -13,6 +13,10 @@ from slurm.backends import REST, QueuedTask, TaskKey, TaskState
 from slurm.render import Chunk, Job
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+OPTIONS = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SACCT_")
+"""How variables begin that Slurm's commands read options from."""
+DEFAULTS = {"SBATCH_ACCOUNT": "account", "SBATCH_PARTITION": "partition", "SBATCH_QOS": "qos"}
+"""Those that many sites set for their users, which hold where the cluster profile says nothing."""
 NO_VAL = 0xFFFFFFFE  # <slurm/slurm.h>: no index, where a whole array is told of
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
 
@@ -31,7 +35,7 @@ class SbatchBackend:
     def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
         dependency = [f"--dependency=afterok:{':'.join(after)}"] if after else []
         try:
-            answer = _run(["sbatch", "--parsable", *dependency, str(script)])
+            answer = _run(["sbatch", "--parsable", *dependency, str(script)], for_submission(os.environ, job))
         except subprocess.TimeoutExpired:
             raise ConfigError(_no_answer(f"none within {TIMEOUT} s")) from None
         if answer.returncode and "timed out" in answer.stderr:
@@ -128,9 +132,23 @@ def _no_answer(detail: str) -> str:
     )
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # Inside a job, that job's SLURM_* would go on into the new one and speak there of the wrong tasks and memory.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_") or key in KEPT}
+def without_options(environ: Mapping[str, str], kept: Collection[str] = KEPT) -> dict[str, str]:
+    """The environment without what would change the meaning of a command or of a job.
+
+    SBATCH_JOB_NAME goes before the name in a script, and the job would never be found again; SQUEUE_STATES hides jobs
+    that wait, and they would be submitted a second time. Inside a job, that job's SLURM_* would go on into the new one
+    and speak there of the wrong tasks and memory.
+    """
+    return {key: value for key, value in environ.items() if not key.startswith(OPTIONS) or key in kept}
+
+
+def for_submission(environ: Mapping[str, str], job: Job) -> dict[str, str]:
+    """The environment in which sbatch is called, and which goes into the job."""
+    defaults = [name for name, key in DEFAULTS.items() if getattr(job.profile, key) is None]
+    return without_options(environ, (*KEPT, *defaults))
+
+
+def _run(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
@@ -138,5 +156,5 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
         errors="replace",
         timeout=TIMEOUT,
         stdin=subprocess.DEVNULL,
-        env=environment,
+        env=without_options(os.environ) if environment is None else environment,
     )

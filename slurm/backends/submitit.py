@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError
-from slurm.backends.sbatch import SbatchBackend
+from slurm.backends.sbatch import SbatchBackend, for_submission
 from slurm.render import Chunk, Job, directives
 from slurm.rundir import RunDir, read_json, read_jsonl
-from slurm.state import last_line
-from slurm.submissions import Submitted
+from slurm.state import Given, last_line
 
 AGAIN = 85  # the script's exit status for: checkpointed, to be requeued
 TAKEN = 75  # and for: Slurm is taking the job away, and decides itself whether it comes back
@@ -91,17 +91,30 @@ class SubmititBackend(SbatchBackend):
             additional_parameters={key: value or True for key, value in options.items()},
         )
         try:
-            jobs = executor.map_array(RunTrial(script, job.run), ids)
+            with _environment(for_submission(os.environ, job)):
+                jobs = executor.map_array(RunTrial(script, job.run), ids)
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch refused the job: {str(error).strip()}") from None
         return str(jobs[0].job_id).partition("_")[0]
 
 
-def jobs(run: RunDir, entry: Submitted) -> list[Any]:
-    """The `submitit.Job` of each array task of a submission, in the order of its trials."""
-    folder = _folder(run.job(entry.stage, entry.directory))
-    names = [f"{entry.id}_{index}" for index in range(entry.tasks)] if entry.array else [str(entry.id)]
-    return [_package().SlurmJob(folder=folder, job_id=name, tasks=[0]) for name in names]
+@contextmanager
+def _environment(environ: Mapping[str, str]) -> Iterator[None]:
+    """submitit calls sbatch with the variables of this process."""
+    before = dict(os.environ)
+    hidden = [name for name in before if name not in environ]
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update({name: before[name] for name in hidden})
+
+
+def job_of(run: RunDir, given: Given) -> Any:
+    """The `submitit.Job` of a trial."""
+    folder = _folder(run.job(given.job.stage, given.job.directory))
+    return _package().SlurmJob(folder=folder, job_id=given.task, tasks=[0])
 
 
 def _folder(directory: Path) -> Path:

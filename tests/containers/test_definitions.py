@@ -58,7 +58,10 @@ def test_bases(tmp_path: Path) -> None:
     assert parse_base(str(image)) == ("localimage", str(image))
     assert parse_base(str(tmp_path)) == ("localimage", str(tmp_path))
     assert parse_base(f"oci-archive://{image}") == ("oci-archive", str(image))
-    assert parse_base("docker://nvcr.io/nvidia/pytorch:26.01-py3") == ("docker", "nvcr.io/nvidia/pytorch:26.01-py3")
+    assert parse_base("docker://registry.example/team/pytorch:26.01") == (
+        "docker",
+        "registry.example/team/pytorch:26.01",
+    )
     assert parse_base("pytorch/pytorch:2.13.0") == ("docker", "pytorch/pytorch:2.13.0")
     with pytest.raises(ConfigError, match="no such file"):
         parse_base("./base")

@@ -2,8 +2,8 @@
 
 What it does, it is told by the trial's seed and by the environment: STAND_IN_STEPS steps of 0.05 s each; the seeds of
 STAND_IN_FAIL fail with exit code 3, those of STAND_IN_FAIL_EARLY at once, until there is a file `mended`; saving takes
-STAND_IN_SAVE_SECONDS. It keeps its step in a file, stops with 85 at SIGUSR2 or SIGTERM, and goes on from
-there when it is started again.
+STAND_IN_SAVE_SECONDS, and its first start STAND_IN_START_SECONDS in which no signal is caught. It keeps its step in a
+file, stops with 85 at SIGUSR2 or SIGTERM, and goes on from there when it is started again.
 """
 
 import json
@@ -18,6 +18,10 @@ options = dict(zip(sys.argv[4::2], sys.argv[5::2], strict=True))
 trial = json.loads(Path(options["--manifest"]).read_text().splitlines()[int(options["--index"])])
 directory = Path(options["--output-dir"])
 seed = trial["config"]["seed"]
+starting = float(os.environ.get("STAND_IN_START_SECONDS", "0"))
+if starting and not (directory / "started").exists():
+    (directory / "started").touch()
+    time.sleep(starting)
 stopped = []
 for number in (signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, lambda *_: stopped.append(True))

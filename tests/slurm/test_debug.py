@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from slurm.debug import find_trial
+from slurm.session import open_session
+
 ROOT = Path(__file__).parents[2]
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
 STAND_IN = """#!{python}
@@ -57,6 +60,26 @@ def test_a_trial_is_chosen_by_its_place_or_its_id(call: Recipe, run_recipe: Reci
     again = json.loads(call("exec", "--trial", row["id"][:5]).stdout)
     assert row["id"] in again["argv"][-1]
     assert run_recipe("status").returncode == 2, "there is no run"
+
+
+def test_a_number_is_a_place_whatever_the_ids_begin_with(recipe: Path, work: Path) -> None:
+    """Ids are hashes: of 40 of them, some begin with any digit, and no other begins so."""
+    plan = open_session(str(recipe), ("grid.seed=[" + ", ".join(map(str, range(40))) + "]",)).plan
+    assert any(trial.id.startswith(str(place)) for place in range(10) for _, trial in plan.trials)
+    assert [find_trial(plan, str(place)) for place in range(len(plan.trials))] == plan.trials
+    for _, trial in plan.trials:
+        assert find_trial(plan, trial.id)[1] == trial
+
+
+def test_what_a_job_would_make_in_the_run_is_made_apart(run_recipe: Recipe, work: Path, site: Path) -> None:
+    recipe = work / "text.yaml"
+    config = {"data": {"generated": 5}, "tokenizer": {"train_vocab_size": 64}, "output": "{{ run }}/text"}
+    recipe.write_text(json.dumps({"name": "text", "task": "preprocess", "image": "n.sif", "config": config}))
+    assert run_recipe("render", recipe, "--cluster", site).returncode == 0
+    seen = json.loads(run_recipe("exec", recipe, "--cluster", site).stdout)
+    words = seen["argv"]
+    row = json.loads(Path(words[words.index("--manifest") + 1]).read_text())
+    assert Path(row["config"]["output"]).parent.parent == work / "runs/text/exec"
 
 
 @pytest.mark.parametrize(

@@ -337,12 +337,14 @@ def test_a_signal_reaches_the_trial_and_its_85_comes_back(start: Start, work: Pa
     assert not (trial(work, 0) / "failure.json").exists()
 
 
-def test_a_warning_that_comes_before_the_trial_can_catch_it_does_no_harm(start: Start, work: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_warning_that_comes_before_the_trial_can_catch_it_does_no_harm(start: Start, work: Path, number: int) -> None:
     process = start(Shape({"backend": "local"}), {"python": f'touch "{work}/ready"; exec sleep 30'})
     while not (work / "ready").exists():
         time.sleep(0.02)
-    process.send_signal(signal.SIGUSR2)
+    process.send_signal(number)
     finish(process, 85)
+    assert not (trial(work, 0) / "failure.json").exists()
 
 
 def test_several_processes_on_this_machine_get_ranks_and_one_address(start: Start, work: Path) -> None:
@@ -414,6 +416,17 @@ def test_a_task_that_made_no_step_is_not_started_again_unless_it_was_preempted(s
     preempted = scontrol(work, "RUNNING", "2026-01-31T12:00:00")
     finish(start(SHAPES["array"], {"srun": step(5), "scontrol": preempted}), 85)
     assert (work / "scontrol").read_text() == "requeue 70_0\n" * 2
+
+
+def test_sigterm_to_processes_that_cannot_catch_it_yet_is_a_preemption_or_the_end_of_one_that_failed(
+    start: Start, work: Path
+) -> None:
+    """Slurm sends it at the beginning of a grace time, and srun to the others when one process has failed."""
+    killed = "kill -TERM $$"
+    finish(start(SHAPES["array"], {"srun": killed, "scontrol": scontrol(work, "RUNNING", "2026-01-31T12:00:00")}), 85)
+    assert (work / "scontrol").read_text() == "requeue 70_0\n"
+    finish(start(SHAPES["array"], {"srun": killed, "scontrol": scontrol(work, "RUNNING")}), 1)
+    assert json.loads((trial(work, 0) / "failure.json").read_text())["signal"] == "TERM"
 
 
 def test_after_so_many_restarts_it_is_a_failure(start: Start, work: Path) -> None:

@@ -91,3 +91,22 @@ def test_braces_that_were_meant_literally_are_not_filled_in_again(
     script = max((work / "runs").glob("*/2*/stages/glue/*/job.sh"), key=lambda path: path.stat().st_mtime)
     assert "'T={{ user }}'" in script.read_text()
     assert "'SITE={{ site }}'" in script.read_text()
+
+
+def test_a_retry_runs_the_code_of_the_submission_and_says_when_that_is_gone(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    (code,) = run.code.glob("*.zip")
+    other = code.rename(run.code / "0123456789ab.zip")  # as if the code of the checkout had changed since
+    run.provenance.write_text(run.provenance.read_text().replace(code.name, other.name))
+    assert run_recipe("retry").returncode == 0
+    run_recipe("status", "--watch")
+    assert list(run.code.glob("*.zip")) == [other]
+    assert json.loads(run.provenance.read_text())["code"] == other.name
+    failed = run_state(run)
+    assert failed.counts == {State.DONE: 4}
+    other.unlink()
+    (run.trial(failed.trials[0].id).result).unlink()
+    done = run_recipe("retry")
+    assert (done.returncode, "the code that the run was submitted with, is gone" in done.stderr) == (2, True)

@@ -15,6 +15,7 @@ from slurm import submissions
 from slurm.backends import QueuedTask, TaskKey, TaskState
 from slurm.rundir import RunDir
 from slurm.state import State, TrialState, Verdicts, run_state
+from slurm.submissions import read_submissions
 
 ID = "0123456789ab"
 COMMENT = "recipe:one/glue/d/0"
@@ -27,14 +28,14 @@ class Slurm:
         self.queued: TaskState | None = None
         self.told: TaskState | None = None
         self.silent = False
-        self.index = 0
+        self.job, self.index = "5", 0
         self.questions: list[str] = []
 
     def queue(self, names: Iterable[str]) -> list[QueuedTask]:
         self.questions.append("queue")
         if self.silent:
             raise ConfigError("squeue gave no answer")
-        return [QueuedTask("5", self.index, self.queued, COMMENT)] if self.queued else []
+        return [QueuedTask(self.job, self.index, self.queued, COMMENT)] if self.queued else []
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
         self.questions.append("history")
@@ -191,3 +192,38 @@ def test_when_the_queue_is_silent_the_files_tell_what_they_can(run: RunDir, slur
     attempts(run, START, SAVED)
     assert look(run).state is State.UNKNOWN
     assert "history" not in slurm.questions
+
+
+@pytest.fixture
+def unanswered(run: RunDir) -> RunDir:
+    """sbatch took the job and its answer was lost, or the script was rendered and piped to it by hand."""
+    entry = json.loads(run.submissions.read_text())
+    run.submissions.write_text(json.dumps({**entry, "id": None}) + "\n")
+    return run
+
+
+def test_a_job_that_was_found_in_the_queue_is_known_when_it_has_left_it(unanswered: RunDir, slurm: Slurm) -> None:
+    slurm.queued = TaskState("PENDING", "Resources")
+    assert look(unanswered).state is State.PENDING
+    slurm.queued, slurm.told = None, TaskState("TIMEOUT", "exit 0:0")
+    attempts(unanswered, START)
+    assert look(unanswered).state is State.TIMEOUT
+    unanswered.cancellations.write_text('{"task": "5", "time": 2}\n')
+    assert look(unanswered).state is State.CANCELLED
+    assert unanswered.submissions.read_text().count("\n") == 2, "it is noted once"
+
+
+def test_a_script_that_was_given_to_sbatch_twice_has_two_jobs(unanswered: RunDir, slurm: Slurm) -> None:
+    for job in ("5", "6"):
+        slurm.job, slurm.queued = job, TaskState("PENDING")
+        look(unanswered)
+    assert [entry.id for entry in read_submissions(unanswered)] == ["5", "6"]
+
+
+def test_looking_at_a_run_that_is_not_ones_own_changes_nothing(
+    unanswered: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    slurm.queued = TaskState("PENDING")
+    assert look(unanswered).state is State.PENDING
+    assert unanswered.submissions.read_text().count("\n") == 1

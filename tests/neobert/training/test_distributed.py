@@ -9,7 +9,7 @@ from neobert.training.distributed import Ranks, expand_hosts, find_ranks
 
 MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "23456"}
 TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", **MEETING}
-SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", **MEETING}
+SLURM = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_ID": "0", **MEETING}
 
 
 def test_torchrun_wins_over_slurm() -> None:
@@ -30,7 +30,15 @@ def test_a_slurm_step_gives_the_numbers_under_torchruns_names() -> None:
     [
         {},
         {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8"},  # the batch script itself, no step
-        {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0"},
+        {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "0"},
+        # A shell that salloc has opened on a node: a step of one task, with the number of the allocation's.
+        {
+            "SLURM_PROCID": "0",
+            "SLURM_LOCALID": "0",
+            "SLURM_NTASKS": "4",
+            "SLURM_STEP_NUM_TASKS": "1",
+            "SLURM_STEP_ID": "4294967290",
+        },
     ],
 )
 def test_otherwise_there_is_one_process_and_nothing_is_set(environ: dict[str, str]) -> None:
@@ -55,8 +63,9 @@ def test_several_processes_must_know_where_to_meet(base: dict[str, str]) -> None
 
 
 IN_STEP = {
-    "SLURM_PROCID": "3", "SLURM_LOCALID": "0", "SLURM_NTASKS": "5", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "4711",
-    "SLURM_STEP_NODELIST": "gpu-[01-02],login1", "SLURM_STEP_TASKS_PER_NODE": "2,1(x2)", "SLURM_JOB_NODELIST": "other",
+    "SLURM_PROCID": "3", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_ID": "0",
+    "SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "gpu-[01-02],login1", "SLURM_STEP_TASKS_PER_NODE": "2,1(x2)",
+    "SLURM_JOB_NODELIST": "other",
 }  # fmt: skip
 
 

@@ -103,6 +103,17 @@ def test_all_who_come_get_a_process_group_to_train_with(start: Callable[..., Pro
     assert not (tmp_path / "preflight.json").exists()
 
 
+def test_what_the_launcher_wrote_of_another_node_is_kept_until_all_have_come(
+    start: Callable[..., Process], tmp_path: Path
+) -> None:
+    """The node without an image is told at once; the main process comes later, and may be ended before its limit."""
+    (tmp_path / "preflight.json").write_text('{"attempt": 3, "nodes": ["node2"], "message": "node2: no image"}')
+    main = start(0, 4)
+    go([main])
+    time.sleep(1)
+    assert record(tmp_path)["message"] == "node2: no image"
+
+
 def test_one_that_does_not_come_is_named_within_the_limit(start: Callable[..., Process], tmp_path: Path) -> None:
     output = finish([start(rank, 4) for rank in (0, 1, 2)], 87)
     message = record(tmp_path)["message"]

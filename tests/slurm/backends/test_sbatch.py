@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from slurm.rundir import RunDir, find_run
+from slurm.backends.sbatch import for_submission
+from slurm.cluster import Profile
+from slurm.rundir import RunDir, find_run, read_log
 from slurm.state import RunState, State, run_state
 from tests.cluster import Cluster
 
@@ -141,6 +144,25 @@ def test_a_warning_signal_makes_one_array_task_checkpoint_and_requeue_alone(
     assert state.trials[1].result["started_at"] > 3
 
 
+def test_a_task_that_is_preempted_while_it_starts_comes_back(
+    run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster
+) -> None:
+    """A job that is too short for a warning of its own gets SIGTERM, which nothing may catch yet."""
+    slurm.write_text(json.dumps(json.loads(slurm.read_text()) | {"partition": "low"}))
+    run = submit(
+        run_recipe, recipe, slurm, "--set", "resources.time=00:04:00", "--set", "grid.seed=[1]", "--set",
+        "grid.task_name=[rte]", env={"STAND_IN_START_SECONDS": "60"},
+    )  # fmt: skip
+    wait(run, lambda state: (run.trial(state.trials[0].id).path / "started").exists())
+    node = read_log(run.trial(run_state(run).trials[0].id).attempts)[0]["node"]
+    rival = plain_cluster.submit(
+        [f"--nodelist={node}", "--exclusive", "--time=5", "--output=/dev/null", "--wrap=sleep 2"]
+    )
+    plain_cluster.wait_for_job(rival, "RUNNING", timeout=60)
+    state = wait(run)
+    assert (state.counts, state.trials[0].attempts) == ({State.DONE: 1}, 2), state
+
+
 def test_a_stage_starts_when_those_it_needs_are_done(
     run_recipe: Recipe, slurm: Path, work: Path, plain_cluster: Cluster
 ) -> None:
@@ -234,6 +256,30 @@ def test_a_rendered_script_that_was_piped_twice_is_cancelled_with_both_jobs(
         )
     assert "cancelled 8 array tasks" in run_recipe("cancel").stdout
     plain_cluster.wait_idle()
+    assert run_state(newest(Path.cwd())).counts == {State.CANCELLED: 4}, "their ids were noted when they were seen"
+
+
+def test_options_in_the_environment_change_neither_jobs_nor_questions(
+    run_recipe: Recipe, recipe: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"SBATCH_JOB_NAME": "x", "SBATCH_TIMELIMIT": "1", "SBATCH_WAIT": "1", "SBATCH_EXPORT": "NONE",
+               "SBATCH_PARTITION": "low", "SQUEUE_STATES": "S", "SQUEUE_PARTITION": "low"}  # fmt: skip
+    for name, value in options.items():
+        monkeypatch.setenv(name, value)
+    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "100"})
+    assert run_state(run).counts[State.UNKNOWN] == 0, "the queue shows the jobs"
+    assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
+    assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
+    wait(run)
+
+
+def test_the_defaults_of_a_site_hold_where_the_profile_says_nothing() -> None:
+    def kept(**profile: str) -> dict[str, str]:
+        job = SimpleNamespace(profile=Profile(backend="sbatch", **profile))
+        return for_submission({"SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q", "SBATCH_TIMELIMIT": "1", "HOME": "/h"}, job)
+
+    assert kept() == {"SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q", "HOME": "/h"}
+    assert kept(account="nlp") == {"SBATCH_QOS": "q", "HOME": "/h"}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 # What the submitting shell may have left behind, if it was in a job or a distributed run itself.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-unset SLURM_STEP_ID SLURM_PROCID SLURM_LOCALID SLURM_NTASKS
+unset SLURM_STEP_ID SLURM_PROCID SLURM_LOCALID SLURM_NTASKS SLURM_STEP_NUM_TASKS
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
@@ -125,6 +125,11 @@ cause() {
   fi
 }
 
+# Whether it was for all of the job that a process got SIGTERM: srun sends it, too, to the others when one has failed.
+taken_away() {
+  [[ $stopping == TERM ]]
+}
+
 # run_trial N: runs the trial on line N (from 0) of the manifest; its status: 0 done, 85 to be run again, else failed
 run_trial() {
   local line code kind reason step
@@ -135,7 +140,8 @@ run_trial() {
   claim
   launch "${command[@]}" --manifest "$manifest" --index "$1" --output-dir "$trial" </dev/null >>"$log" 2>&1
   code=$?
-  ((code != 140)) || code=85   # USR2 came before the trial could catch it: nothing is lost, it starts again
+  # A signal that came before the trial could catch it: nothing is lost, it starts again.
+  if ((code == 140)) || { ((code == 143)) && taken_away; }; then code=85; fi
   step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
   record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s.%3N)}"
   if taken_over; then

@@ -161,6 +161,11 @@ cause() {
   fi
 }
 
+# Whether it was for all of the job that a process got SIGTERM: srun sends it, too, to the others when one has failed.
+taken_away() {
+  [[ $stopping == TERM ]] || [[ $(about_job) != *" PreemptTime=None "* ]]
+}
+
 # run_trial N: runs the trial on line N (from 0) of the manifest; its status: 0 done, 85 to be run again, else failed
 run_trial() {
   local line code kind reason step before
@@ -172,7 +177,8 @@ run_trial() {
   rendezvous
   launch "${command[@]}" --manifest "$manifest" --index "$1" --output-dir "$trial" </dev/null >>"$log" 2>&1
   code=$?
-  ((code != 140)) || code=85   # USR2 came before the trial could catch it: nothing is lost, it starts again
+  # A signal that came before the trial could catch it: nothing is lost, it starts again.
+  if ((code == 140)) || { ((code == 143)) && taken_away; }; then code=85; fi
   step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
   before=$(step_in "$(grep '"exit_code": 85' "$trial/attempts.jsonl" | tail -n 1)")
   record "{\"attempt\": $attempt, \"exit_code\": $code, \"step\": $step, \"end\": $(date +%s.%3N)}"
