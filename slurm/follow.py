@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from slurm.plan import label
+from slurm.results import cell
 from slurm.rundir import RunDir
 from slurm.show import status_view
 from slurm.state import RunState, State, Verdicts, run_state
@@ -46,10 +47,14 @@ def _changes(state: RunState, known: dict[str, State] | None) -> Iterator[str]:
     if known is None:
         yield f"{len(state.trials)} trials: " + ", ".join(f"{state.counts[s]} {s}" for s in State if state.counts[s])
         return
+    several = len({trial.stage for trial in state.trials}) > 1
     for trial in state.trials:
         if trial.state is not known.get(trial.id) and trial.state is not State.PENDING:
-            score = f"{trial.result['metric']} {trial.result['score']:.4f}" if trial.result else trial.detail
-            yield f"[{done}/{len(state.trials)} done] {trial.id} {label(trial.point)}: {trial.state} {score}".rstrip()
+            score = f"{trial.result['metric']} {cell(float(trial.result['score']))}" if trial.result else trial.detail
+            what = " ".join(
+                [trial.id, *([trial.stage] if several else []), *([label(trial.point)] if trial.point else [])]
+            )
+            yield f"[{done}/{len(state.trials)} done] {what}: {trial.state} {score}".rstrip()
 
 
 def _polls(run: RunDir) -> Iterator[RunState]:

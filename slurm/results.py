@@ -121,9 +121,11 @@ def _without_empty(table: Table, names: Sequence[str]) -> Table:
 
 
 def cell(value: Any) -> str:
-    """A cell for reading: four digits are more than the spread over seeds ever justifies."""
+    """A cell for reading: four digits are more than the spread over seeds ever justifies. Counts are told in full."""
     if value is None:
         return MISSING
+    if isinstance(value, float) and abs(value) >= 1e4 and value.is_integer():
+        return f"{value:,.0f}"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}"
     return str(value)
