@@ -32,7 +32,10 @@ def test_a_source_of_a_training_is_read_again_too(text: dict[str, Any]) -> None:
     ("change", "message"),
     [
         ({"data": {}}, "data: expected exactly one of files, hub, generated; found none"),
-        ({"data": {"files": ["a"], "hub": "o/n"}}, "data: expected exactly one of files, hub, generated; found files and hub"),
+        (
+            {"data": {"files": ["a"], "hub": "o/n"}},
+            "data: expected exactly one of files, hub, generated; found files and hub",
+        ),
         ({"data": {"files": []}}, "data.files: "),
         ({"data": {"files": ["a"], "split": "test"}}, "data: hub_config, revision and split go with hub"),
         ({"data": {"files": ["a"], "revision": "v1"}}, "data: hub_config, revision and split go with hub"),
