@@ -84,11 +84,13 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
     if config.trainer.torch_compile:
         model.compile_blocks()  # the whole would be compiled anew for nearly every batch
-    mine = len(data.held_out) // ranks.world_size * ranks.world_size  # as many batches in every process
+    windows = data.windows(place.lanes)
+    mine = data.held_out[ranks.rank :: ranks.world_size]
+    mine += [windows.idle] * (-(-len(data.held_out) // ranks.world_size) - len(mine))  # as many in every process
     trainer = PretrainTrainer(
-        config=config, windows=data.windows(place.lanes), place=place, tokens=tokens, epoch_tokens=data.tokens,
+        config=config, windows=windows, place=place, tokens=tokens, epoch_tokens=data.tokens,
         source=data.source, schedule=_schedule(config, length), max_tokens=length.tokens,
-        held_out=data.held_out[ranks.rank : mine : ranks.world_size], collate=data.collate,
+        held_out=mine, collate=data.collate,
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
@@ -165,8 +167,8 @@ def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks, data:
         changed = [name for name, value in data.source.items() if found["source"].get(name) != value]
         if changed:
             raise RunError(
-                f"{start.path} was trained on other data: its {' and '.join(changed)} differ. Start with the data of "
-                "before, or begin anew: from its weights, with model.name_or_path"
+                f"{start.path} was trained on other data, or on the same in another form: its {' and '.join(changed)} "
+                "differ. Start with what it was before, or begin anew: from its weights, with model.name_or_path"
             )
         place, tokens = Place.from_json(found), found["tokens"]
     if place.lanes % ranks.world_size:

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from neobert.config import PretrainConfig
-from neobert.data.text.stream import Batches, Place, Row, Windows, row_loader
+from neobert.data.text.stream import Batches, Place, Reached, Row, Windows
 from neobert.errors import RunError
 from neobert.training import metering
 from neobert.training.files import write_json
@@ -68,17 +68,18 @@ class PretrainTrainer(Trainer):
         self._schedule = schedule
         self.max_tokens = max_tokens
         self._begun = 0
-        """The step whose batches were fetched last; `_ahead` are its rows and tokens in all processes."""
+        """The step whose batches were fetched last; `_tokens_ahead` are those of all processes in it."""
         self._tokens_begun = tokens
         rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        self._ahead = rows, rows * (config.datacollator.max_tokens or config.dataset.max_seq_length)
+        self._tokens_ahead = rows * (config.datacollator.max_tokens or config.dataset.max_seq_length)
         self._held_out = held_out
         self._collate = collate
         self._sizes: deque[float] = deque(maxlen=USUAL)
         self._skipped = 0
         self._skip = False
         self._hosts: Any = None
-        self._places: dict[int, tuple[int, int]] = {}
+        self._batches: Any = None
+        self._reached: dict[int, Reached] = {}
         self._steps = 0
         """Since the last figures."""
         self._watch = metering.Stopwatch(self.args.device)
@@ -88,23 +89,34 @@ class PretrainTrainer(Trainer):
     # -- data -------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> Any:
-        processes, number = self.args.world_size, self.args.process_index
-        loader = row_loader(self._windows, self.place, number, processes, self._config.dataset.num_workers)
-        return Batches(loader, self.args.per_device_train_batch_size, self._collate)
+        self._batches = Batches(
+            self._windows, self.place, self.args.process_index, self.args.world_size,
+            self._config.dataset.num_workers, self.args.per_device_train_batch_size, self._collate,
+        )  # fmt: skip
+        return self._batches
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of a step, and how many tokens are masked in those of all processes."""
+        batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
+        if not rows:  # no process has any left of this epoch
+            self._batches.next_epoch()
+            batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
+        if not rows:
+            raise RunError("the data holds no text at all")
+        self._tokens_ahead = tokens
+        self._begun, self._tokens_begun = self.state.global_step + 1, self.tokens + tokens
+        return batches, max(masked, 1)
+
+    def _fetch(self, epoch_iterator: Any, count: int) -> tuple[list, list[int]]:
+        """Micro-batches of this process, and how many masked tokens, tokens and rows those of all processes have."""
         with self._watch.time("data"):
-            batches = [next(epoch_iterator) for _ in range(num_batches)]
-        masked = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
-        tokens = sum(_real_tokens(batch) for batch in batches)
-        rows = self.args.per_device_train_batch_size * len(batches)
-        everywhere, seen = self._over_processes(masked, tokens)
+            batches = [next(epoch_iterator) for _ in range(count)]
+        some = [batch for batch in batches if batch["rows"]]  # the others are there for the processes to keep step
+        masked = sum(int((batch["labels"] >= 0).sum()) for batch in some)
+        tokens, rows = sum(map(_real_tokens, some)), sum(batch["rows"] for batch in some)
         self.meter.add(rows, tokens)
-        self._counts += torch.tensor([tokens, sum(_squares(batch) for batch in batches), masked])
-        self._ahead = rows * self.args.world_size, seen
-        self._begun, self._tokens_begun = self.state.global_step + 1, self.tokens + seen
-        return batches, max(everywhere, 1)
+        self._counts += torch.tensor([tokens, sum(map(_squares, some)), masked])
+        return batches, self._over_processes(masked, tokens, rows)
 
     def _over_processes(self, *numbers: int) -> list[int]:
         """Their sums, by way of the hosts: no GPU is waited for."""
@@ -117,11 +129,10 @@ class PretrainTrainer(Trainer):
         return sums.tolist()
 
     def _step_is_done(self) -> None:
-        rows, tokens = self._ahead
-        self.place = Place(self.place.lanes, self.place.rows + rows, {**self.place.windows, **self._places})
-        self.tokens += tokens
+        self.place = Place(self.place.lanes, {**self.place.reached, **self._reached})
+        self.tokens += self._tokens_ahead
         self._steps += 1
-        self._places = {}
+        self._reached = {}
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -131,7 +142,7 @@ class PretrainTrainer(Trainer):
         In tokens that is a guess: it will have as many as this one.
         """
         if self.max_tokens is not None:
-            return (self._tokens_begun + self._ahead[1]) / self.max_tokens
+            return (self._tokens_begun + self._tokens_ahead) / self.max_tokens
         return (self._begun + 1) / self.args.max_steps
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
@@ -160,12 +171,13 @@ class PretrainTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        places = inputs.pop("place")
+        reached = inputs.pop("place")
+        del inputs["rows"]
         start = self._watch.mark()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._watch.add("backward", self._forward_end, self._watch.mark())
         self._watch.add("forward", start, self._forward_end)
-        self._places |= places
+        self._reached |= reached
         if self.accelerator.sync_gradients:
             self._step_is_done()
         return loss
@@ -259,11 +271,11 @@ class PretrainTrainer(Trainer):
     # -- checkpoints ------------------------------------------------------------------------------------------
 
     def save_also(self, directory: Path) -> None:
-        windows: dict[int, tuple[int, int]] = {}
-        for part in gather_object([self.place.windows]):
+        reached: dict[int, Reached] = {}
+        for part in gather_object([self.place.reached]):
             for lane, found in part.items():  # moved on by one process alone; what others know of it is older
-                windows[lane] = max(found, windows.get(lane, found))
-        self.place = Place(self.place.lanes, self.place.rows, windows)
+                reached[lane] = max(found, reached.get(lane, found))
+        self.place = Place(self.place.lanes, reached)
         if self.args.should_save:
             write_json(
                 directory / PLACE, {"schema": 1, "tokens": self.tokens, "source": self._source, **self.place.to_json()}

@@ -141,6 +141,7 @@ class Shards:
             for number, (pieces, tokens) in enumerate(self.manifest["sizes"][split])
         ]
         self._firsts = np.cumsum([0, *map(len, self._shards)])
+        self.tokens = sum(tokens for _, tokens in self.manifest["sizes"][split])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])

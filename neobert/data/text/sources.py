@@ -5,20 +5,29 @@ Two kinds: shards that `neobert preprocess` has made, and files that are read an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from neobert.data.order import key, permuted
-from neobert.data.text.documents import Block, Reader
+from neobert.data.text.corpus import Corpus
+from neobert.data.text.files import is_compressed
 from neobert.data.text.pieces import Cutter, Ids
 from neobert.data.text.shards import Shards
 
 TOGETHER = 256
 """Pieces in a block of mapped shards."""
+COMPRESSION = 3
+"""About so many bytes of text are in a byte of a compressed file."""
+SHORTEST, LONGEST = 1000, 100_000
+"""Turns of sources with weights until they begin again."""
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,21 @@ class Piece:
 
 
 class Source(Protocol):
-    """`blocks` is how many there are; `read` gives the pieces of the one at `place` in an epoch's order."""
+    """`blocks` is how many there are; `read` gives the pieces of the one at `place` in an epoch's order.
+
+    `amount` is how much text they hold, in a unit that all sources of a mixture share; `identity` is another for other
+    text, as far as can be told without reading all of it.
+    """
+
+    identity: str
 
     @property
     def blocks(self) -> int: ...
 
-    def read(self, seed: int, epoch: int, place: int) -> list[Piece]: ...
+    @property
+    def amount(self) -> float: ...
+
+    def read(self, seed: int, epoch: int, place: int) -> Iterable[Piece]: ...
 
 
 class MappedSource:
@@ -42,57 +60,63 @@ class MappedSource:
 
     def __init__(self, shards: Shards):
         self._shards = shards
+        self.identity = f"shards {shards.manifest['digest']}"
 
     @property
     def blocks(self) -> int:
         return -(-len(self._shards) // TOGETHER)
 
-    def read(self, seed: int, epoch: int, place: int) -> list[Piece]:
+    @property
+    def amount(self) -> float:
+        return self._shards.tokens
+
+    def read(self, seed: int, epoch: int, place: int) -> Iterator[Piece]:
         places = np.arange(place * TOGETHER, min((place + 1) * TOGETHER, len(self._shards)))
         numbers = permuted(key(seed, epoch), len(self._shards), places)
-        return [Piece(self._shards[number], number) for number in numbers.tolist()]
+        return (Piece(self._shards[number], number) for number in numbers.tolist())
 
 
 class StreamedSource:
     """Files, tokenised as they are read: blocks come in a random order, pieces within one as they stand there."""
 
-    def __init__(self, blocks: Sequence[Block], reader: Reader, cutter: Cutter):
-        self._blocks = blocks
-        self._reader = reader
+    def __init__(self, corpus: Corpus, cutter: Cutter):
+        self._blocks = corpus.blocks
+        self._reader = corpus.reader
         self._cutter = cutter
+        names = json.dumps(corpus.identity)
+        self.identity = f"{len(corpus.files)} files {hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
     @property
     def blocks(self) -> int:
         return len(self._blocks)
 
-    def read(self, seed: int, epoch: int, place: int) -> list[Piece]:
+    @property
+    def amount(self) -> float:
+        return sum(block.size * (COMPRESSION if is_compressed(block.path) else 1) for block in self._blocks)
+
+    def read(self, seed: int, epoch: int, place: int) -> Iterator[Piece]:
         (number,) = permuted(key(seed, epoch), len(self._blocks), np.array([place])).tolist()
         documents = self._reader.documents(self._blocks[number])
         pieces = chain.from_iterable(self._cutter(documents))
-        return [Piece(ids, key(number, count)) for count, ids in enumerate(pieces)]
+        return (Piece(ids, key(number, count)) for count, ids in enumerate(pieces))
 
 
 class Mixture:
     """Several sources as one endless sequence of blocks, each with its share of them.
 
-    Without weights every block of every source comes once an epoch. With weights, a source that is given more than its
-    size is repeated more often than the others: each counts its epochs by itself.
+    Without weights every block of every source comes once an epoch. With weights each source has that share of the
+    text, and one that is given more than its size is repeated more often than the others: each counts its epochs by
+    itself.
     """
-
-    PERIOD = 1000
 
     def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None, seed: int):
         self.sources = sources
         self.seed = seed
-        shares = np.asarray(weights or [source.blocks for source in sources], np.float64)
         self.weighted = weights is not None
-        # Whose turn it is: the source that is furthest behind its share, over and over.
-        counts = np.zeros(len(sources))
-        self._turns = np.empty(self.PERIOD if self.weighted else 0, np.int64)
-        for place in range(len(self._turns)):
-            self._turns[place] = np.argmax(shares / shares.sum() * (place + 1) - counts)
-            counts[self._turns[place]] += 1
-        self._counts = counts.astype(np.int64)
+        self._turns: Numbers = np.zeros(0, np.int64)
+        self._counts: Numbers = np.zeros(0, np.int64)
+        if weights is not None:
+            self._turns, self._counts = _turns(sources, weights)
         self._firsts = np.cumsum([0, *(source.blocks for source in sources)])
 
     @property
@@ -100,11 +124,11 @@ class Mixture:
         """How many blocks all sources have together: an epoch, where there are no weights."""
         return int(self._firsts[-1])
 
-    def read(self, place: int) -> list[Piece]:
+    def read(self, place: int) -> Iterator[Piece]:
         """The pieces of the block at `place` of the endless sequence; their keys tell epochs and sources apart."""
         source, epoch, within = self._find(place)
         pieces = self.sources[source].read(key(self.seed, source), epoch, within)
-        return [Piece(piece.ids, key(self.seed, source, epoch, piece.key)) for piece in pieces]
+        return (Piece(piece.ids, key(self.seed, source, epoch, piece.key)) for piece in pieces)
 
     def _find(self, place: int) -> tuple[int, int, int]:
         """Which source, which of its epochs, and which place in that epoch's order."""
@@ -114,8 +138,27 @@ class Mixture:
             (within,) = permuted(key(self.seed, epoch, -1), self.blocks, np.array([within])).tolist()
             source = int(np.searchsorted(self._firsts, within, side="right")) - 1
             return source, epoch, within - int(self._firsts[source])
-        period, within = divmod(place, self.PERIOD)
+        period, within = divmod(place, len(self._turns))
         source = int(self._turns[within])
         count = period * int(self._counts[source]) + int((self._turns[:within] == source).sum())
         epoch, within = divmod(count, self.sources[source].blocks)
         return source, epoch, within
+
+
+def _turns(sources: Sequence[Source], weights: Sequence[float]) -> tuple[Numbers, Numbers]:
+    """Whose turn it is, over and over: the source that is furthest behind its share; and how many turns each has.
+
+    Blocks of one source may hold a thousand times as much as those of another, so turns are shares of the text by the
+    size of its blocks.
+    """
+    sizes = np.array([source.amount / source.blocks for source in sources])
+    shares = np.asarray(weights, np.float64) / sizes
+    shares /= shares.sum()
+    turns = np.empty(min(LONGEST, max(SHORTEST, round(2 / shares.min()))), np.int64)
+    counts = np.zeros(len(sources))
+    for place in range(len(turns)):
+        turns[place] = np.argmax(shares * (place + 1) - counts)
+        counts[turns[place]] += 1
+    if not counts.all():
+        raise ValueError(f"a weight is too small: one of {LONGEST} blocks would be more than its share")
+    return turns, counts.astype(np.int64)

@@ -1,20 +1,24 @@
-"""Rows of tokens for each process, endlessly, and from any point on.
+"""Rows of tokens for each process, epoch by epoch, and from any point on.
 
-The blocks of the data come in windows. The pieces of a window are shuffled and packed into rows, and the windows are
-dealt to `lanes`: window w is in lane w mod `lanes`. Row g of the whole training is the next row of lane g mod `lanes`,
-and is for process g mod `processes`. So
+The blocks of an epoch are cut into windows. The pieces of a window are shuffled and packed into rows, and the windows
+are dealt to `lanes`: window w is in lane w mod `lanes`, and each lane has as many in an epoch as the next. The lanes
+are dealt to processes: lane l is for process l mod `processes`. Each process takes rows from its lanes in turn; a lane
+whose epoch is over waits for the others, of other processes too. So
 
+- in an epoch every piece is seen once, whoever reads it; only its last steps may be smaller;
 - a process reads and tokenises only the windows of its own lanes, and so does each of its workers;
-- where the training stands is one number, and for each lane its window and how many rows of it are gone: a `Place`;
+- where the training stands is, for each lane, its window and how many rows of it are gone: a `Place`;
 - none of this depends on how many workers there are, or how rows are grouped into batches and accumulated; and when the
-  number of processes changes, lanes only change hands: no piece is lost, and none is seen twice in an epoch.
+  number of processes changes, lanes only change hands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from neobert.config import ConfigError
 from neobert.data.order import key, shuffled
-from neobert.data.text.masking import Masking
+from neobert.data.text.masking import IGNORED, Masking
 from neobert.data.text.packing import Lengths
 from neobert.data.text.pieces import lengths_of
 from neobert.data.text.sources import Mixture, Piece
@@ -32,26 +36,34 @@ Arrange = Callable[[Lengths], list[list[int]]]
 """Which pieces of a window, by number, share a row."""
 
 
+class Reached(NamedTuple):
+    """Where a lane is: its window, how many rows of it are gone, and how many the lane has given in this epoch."""
+
+    window: int
+    gone: int = 0
+    turn: int = 0
+
+
+START = Reached(0)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a training stands in its data."""
 
     lanes: int
-    rows: int = 0
-    """How many rows all processes together have seen."""
-    windows: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """For each lane that has begun: its window, and how many rows of it are gone."""
+    reached: dict[int, Reached] = field(default_factory=dict)
+    """For each lane that has begun."""
 
-    def of_lane(self, lane: int) -> tuple[int, int]:
-        return self.windows.get(lane, (lane, 0))
+    def of_lane(self, lane: int) -> Reached:
+        return self.reached.get(lane, Reached(lane))
 
     def to_json(self) -> dict[str, Any]:
-        return {"lanes": self.lanes, "rows": self.rows, "windows": {str(k): list(v) for k, v in self.windows.items()}}
+        return {"lanes": self.lanes, "reached": {str(lane): list(where) for lane, where in self.reached.items()}}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Place:
-        windows = {int(lane): (int(window), int(row)) for lane, (window, row) in data["windows"].items()}
-        return cls(data["lanes"], data["rows"], windows)
+        return cls(data["lanes"], {int(lane): Reached(*where) for lane, where in data["reached"].items()})
 
 
 @dataclass(frozen=True)
@@ -62,9 +74,15 @@ class Row:
     labels: np.ndarray[Any, np.dtype[np.int64]]
     lengths: list[int]
     lane: int = 0
-    window: int = 0
-    gone: int = 0
-    """How many rows of its window are gone once this one is."""
+    reached: Reached = START
+    """Where its lane is once this row is gone."""
+
+
+@dataclass(frozen=True)
+class LaneEnd:
+    """In the place of a row: the lane has no more of them in this epoch."""
+
+    lane: int
 
 
 @dataclass(frozen=True)
@@ -72,30 +90,53 @@ class Windows:
     """The rows of any window of the data."""
 
     mixture: Mixture
+    lanes: int
     blocks: int
-    """How many blocks make a window."""
+    """About how many blocks make a window."""
+    together: int
+    """At most so many pieces are shuffled and packed together: a single block of a stream may hold far more."""
     arrange: Arrange
     masking: Masking
 
     def rows(self, window: int, skip: int = 0) -> Iterator[tuple[int, Row]]:
         """The rows of a window from number `skip` on, each with its number."""
-        pieces = [piece for i in range(self.blocks) for piece in self.mixture.read(window * self.blocks + i)]
-        seed = key(self.mixture.seed, window)
-        pieces = [pieces[number] for number in shuffled(seed, len(pieces)).tolist()]
-        packed = self.arrange(lengths_of([piece.ids for piece in pieces]))
-        for number, row in enumerate(shuffled(seed + 1, len(packed)).tolist()):
-            if number >= skip:
-                yield number, make_row([pieces[piece] for piece in packed[row]], self.masking)
+        pieces = chain.from_iterable(map(self.mixture.read, self._blocks_of(window)))
+        number = 0
+        for part, some in enumerate(iter(lambda: list(islice(pieces, self.together)), [])):
+            seed = key(self.mixture.seed, window, part)
+            mixed = [some[place] for place in shuffled(seed, len(some)).tolist()]
+            packed = self.arrange(lengths_of([piece.ids for piece in mixed]))
+            for row in shuffled(seed + 1, len(packed)).tolist():
+                if number >= skip:
+                    yield number, make_row([mixed[piece] for piece in packed[row]], self.masking)
+                number += 1
+
+    def _blocks_of(self, window: int) -> range:
+        """Places in the mixture's endless sequence; no window reaches from one epoch into the next."""
+        if self.mixture.weighted:
+            return range(window * self.blocks, (window + 1) * self.blocks)
+        epoch, number = divmod(window, self.in_an_epoch)
+        whole, parts = self.mixture.blocks, self.in_an_epoch
+        return range(epoch * whole + number * whole // parts, epoch * whole + (number + 1) * whole // parts)
 
     @property
     def in_an_epoch(self) -> int:
-        """How many windows all blocks make."""
-        return -(-self.mixture.blocks // self.blocks)
+        """How many windows all blocks make: as many for each lane."""
+        return self.lanes * max(1, round(self.mixture.blocks / (self.lanes * self.blocks)))
+
+    def epoch_of(self, window: int) -> int:
+        """Sources with weights have no epoch in common: theirs never ends."""
+        return 0 if self.mixture.weighted else window // self.in_an_epoch
 
     def epoch(self, place: Place) -> float:
         """About how many times all blocks have been seen."""
-        begun = [place.of_lane(lane)[0] // place.lanes for lane in range(place.lanes)]
-        return sum(begun) * self.blocks / max(self.mixture.blocks, 1)
+        begun = sum(place.of_lane(lane).window // self.lanes for lane in range(self.lanes))
+        return begun / self.in_an_epoch
+
+    @property
+    def idle(self) -> Row:
+        """What a process computes that has no rows left while others have: nothing is to be guessed in it."""
+        return Row(np.full(2, self.masking.mask_id), np.full(2, IGNORED), [2])
 
 
 def make_row(pieces: list[Piece], masking: Masking) -> Row:
@@ -104,8 +145,8 @@ def make_row(pieces: list[Piece], masking: Masking) -> Row:
     return Row(seen, labels, lengths)
 
 
-class RowStream(IterableDataset[Row | Exception]):
-    """The rows of one process, from `place` on, endlessly. Each worker reads lanes of its own.
+class RowStream(IterableDataset[Row | LaneEnd | Exception]):
+    """What the lanes of one process give, from `place` on, in turn and endlessly. Each worker reads lanes of its own.
 
     What a user is to be told comes in the place of a row: raised in a worker, it would arrive wrapped in a traceback.
     """
@@ -113,38 +154,86 @@ class RowStream(IterableDataset[Row | Exception]):
     def __init__(self, windows: Windows, place: Place, process: int, processes: int):
         self._windows = windows
         self._place = place
-        self._process = process
-        self._processes = processes
+        self._lanes = range(process, place.lanes, processes)
 
-    def __iter__(self) -> Iterator[Row | Exception]:
+    def __iter__(self) -> Iterator[Row | LaneEnd | Exception]:
         try:
             yield from self._rows()
         except (RunError, ConfigError) as error:
             yield error
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[Row | LaneEnd]:
         worker = get_worker_info()
         number, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        first = self._place.rows + (self._process - self._place.rows) % self._processes
-        open_lanes: dict[int, Iterator[Row]] = {}
-        place = first + number * self._processes
+        lanes = [self._lane(lane) for lane in self._lanes[number::step]]
         while True:
-            lane = place % self._place.lanes
-            if lane not in open_lanes:
-                open_lanes[lane] = self._lane(lane)
-            yield next(open_lanes[lane])
-            place += step * self._processes
+            yield from map(next, lanes)
 
-    def _lane(self, lane: int) -> Iterator[Row]:
-        window, gone = self._place.of_lane(lane)
+    def _lane(self, lane: int) -> Iterator[Row | LaneEnd]:
+        windows = self._windows
+        window, gone, turn = self._place.of_lane(lane)
         empty = 0
-        while empty <= self._windows.in_an_epoch:
+        while empty <= windows.in_an_epoch:
             empty += 1
-            for number, row in self._windows.rows(window, gone):
-                empty = 0
-                yield Row(row.ids, row.labels, row.lengths, lane, window, number + 1)
-            window, gone = window + self._place.lanes, 0
+            for number, row in windows.rows(window, gone):
+                empty, turn = 0, turn + 1
+                yield replace(row, lane=lane, reached=Reached(window, number + 1, turn))
+            following = window + windows.lanes
+            if windows.epoch_of(following) != windows.epoch_of(window):
+                yield LaneEnd(lane)
+                empty, turn = 0, 0
+            window, gone = following, 0
         raise RunError("the data holds no text at all")
+
+
+class Turns:
+    """The rows of one process in their order, however many workers have read them.
+
+    The next one is of the lane that has given the fewest in this epoch, or of the first such.
+    """
+
+    def __init__(self, items: Iterable[Row | LaneEnd | Exception], windows: Windows, place: Place, lanes: range):
+        self._items = iter(items)
+        self._windows = windows
+        self._waiting: dict[int, deque[Row | LaneEnd]] = {lane: deque() for lane in lanes}
+        self._reached = {lane: place.of_lane(lane) for lane in lanes}
+        # Of all lanes, also those of other processes: they too must have ended.
+        self._epoch = min(windows.epoch_of(place.of_lane(lane).window) for lane in range(place.lanes))
+        self._open: list[int] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._open = [
+            lane for lane, where in self._reached.items() if self._windows.epoch_of(where.window) <= self._epoch
+        ]
+
+    def next_epoch(self) -> None:
+        """All lanes of all processes have ended."""
+        self._epoch += 1
+        self._begin()
+
+    def next(self) -> Row | None:
+        """None when all lanes of this process have ended their epoch."""
+        while self._open:
+            lane = min(self._open, key=lambda lane: (self._turn(lane), lane))
+            item = self._of(lane)
+            if isinstance(item, Row):
+                self._reached[lane] = item.reached
+                return item
+            self._open.remove(lane)
+        return None
+
+    def _turn(self, lane: int) -> int:
+        where = self._reached[lane]
+        return where.turn if self._windows.epoch_of(where.window) == self._epoch else 0
+
+    def _of(self, lane: int) -> Row | LaneEnd:
+        while not self._waiting[lane]:
+            item = next(self._items)
+            if isinstance(item, Exception):
+                raise item
+            self._waiting[item.lane].append(item)
+        return self._waiting[lane].popleft()
 
 
 def workers_that_fit(lanes: int, processes: int, wanted: int) -> int:
@@ -155,8 +244,8 @@ def workers_that_fit(lanes: int, processes: int, wanted: int) -> int:
 
 def row_loader(
     windows: Windows, place: Place, process: int, processes: int, workers: int
-) -> DataLoader[Row | Exception]:
-    """Rows, in the same order with any number of workers.
+) -> DataLoader[Row | LaneEnd | Exception]:
+    """What the lanes of a process give.
 
     Raises `ValueError` where lanes cannot be shared out evenly among processes.
     """
@@ -175,24 +264,32 @@ def row_loader(
 
 
 class Batches:
-    """Batches of `rows` rows, packed or padded, endlessly; `seen` tells where the training stands after a batch."""
+    """Batches of at most `rows` rows, packed or padded, endlessly.
 
-    def __init__(self, loader: DataLoader[Row | Exception], rows: int, collate: Callable[[list[Row]], dict[str, Any]]):
-        self._loader = loader
+    In each, `place` tells where the lanes of its rows are then, and `rows` how many it has: fewer at the end of an
+    epoch, and 0 when this process has none left until `next_epoch`.
+    """
+
+    def __init__(
+        self, windows: Windows, place: Place, process: int, processes: int, workers: int, rows: int,
+        collate: Callable[[list[Row]], dict[str, Any]],
+    ):  # fmt: skip
+        loader = row_loader(windows, place, process, processes, workers)
+        self._turns = Turns(loader, windows, place, range(process, place.lanes, processes))
         self._rows = rows
+        self._idle = windows.idle
         self._collate = collate
 
+    def next_epoch(self) -> None:
+        self._turns.next_epoch()
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        source = iter(self._loader)
         while True:
-            rows = [_checked(next(source)) for _ in range(self._rows)]
-            yield self._collate(rows) | {"place": {row.lane: (row.window, row.gone) for row in rows}}
-
-
-def _checked(row: Row | Exception) -> Row:
-    if isinstance(row, Exception):
-        raise row
-    return row
+            rows: list[Row] = []
+            while len(rows) < self._rows and (row := self._turns.next()) is not None:
+                rows.append(row)
+            place = {row.lane: row.reached for row in rows}
+            yield self._collate(rows or [self._idle]) | {"place": place, "rows": len(rows)}
 
 
 def packed_batch(rows: list[Row]) -> dict[str, Any]:

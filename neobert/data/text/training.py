@@ -47,7 +47,7 @@ class TrainingData:
     """In an epoch; None for streams."""
     collate: Callable[[list[Row]], dict[str, Any]]
     source: dict[str, Any]
-    """What identifies the data: a resume with other data would mean something else."""
+    """What rows are made of: with anything else, a place in the data would mean something else."""
 
 
 def load_data(config: PretrainConfig) -> TrainingData:
@@ -61,7 +61,10 @@ def load_data(config: PretrainConfig) -> TrainingData:
         if not source.blocks:
             raise ConfigError.at(place, "holds no text")
     weights = [text.weight for text in texts.values() if text.weight is not None]
-    mixture = Mixture(sources, weights or None, config.seed)
+    try:
+        mixture = Mixture(sources, weights or None, config.seed)
+    except ValueError as error:
+        raise ConfigError.at(("dataset", "sources"), str(error)) from None
     try:
         masks = masking(tokenizer, collator.mlm_probability, collator.mask_all, collator.whole_words)
     except ValueError as error:
@@ -70,22 +73,24 @@ def load_data(config: PretrainConfig) -> TrainingData:
 
     def windows(lanes: int) -> Windows:
         blocks = max(1, min(dataset.shuffle_buffer_size // BLOCK, mixture.blocks // (4 * lanes)))
-        return Windows(mixture, blocks, arrange, masks)
+        return Windows(mixture, lanes, blocks, max(dataset.shuffle_buffer_size, BLOCK), arrange, masks)
 
     pad = tokenizer.pad_token_id
-    manifests = [read_manifest(Path(text.path)) for text in texts.values() if text.path]
     return TrainingData(
         tokenizer=tokenizer,
         mixture=mixture,
         windows=windows,
         held_out=_held_out(dataset, cutter, arrange, masks),
-        tokens=sum(manifest["train"]["tokens"] for manifest in manifests) if manifests and not weights else None,
+        tokens=None if dataset.streaming or weights else int(sum(source.amount for source in sources)),
         collate=packed_batch if collator.pack_sequences else PaddedBatch(int(pad), collator.pad_to_multiple_of),
         source={
-            "blocks": [source.blocks for source in sources],
-            "shards": [manifest["digest"] for manifest in manifests],
+            "text": [source.identity for source in sources],
             "tokenizer": fingerprint(tokenizer),
-            "shuffle": dataset.shuffle_buffer_size,
+            "dataset.shuffle_buffer_size": dataset.shuffle_buffer_size,
+            "dataset.max_seq_length": dataset.max_seq_length,
+            "weights of dataset.sources": weights,
+            "datacollator": collator.model_dump(mode="json"),
+            "seed": config.seed,
         },
     )
 
@@ -136,7 +141,7 @@ def _source(text: TrainingText, place: KeyPath, cutter: Cutter, split: str = "tr
         with _located((*place, "path")):
             return MappedSource(Shards(Path(text.path), split))
     corpus = find_corpus(text, place)
-    return StreamedSource(corpus.blocks, corpus.reader, cutter)
+    return StreamedSource(corpus, cutter)
 
 
 @contextmanager

@@ -195,6 +195,26 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint_of_two(
     assert not list(other.glob("checkpoints/universal-*"))
 
 
+def test_in_its_epochs_every_piece_is_trained_on_though_processes_have_unequal_shares(
+    neobert: Neobert, tmp_path: Path
+) -> None:
+    """Pieces of very unequal length: at the end of an epoch one process has rows left, and the other computes none."""
+    texts = ["the film is " + "very " * (number % 50 * (number % 3 == 0)) + "good" for number in range(400)]
+    (tmp_path / "text.txt").write_text("\n".join(texts) + "\n")
+    shards = write_shards(neobert, tmp_path, data={"files": [str(tmp_path / "text.txt")]}, validation_fraction=0.0)
+    size = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "logging_steps": 1, "max_steps": None}
+    common = {"dataset": {"lanes": 4, "shuffle_buffer_size": 256}, "trainer": {**size, "num_train_epochs": 2.0}}
+    file = settings_file(tmp_path, shards, **common)
+    ranks = launch(["pretrain", "--config", file, "--output-dir", tmp_path / "trial"], 2, 29671)
+    for rank in ranks:
+        output, _ = rank.communicate(timeout=120)
+        assert rank.returncode == 0, output
+    manifest = json.loads((shards / "manifest.json").read_text())
+    assert logged(tmp_path / "trial", "tokens")[-1] == 2 * manifest["train"]["tokens"]
+    assert logged(tmp_path / "trial", "epoch")[-1] == 2.0
+    assert all(0 < loss < 10 for loss in logged(tmp_path / "trial", "loss"))
+
+
 def test_lanes_that_processes_cannot_share_are_a_clear_message(
     neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

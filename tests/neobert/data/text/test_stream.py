@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from random import Random
 
 import numpy as np
 import pytest
@@ -23,15 +25,20 @@ VOCABULARY = 10_000
 
 @dataclass
 class Numbered:
-    """Pieces of which each token tells the piece: number n of source s is all 100 s + n."""
+    """Pieces of which each token tells the piece: number n of source s is all 1000 s + n + 1."""
 
     source: int
     sizes: list[int]
     """How many pieces are in each block."""
+    identity: str = ""
 
     @property
     def blocks(self) -> int:
         return len(self.sizes)
+
+    @property
+    def amount(self) -> float:
+        return sum(self.sizes)
 
     def read(self, seed: int, epoch: int, place: int) -> list[Piece]:
         first = sum(self.sizes[:place])
@@ -40,81 +47,157 @@ class Numbered:
 
 
 MASKING = Masking(0.3, True, 0, np.zeros(VOCABULARY, bool), np.arange(1, VOCABULARY))
+PIECES = 6 * (5 + 7 + 3 + 6) + 8 * 8
 
 
-def windows(blocks: int = 2, seed: int = 5) -> Windows:
-    mixture = Mixture([Numbered(0, [5, 7, 3, 6] * 6), Numbered(1, [4, 4] * 8)], None, seed)
-    return Windows(mixture, blocks, partial(pack, capacity=CAPACITY), MASKING)
+def windows(lanes: int, blocks: int = 2, together: int = 256) -> Windows:
+    mixture = Mixture([Numbered(0, [5, 7, 3, 6] * 6), Numbered(1, [4, 4] * 8)], None, 5)
+    return Windows(mixture, lanes, blocks, together, partial(pack, capacity=CAPACITY), MASKING)
 
 
-def rows(place: Place, process: int = 0, processes: int = 1, workers: int = 0, count: int = 60) -> list[Row]:
-    found = list(islice(row_loader(windows(), place, process, processes, workers), count))
-    assert all(isinstance(row, Row) for row in found)
-    return found
+class Training:
+    """All processes of a training, as the trainer drives them: a step ends when each has its batch of `size` rows."""
+
+    def __init__(self, place: Place, processes: int = 1, workers: int = 0, size: int = 1, some: Windows | None = None):
+        self.place = place
+        self.size = size
+        self.batches = [
+            Batches(some or windows(place.lanes), place, process, processes, workers, size, list)
+            for process in range(processes)
+        ]
+        for one in self.batches:
+            one._collate = lambda rows: {"taken": rows}
+        self.iterators = list(map(iter, self.batches))
+        self.epochs = 0
+
+    @property
+    def epoch(self) -> int:
+        (epoch,) = {batches._turns._epoch for batches in self.batches}
+        return epoch
+
+    def step(self) -> list[Row]:
+        """The rows of all processes."""
+        found = [next(iterator) for iterator in self.iterators]
+        if not any(batch["rows"] for batch in found):
+            self.epochs += 1
+            for batches in self.batches:
+                batches.next_epoch()
+            found = [next(iterator) for iterator in self.iterators]
+        for batch in found:
+            self.place = Place(self.place.lanes, {**self.place.reached, **batch["place"]})
+        return [row for batch in found for row in batch["taken"][: batch["rows"]]]
+
+    def rows(self, steps: int) -> list[Row]:
+        return [row for _ in range(steps) for row in self.step()]
+
+
+def rows(place: Place, workers: int = 0, count: int = 60) -> list[Row]:
+    return Training(place, workers=workers).rows(count)
 
 
 def texts(found: list[Row]) -> list[tuple[list[int], list[int]]]:
     return [(row.ids.tolist(), row.labels.tolist()) for row in found]
 
 
-def after(place: Place, found: list[Row], processes: int = 1) -> Place:
-    """Where a training stands that has seen these rows; those of all processes, in their order."""
-    gone = {row.lane: (row.window, row.gone) for row in found}
-    return Place(place.lanes, place.rows + len(found), {**place.windows, **gone})
+def names(found: list[Row]) -> list[int]:
+    """Which pieces are in these rows."""
+    seen = []
+    for row in found:
+        starts = np.cumsum([0, *row.lengths[:-1]])
+        whole = np.where(row.labels >= 0, row.labels, row.ids)
+        seen += whole[starts].tolist()
+        assert len(row.ids) == sum(row.lengths) <= CAPACITY
+    return seen
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 12])
 def test_from_any_place_on_the_rows_are_those_of_an_undisturbed_training(lanes: int) -> None:
-    undisturbed = rows(Place(lanes))
-    for stop in (1, 7, 23, 59):
-        place = Place.from_json(after(Place(lanes), undisturbed[:stop]).to_json())
-        assert texts(rows(place, count=60 - stop)) == texts(undisturbed[stop:])
+    undisturbed = rows(Place(lanes), count=100)
+    assert len(names(undisturbed)) > PIECES, "into the second epoch"
+    for stop in (1, 7, 23, 40, 41, 42, 43, 44, 45, 46, 47, 48, 59, 80):
+        training = Training(Place(lanes))
+        training.rows(stop)
+        place = Place.from_json(json.loads(json.dumps(training.place.to_json())))
+        assert texts(rows(place, count=100 - stop)) == texts(undisturbed[stop:]), stop
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_the_number_of_workers_changes_nothing(workers: int) -> None:
-    undisturbed = rows(Place(12))
-    place = after(Place(12), undisturbed[:17])
-    assert texts(rows(place, workers=workers, count=20)) == texts(undisturbed[17:37])
+    undisturbed = rows(Place(12), count=70)
+    training = Training(Place(12))
+    training.rows(17)
+    assert texts(rows(training.place, workers=workers, count=53)) == texts(undisturbed[17:])
 
 
 def test_processes_share_out_the_rows_of_one() -> None:
-    undisturbed = rows(Place(12), count=60)
+    """Up to where the first lane ends its epoch."""
+    undisturbed = rows(Place(12), count=24)
     for processes in (2, 3, 4):
-        for process in range(processes):
-            found = rows(Place(12), process, processes, count=60 // processes)
-            assert texts(found) == texts(undisturbed[process::processes])
+        training = Training(Place(12), processes)
+        assert texts(training.rows(24 // processes)) == texts(undisturbed)
 
 
-def test_another_number_of_processes_goes_on_where_the_others_stopped() -> None:
-    undisturbed = rows(Place(12), count=66)
-    place = after(Place(12), undisturbed[:30])  # 3 processes x 10 rows
-    for processes in (1, 2, 4, 6):
-        found = [rows(place, process, processes, count=36 // processes) for process in range(processes)]
-        order = sorted(range(processes), key=lambda process: (process - 30) % processes)
-        merged = [texts(found[process])[turn] for turn in range(36 // processes) for process in order]
-        assert merged == texts(undisturbed[30:])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 6, 12])
+@pytest.mark.parametrize(("size", "together"), [(1, 256), (4, 256), (3, 4)])
+def test_in_an_epoch_every_piece_comes_once(processes: int, size: int, together: int) -> None:
+    """Also where processes have rows left of it while others have none."""
+    training = Training(Place(12), processes, size=size, some=windows(12, together=together))
+    seen: list[list[int]] = [[], [], [], []]
+    while training.epochs < 3:
+        found = training.step()
+        seen[training.epochs] += names(found)
+    for epoch in seen[:3]:
+        assert len(epoch) == len(set(epoch)) == PIECES
 
 
-def test_in_an_epoch_every_piece_comes_once() -> None:
-    pieces = 6 * (5 + 7 + 3 + 6) + 8 * 8
-    one = windows()
-    assert one.mixture.blocks == 40
-    for epoch in range(3):
-        seen: Counter[int] = Counter()
-        for window in range(epoch * 20, (epoch + 1) * 20):
-            for _, row in one.rows(window):
-                starts = np.cumsum([0, *row.lengths[:-1]])
-                whole = np.where(row.labels >= 0, row.labels, row.ids)
-                seen.update(whole[starts].tolist())
-                assert len(row.ids) == sum(row.lengths) <= CAPACITY
-        assert len(seen) == pieces
-        assert set(seen.values()) == {1}
+def test_when_the_number_of_processes_changes_nothing_is_lost_and_nothing_repeated_in_the_epoch() -> None:
+    choices = Random(3)
+    for _ in range(6):
+        place, seen = Place(12), [[], [], []]
+        while len(seen[2]) == 0:
+            training = Training(place, choices.choice([1, 2, 3, 4, 6]), size=choices.choice([1, 2, 5]))
+            for _ in range(choices.randint(1, 7)):
+                found = training.step()
+                seen[min(training.epoch, 2)] += names(found)
+            place = training.place
+        for epoch in seen[:2]:
+            assert len(epoch) == len(set(epoch)) == PIECES
+
+
+def test_a_window_is_read_in_parts_of_which_each_fits_into_memory() -> None:
+    """A compressed file is one block, however large; of its pieces only so many are held at once."""
+    held: list[int] = []
+
+    class Large(Numbered):
+        def read(self, seed: int, epoch: int, place: int) -> Iterator[Piece]:
+            for piece in super().read(seed, epoch, place):
+                held.append(1)
+                yield piece
+
+    one = Windows(Mixture([Large(0, [500])], None, 1), 1, 1, 50, partial(pack, capacity=CAPACITY), MASKING)
+    some = one.rows(0)
+    first = next(some)
+    assert len(held) <= 51
+    every = [row for _, row in [first, *some]]
+    assert sorted(names(every)) == list(range(1, 501))
+    numbers = [number for number, _ in one.rows(0)]
+    assert numbers == list(range(len(every)))
+    assert texts([row for _, row in one.rows(0, skip=20)]) == texts(every[20:])
+
+
+def test_more_lanes_than_blocks_leave_some_without_text() -> None:
+    small = Windows(Mixture([Numbered(0, [9, 9, 9])], None, 1), 8, 1, 256, partial(pack, capacity=CAPACITY), MASKING)
+    training = Training(Place(8), 4, size=2, some=small)
+    seen = []
+    while not training.epochs:
+        seen += names(training.step()) if not training.epochs else []
+    assert sorted(set(seen)) == list(range(1, 28))
 
 
 def test_epochs_differ_in_order_and_in_what_is_masked() -> None:
-    one = windows()
-    first, second = ([row for w in range(20 * e, 20 * e + 20) for _, row in one.rows(w)] for e in (0, 1))
+    one = windows(4)
+    each = one.in_an_epoch
+    first, second = ([row for w in range(each * e, each * (e + 1)) for _, row in one.rows(w)] for e in (0, 1))
     assert texts(first) != texts(second)
     masked = [
         {int(row.labels[row.labels >= 0][0]) for row in epoch if (row.labels >= 0).any()} for epoch in (first, second)
@@ -122,12 +205,17 @@ def test_epochs_differ_in_order_and_in_what_is_masked() -> None:
     assert masked[0] != masked[1]
 
 
-def test_weights_share_out_the_blocks() -> None:
-    sources = [Numbered(0, [5] * 30), Numbered(1, [5] * 3)]
+@pytest.mark.parametrize("size", [5, 50])
+def test_weights_share_out_the_text_however_large_blocks_are(size: int) -> None:
+    sources = [Numbered(0, [5] * 30), Numbered(1, [size] * 3)]
     mixture = Mixture(sources, [3.0, 1.0], seed=1)
-    counts = Counter(int(mixture.read(place)[0].ids[0]) // 1000 for place in range(4000))
-    assert counts == {0: 3000, 1: 1000}
-    # The small source is repeated, epoch by epoch: each of its blocks comes as often as the others.
+    found = Counter(int(piece.ids[0]) // 1000 for place in range(4000) for piece in mixture.read(place))
+    assert found[0] / found[1] == pytest.approx(3, rel=0.02)
+
+
+def test_a_small_source_is_repeated_epoch_by_epoch() -> None:
+    mixture = Mixture([Numbered(0, [5] * 30), Numbered(1, [5] * 3)], [3.0, 1.0], seed=1)
+    # Each of its blocks comes as often as the others.
     small = Counter(int(piece.ids[0]) for place in range(4000) for piece in mixture.read(place) if piece.ids[0] > 1000)
     assert len(small) == 15
     assert max(small.values()) - min(small.values()) <= 1
@@ -135,25 +223,33 @@ def test_weights_share_out_the_blocks() -> None:
     assert len(set(keys)) == len(keys), "each has a key of its own in each epoch"
 
 
+def test_a_weight_that_would_never_have_its_turn_is_refused() -> None:
+    with pytest.raises(ValueError, match="a weight is too small"):
+        Mixture([Numbered(0, [5] * 30), Numbered(1, [5] * 3)], [1.0, 1e-7], seed=1)
+
+
 def test_lanes_must_be_shared_out_evenly() -> None:
     with pytest.raises(ValueError, match="12 lanes cannot be shared out among 5 processes"):
-        row_loader(windows(), Place(12), 0, 5, 0)
+        row_loader(windows(12), Place(12), 0, 5, 0)
 
 
 def test_data_without_text_is_refused() -> None:
-    empty = Windows(Mixture([Numbered(0, [0, 0])], None, 1), 1, partial(pack, capacity=8), MASKING)
+    endless = Mixture([Numbered(0, [0, 0]), Numbered(1, [0])], None, 1)
+    endless.weighted, endless._turns, endless._counts = True, np.array([0, 0, 1]), np.array([2, 1])
+    empty = Windows(endless, 2, 1, 256, partial(pack, capacity=8), MASKING)
     for workers in (0, 1):
         with pytest.raises(RunError, match=r"^the data holds no text at all$"):
-            next(iter(Batches(row_loader(empty, Place(2), 0, 1, workers), 1, packed_batch)))
+            next(iter(Batches(empty, Place(2), 0, 1, workers, 1, packed_batch)))
 
 
 def test_batches_hold_the_rows_in_order_and_say_where_the_training_stands() -> None:
     found = rows(Place(4), count=8)
-    loader = row_loader(windows(), Place(4), 0, 1, 0)
     packed, padded = (
-        next(islice(Batches(loader, 8, collate), 1)) for collate in (packed_batch, PaddedBatch(pad_id=9999, multiple=8))
+        next(iter(Batches(windows(4), Place(4), 0, 1, 0, 8, collate)))
+        for collate in (packed_batch, PaddedBatch(pad_id=9999, multiple=8))
     )
-    assert packed["place"] == {row.lane: (row.window, row.gone) for row in found}
+    assert packed["place"] == {row.lane: row.reached for row in found}
+    assert packed["rows"] == 8
     assert packed["lengths"] == sorted(length for row in found for length in row.lengths)
     assert packed["cu_seqlens"].tolist() == np.cumsum([0, *packed["lengths"]]).tolist()
     assert packed["input_ids"].shape == (1, sum(len(row.ids) for row in found))

@@ -219,5 +219,5 @@ def test_whole_words_need_a_tokenizer_that_marks_them(shards: Path, tmp_path: Pa
 def test_what_identifies_the_data_changes_with_it(shards: Path, more_shards: Path) -> None:
     known = load({"path": str(shards)}).source
     assert json.loads(json.dumps(known)) == known
-    assert load({"path": str(shards)}, seed=3).source == known
+    assert load({"path": str(shards)}, seed=3).source != known, "the order of the data is another"
     assert load({"path": str(more_shards)}).source != known
