@@ -248,21 +248,38 @@ def cancel(run: str | None, runs: Path, trials: tuple[str, ...]) -> None:
 )
 @click.option("--metric", metavar="NAME", help="Another metric than the one that each trial is scored by.")
 @click.option("--trials", "each", is_flag=True, help="One row for each trial, with all of its metrics.")
-def results(run: str | None, runs: Path, form: str, metric: str | None, each: bool) -> None:
-    """Print the scores: mean, sd and median over seeds for each point of the grid, with what is missing."""
+@click.option("--compare", nargs=2, metavar="A B",
+              help="Two runs instead of RUN, trial by trial: how much better B is, and how sure that is.")  # fmt: skip
+def results(
+    run: str | None, runs: Path, form: str, metric: str | None, each: bool, compare: tuple[str, str] | None
+) -> None:
+    """Print the scores: statistics over seeds for each point of the grid, with what is missing.
+
+    `ci95` is half of the 95 % confidence interval of the mean. With --compare, trials of two runs are paired by stage,
+    grid and seed; p is that of an exact sign-flip test on the differences. RUN, A and B are a run's directory or a
+    recipe's name.
+    """
     from slurm import show
+    from slurm.compare import compare_runs
     from slurm.results import FORMATS, results_table, trials_table
     from slurm.rundir import find_run
     from slurm.state import run_state
 
-    state = run_state(find_run(runs, run))
-    table = trials_table(state) if each else results_table(state, metric)
+    if compare:
+        if run is not None or each:
+            raise click.UsageError("--compare takes two runs; neither RUN nor --trials goes with it")
+        a, b = (run_state(find_run(runs, name)) for name in compare)
+        found = compare_runs(a, b, metric)
+        table, notes = found.table, [*found.notes, a.warning, b.warning]
+    else:
+        state = run_state(find_run(runs, run))
+        table, notes = trials_table(state) if each else results_table(state, metric), [state.warning]
     if form == "table":
         show.console().print(show.as_rich(table))
     else:
         click.echo(FORMATS[form](table), nl=False)
-    if state.warning:
-        click.echo(state.warning, err=True)
+    for note in dict.fromkeys(filter(None, notes)):
+        click.echo(note, err=True)
 
 
 def _tell(run: Path, jobs: Sequence[Any]) -> None:

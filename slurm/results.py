@@ -1,20 +1,22 @@
-"""The results of a run: a row for each point of the grid, with mean, sd and median over its seeds."""
+"""The results of a run: a row for each point of the grid, with the mean over its seeds and how far to trust it."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from neobert.config import ConfigError, nearest
+from neobert.config import ConfigError, greater_is_better, nearest
+from slurm.inference import summarise
 from slurm.state import RunState, TrialState
 
 SEED = "seed"
 MISSING = "—"
+INTERVAL = "ci95"
+"""The column with half the width of a confidence interval."""
 
 
 @dataclass
@@ -30,12 +32,8 @@ class Group:
 
     def scores(self, metric: str | None = None) -> list[float]:
         """The scores of the trials that are done, or one of their metrics."""
-        values = []
-        for trial in self.trials:
-            if trial.result:
-                value = trial.result["score"] if metric is None else trial.result["metrics"].get(metric)
-                values += [] if value is None else [float(value)]
-        return values
+        found = (score_of(trial, metric) for trial in self.trials)
+        return [value for value in found if value is not None]
 
     def baseline(self) -> float | None:
         found = (trial.result.get("baseline") for trial in self.trials)
@@ -57,7 +55,27 @@ class Table:
 
     def cells(self, row: Sequence[Any]) -> list[str]:
         """A row for reading."""
-        return [(key_cell if name in self.keys else cell)(value) for name, value in zip(self.columns, row, strict=True)]
+        return [self._cell(name, value) for name, value in zip(self.columns, row, strict=True)]
+
+    def _cell(self, name: str, value: Any) -> str:
+        if name in self.keys:
+            return key_cell(value)
+        return f"±{cell(value)}" if name == INTERVAL and value is not None else cell(value)
+
+
+def score_of(trial: TrialState, metric: str | None = None) -> float | None:
+    """The score of a trial, or one of its metrics; None if it is not done, or has no such metric."""
+    if not trial.result:
+        return None
+    value = trial.result["score"] if metric is None else trial.result["metrics"].get(metric)
+    return None if value is None else float(value)
+
+
+def check_metric(trials: Iterable[TrialState], metric: str | None, whose: str = "") -> None:
+    """Raises `ConfigError` if no trial has the metric."""
+    known = {name for trial in trials for name in trial.result.get("metrics", {})}
+    if metric is not None and metric not in known:
+        raise ConfigError(f"no trial{whose} has the metric '{metric}'{nearest(metric, known)}")
 
 
 def group(trials: Iterable[TrialState]) -> list[Group]:
@@ -71,26 +89,23 @@ def group(trials: Iterable[TrialState]) -> list[Group]:
 
 
 def results_table(state: RunState, metric: str | None = None) -> Table:
-    """One row for each point of the grid: its keys, the score's name, how many seeds are done, mean, sd, median."""
-    if metric is not None:
-        known = {name for trial in state.trials for name in trial.result.get("metrics", {})}
-        if metric not in known:
-            raise ConfigError(f"no trial has the metric '{metric}'{nearest(metric, known)}")
+    """One row for each point of the grid: its keys, the score's name, how many seeds are done, and their statistics."""
+    check_metric(state.trials, metric)
     groups = group(state.trials)
     keys = list(dict.fromkeys(key for item in groups for key in item.point))
     stages = ["stage"] if len({item.stage for item in groups}) > 1 else []
-    columns = (*stages, *keys, "metric", "done", "mean", "sd", "median", "baseline", "missing")
+    columns = (*stages, *keys, "metric", "done", "mean", INTERVAL, "sd", "median", "best", "baseline", "missing")
     rows = []
     for item in groups:
         scores = item.scores(metric)
+        name = metric or item.metric()
+        found = summarise(scores, greater_is_better(name))
         rows.append((
             *([item.stage] if stages else []),
             *(item.point.get(key) for key in keys),
-            (metric or item.metric()) if scores else None,
+            name if scores else None,
             f"{len(scores)}/{len(item.trials)}",
-            statistics.fmean(scores) if scores else None,
-            statistics.stdev(scores) if len(scores) > 1 else None,
-            statistics.median(scores) if scores else None,
+            found.mean, found.ci95, found.sd, found.median, found.best,
             item.baseline() if metric is None else None,
             item.missing() or None,
         ))  # fmt: skip
@@ -158,7 +173,7 @@ def to_markdown(table: Table) -> str:
 
 
 _LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
-                        "^": r"\textasciicircum{}", MISSING: "---"})  # fmt: skip
+                        "^": r"\textasciicircum{}", MISSING: "---", "±": r"$\pm$"})  # fmt: skip
 
 
 def to_latex(table: Table) -> str:

@@ -5,6 +5,7 @@ from neobert.config.export import ExportConfig
 from neobert.config.glue import GlueConfig
 from neobert.config.paths import NamedPath, named_paths
 from neobert.config.pretrain import PretrainConfig
+from neobert.config.sections import greater_is_better
 from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
 from neobert.config.text import PreprocessConfig
 
@@ -29,6 +30,7 @@ __all__ = [
     "Strict",
     "dotted",
     "dump_yaml",
+    "greater_is_better",
     "named_paths",
     "nearest",
     "parse_value",

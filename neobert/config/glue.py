@@ -10,7 +10,14 @@ from neobert.config.base import Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
 from neobert.config.paths import LocalPath
-from neobert.config.sections import ModelConfig, OptimizerConfig, Positive, SchedulerConfig, TrainerConfig
+from neobert.config.sections import (
+    ModelConfig,
+    OptimizerConfig,
+    Positive,
+    SchedulerConfig,
+    TrainerConfig,
+    greater_is_better,
+)
 from neobert.data.glue_tasks import TASKS
 from neobert.data.glue_tasks import GlueTask as TaskSpec
 
@@ -101,7 +108,7 @@ class GlueConfig(Strict):
         if metric not in task.reported:
             known = nearest(metric, task.reported)
             raise ValueError(f"trainer.metric_for_best_model: {metric!r} is not measured on {task.name}{known}")
-        better = not metric.startswith("loss")
+        better = greater_is_better(metric)
         if self.trainer.greater_is_better not in (None, better):
             raise ValueError(f"trainer.greater_is_better: must be {str(better).lower()} for {metric}, or left out")
         return metric, better

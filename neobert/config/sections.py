@@ -15,6 +15,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
+def greater_is_better(metric: str) -> bool:
+    """Whether more of a metric, known by its name, is better: `loss`, `eval_loss` and `perplexity` shall be small."""
+    return not metric.startswith(("loss", "eval_loss", "perplexity"))
+
+
 def check_sizes(model: Any, sizes: set[str]) -> None:
     """For validators of sections with `name_or_path` and the sizes of a new NeoBERT; raises `ValueError`."""
     given = sorted(sizes & model.model_fields_set)

@@ -156,9 +156,10 @@ def test_the_run_directory_says_what_was_submitted(
 def test_results_come_in_every_format(run_recipe: Recipe, recipe: Path, stand_in: Path) -> None:
     run_recipe("submit", recipe, "--cluster", stand_in, "--wait")
     table = run_recipe("results").stdout
-    assert table.split()[:7] == ["task_name", "metric", "done", "mean", "sd", "median", "baseline"]
+    assert table.split()[:9] == ["task_name", "metric", "done", "mean", "ci95", "sd", "median", "best", "baseline"]
     assert "2/2" in table
     assert "0.6500" in table
+    assert "±0.6353" in table
     for form, start in {"csv": "task_name,", "json": "[", "markdown": "| task_name", "latex": "\\begin"}.items():
         assert run_recipe("results", "--format", form).stdout.startswith(start)
 

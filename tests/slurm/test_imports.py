@@ -46,7 +46,7 @@ def test_neobert_imports_nothing_of_the_launcher(path: Path) -> None:
         assert not inside(module, "slurm"), f"{path} imports {module}"
 
 
-HEAVY = {"torch", "transformers", "datasets", "deepspeed", "accelerate", "numpy", "submitit"}
+HEAVY = {"torch", "transformers", "datasets", "deepspeed", "accelerate", "numpy", "scipy", "submitit"}
 
 
 @pytest.mark.parametrize("path", files("slurm"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -25,9 +25,7 @@ def test_a_wheel_without_extras_plans_and_renders(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
     run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
-    installed = run(python, "-m", "pip", "list").lower()
-    assert "torch" not in installed
-    assert "numpy" not in installed
+    assert "torch" not in run(python, "-m", "pip", "list").lower()
     recipe = tmp_path / "venv/bin/recipe"
     assert "GPU-hours" in run(recipe, "plan", "demo")
-    assert run(recipe, "render", "demo", "--cluster", "a100").startswith("#!/bin/bash\n#SBATCH ")
+    assert run(recipe, "render", "demo", "--stage", "glue", "--cluster", "a100").startswith("#!/bin/bash\n#SBATCH ")

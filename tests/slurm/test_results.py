@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +41,22 @@ SWEEP = run(
 )
 
 
-def test_seeds_are_summed_up_by_mean_sd_and_median() -> None:
+def test_seeds_are_summed_up() -> None:
     table = results_table(SWEEP)
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert row["done"] == "3/3"
     assert row["mean"] == pytest.approx(statistics.fmean([0.6, 0.7, 0.9]))
     assert row["sd"] == pytest.approx(statistics.stdev([0.6, 0.7, 0.9]))
     assert row["median"] == 0.7
+    assert row["best"] == 0.9
+    assert row["ci95"] == pytest.approx(4.302652729749462 * row["sd"] / 3**0.5), "Student's t with 2 degrees of freedom"
     assert row["baseline"] == 0.5
     assert row["missing"] is None
 
 
 def test_what_is_missing_is_shown_and_never_averaged_over() -> None:
     table = results_table(SWEEP)
+    assert [row[table.columns.index("ci95")] for row in table.rows[1:]] == [None, None], "one seed tells no spread"
     second, third = (dict(zip(table.columns, row, strict=True)) for row in table.rows[1:])
     assert (second["done"], second["mean"], second["sd"], second["missing"]) == (
         "1/3",
@@ -60,6 +65,20 @@ def test_what_is_missing_is_shown_and_never_averaged_over() -> None:
         "1 failed, 1 running",
     )
     assert (third["task_name"], third["done"], third["mean"], third["missing"]) == ("cola", "0/1", None, "1 pending")
+
+
+def test_the_best_of_a_loss_is_the_smallest() -> None:
+    losses = [replace(trial({"seed": seed}, 0.0), result={"score": float(seed), "metric": name, "metrics": {}})
+              for name in ("loss", "loss_mm", "eval_loss", "perplexity") for seed in (1, 2)]  # fmt: skip
+    for pair in zip(losses[::2], losses[1::2], strict=True):
+        table = results_table(run(*pair))
+        assert dict(zip(table.columns, table.rows[0], strict=True))["best"] == 1
+
+
+def test_a_score_that_is_no_number_is_shown() -> None:
+    table = results_table(run(trial({"seed": 1}, 0.5), trial({"seed": 2}, math.nan)))
+    cells = dict(zip(table.columns, table.cells(table.rows[0]), strict=True))
+    assert (cells["mean"], cells["ci95"], cells["best"]) == ("nan", "±nan", "nan")
 
 
 def test_another_metric_can_be_asked_for() -> None:
@@ -96,17 +115,18 @@ def test_csv_and_json_keep_every_digit() -> None:
     assert float(rows[1]["optimizer.lr"]) == 3e-5
     assert rows[2]["mean"] == ""
     data = json.loads(FORMATS["json"](table))
+    assert data[0]["ci95"] == float(rows[0]["ci95"])
     assert data[0]["mean"] == statistics.fmean([0.6, 0.7, 0.9])
     assert data[2]["mean"] is None
 
 
 def test_markdown_and_latex_escape_what_has_a_meaning_there() -> None:
-    odd = run(trial({"a_b": "x|y&z 50% #1"}, 0.5))
+    odd = run(trial({"a_b": "x|y&z 50% #1", "seed": 1}, 0.5), trial({"a_b": "x|y&z 50% #1", "seed": 2}, 0.5))
     markdown = FORMATS["markdown"](results_table(odd)).splitlines()
     assert markdown[0].startswith("| a_b | metric | done |")
-    assert markdown[2].startswith(r"| x\|y&z 50% #1 | accuracy | 1/1 | 0.5000 |")
+    assert markdown[2].startswith(r"| x\|y&z 50% #1 | accuracy | 2/2 | 0.5000 | ±0 |")
     latex = FORMATS["latex"](results_table(odd))
-    assert r"x|y\&z 50\% \#1 & accuracy & 1/1 & 0.5000" in latex
+    assert r"x|y\&z 50\% \#1 & accuracy & 2/2 & 0.5000 & $\pm$0" in latex
     assert r"a\_b & metric" in latex
     assert latex.startswith("\\begin{tabular}{")
     assert latex.count("&") - latex.count(r"\&") == 2 * (len(results_table(odd).columns) - 1)
