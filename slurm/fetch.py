@@ -73,8 +73,6 @@ def _run(session: Session, stage: Stage, arguments: Sequence[str], dry_run: bool
         directory=directory.path,
     )
     environment = {key: value for key, value in os.environ.items() if key not in OF_PROCESS} | dict(stage.env)
-    if not dry_run:
-        _make_caches(environment)
     script = enter(job)
     if script is None:
         added = {**stage.env, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
@@ -83,6 +81,7 @@ def _run(session: Session, stage: Stage, arguments: Sequence[str], dry_run: bool
             print(shlex.join(["env", *(f"{key}={value}" for key, value in added.items()), *words]))
             return 0
         return _wait(words, environment | added)
+    _make_caches(environment)
     path = directory.path / "enter.sh"
     write_atomically(path, script)
     words = argv(path, ["python3", "-m", "neobert", *arguments])
