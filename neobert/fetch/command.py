@@ -67,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
     work_online()
     for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(name, "0" if sys.stderr.isatty() else "1")
+    if "HF_ENDPOINT" in os.environ:  # that hub is to be asked, and not also another one, for statistics of downloads
+        os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     set_up_logging(Ranks())
     problems: list[str] = []
     for wanted in each_once(options.wanted):
@@ -120,10 +122,10 @@ def _told(what: str, snapshot: Snapshot, part: str | None = None) -> str:
 
 
 def _size(count: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
+    return f"{count} bytes"
 
 
 def _stop(*_: Any) -> NoReturn:

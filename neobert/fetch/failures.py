@@ -25,8 +25,6 @@ NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2")
 """Packages whose exceptions are of the connection: which is used changes with the version of the hub's library."""
 LIBRARIES = (*NETWORK, "huggingface_hub", "datasets", "pyarrow")
 NO_TOKEN = "set HF_TOKEN (`secrets: [HF_TOKEN]` in recipe or profile takes it into a container)"
-SHOWN = 2
-"""Lines of a library's message: those after them are advice to programmers."""
 
 Cause = TypeVar("Cause", bound=BaseException)
 
@@ -59,8 +57,8 @@ def _explanation(wanted: HubName, error: Exception) -> ConfigError | RunError:
     if refused := _first([cause for cause in causes if not isinstance(cause, EntryNotFoundError)], HfHubHTTPError):
         status = refused.response.status_code
         if status in (401, 403):
-            return ConfigError(f"{hub} refuses {name} to the token in use (HF_TOKEN): {_message(refused)}")
-        return RunError(f"{name}: {hub} failed: {_message(refused)}")
+            return ConfigError(f"{hub} refuses {name} to the token in use (HF_TOKEN): {_message(refused, 1)}")
+        return RunError(f"{name}: {hub} failed: {_message(refused, 1)}")
     if lost := next((cause for cause in causes if _package(cause) in NETWORK), None):
         return RunError(
             f"{hub} cannot be reached: {_message(lost)}. A machine with a connection is needed, such as a login node; "
@@ -92,6 +90,7 @@ def _package(error: BaseException) -> str:
     return type(error).__module__.partition(".")[0]
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, shown: int = 2) -> str:
+    """Its first lines: those after them are advice to programmers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:SHOWN]) or type(error).__name__
+    return " ".join(lines[:shown]) or type(error).__name__

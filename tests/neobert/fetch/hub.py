@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
+SENT = re.compile(r"/(?:cdn|api/resolve-cache)/(models|datasets)/([^/]+/[^/]+)/(.+)")
 FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -112,9 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
                     self._json({"id": name, "sha": repo.commit, "siblings": [{"rfilename": p} for p in repo.files]})
         elif match := FILE.fullmatch(unquote(url.path)):
             self._resolve("datasets" if match[1] else "models", *match.groups()[1:])
-        elif url.path.startswith("/cdn/"):
-            _, _, kind, owner, name, path = url.path.split("/", 5)
-            self._send(self.hub.repos[kind, f"{owner}/{name}"], unquote(path))
+        elif match := SENT.fullmatch(unquote(url.path)):
+            repo, path = self.hub.repos[match[1], match[2]], match[3]
+            self._send(repo, path, {"X-Repo-Commit": repo.commit, "ETag": f'"{repo.etag(path)}"'})
         else:
             self._fail(404, "EntryNotFound")
 
@@ -127,7 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _find(self, kind: str, name: str, revision: str) -> Repo | None:
         repo = self.hub.repos.get((kind, name))
-        if repo is None:  # who may not know is told the same of a private one
+        if self.headers.get("Authorization") == "Bearer expired":
+            self._fail(401, "", message="Invalid credentials in Authorization header")
+        elif repo is None:  # who may not know is told the same of a private one
             self._fail(401, "RepoNotFound")
         elif unquote(revision) not in ("main", repo.commit):
             self._fail(404, "RevisionNotFound")
@@ -151,18 +154,19 @@ class _Handler(BaseHTTPRequestHandler):
                 "Location": f"http://localhost:{self.hub.port}/cdn/{kind}/{name}/{path}",
             })  # fmt: skip
         else:
-            self._send(repo, path, {"X-Repo-Commit": repo.commit, "ETag": f'"{repo.etag(path)}"'})
+            place = f"/api/resolve-cache/{kind}/{name}/{path}"
+            self._head(307, {"X-Repo-Commit": repo.commit, "Content-Length": "0", "Location": place})
 
-    def _send(self, repo: Repo, path: str, headers: dict[str, str] | None = None) -> None:
+    def _send(self, repo: Repo, path: str, headers: dict[str, str]) -> None:
         data = repo.files[path]
         if self.command == "HEAD":
-            self._head(200, {**(headers or {}), "Content-Length": str(len(data))})
+            self._head(200, {**headers, "Content-Length": str(len(data))})
             return
         if _spend(self.hub.wrong, path):
             data = bytes(len(data))
         begin = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
         more = {"Content-Range": f"bytes {begin}-{len(data) - 1}/{len(data)}"} if begin else {}
-        self._head(206 if begin else 200, {**(headers or {}), **more, "Content-Length": str(len(data) - begin)})
+        self._head(206 if begin else 200, {**headers, **more, "Content-Length": str(len(data) - begin)})
         self.hub.gets.append(path)
         half = begin + (len(data) - begin) // 2
         self.wfile.write(data[begin:half])
@@ -180,8 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def _fail(self, status: int, code: str, commit: str = "") -> None:
-        self._head(status, {"X-Error-Code": code, "X-Repo-Commit": commit, "Content-Length": "0"})
+    def _fail(self, status: int, code: str, commit: str = "", message: str = "") -> None:
+        told = {"X-Error-Code": code, "X-Error-Message": message, "X-Repo-Commit": commit}
+        self._head(status, {**told, "Content-Length": "0"})
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -164,6 +164,9 @@ def test_a_token_opens_what_is_gated_if_it_is_the_right_one(hub: Hub, fetch: Fet
     assert refused.returncode == 2
     assert refused.stderr.endswith("first; the token in use is not that of somebody who has\n")
     assert fetch("--model", "tiny/gated", HF_TOKEN="good").returncode == 0
+    expired = fetch("--model", "tiny/model", HF_TOKEN="expired")
+    assert expired.returncode == 2
+    assert f"neobert: {hub.endpoint} refuses tiny/model to the token in use (HF_TOKEN): " in expired.stderr
 
 
 def test_without_a_hub_there_is_one_message(fetch: Fetch) -> None:
