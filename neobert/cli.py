@@ -28,12 +28,14 @@ RUNNERS = {
 
 USAGE = f"""usage: neobert TASK  [--config FILE] [key=value ...] --output-dir DIR
        neobert trial --manifest FILE --index N --output-dir DIR
+       neobert fetch --model NAME ...
 
 preprocess  makes text into shards of token ids
 pretrain    trains an encoder to guess masked words
 glue        fine-tunes an encoder on a GLUE task and scores it
 export      writes a checkpoint of any layout as a Hugging Face model
 trial       runs line N of a run's manifest; this is what job scripts call, once for each rank
+fetch       downloads models and data sets of the hub, for machines without a connection
 
 example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 model.num_hidden_layers=2 \\
            model.num_attention_heads=2 model.intermediate_size=256 optimizer.lr=1e-3 --output-dir /tmp/rte
@@ -70,7 +72,7 @@ def run(arguments: list[str]) -> int:
         print(f"neobert {__version__}\n" if arguments[:1] == ["--version"] else USAGE, end="")
         return DONE if arguments else USERS_MISTAKE
     command, *rest = arguments
-    parsers = {**dict.fromkeys(RUNNERS, _task_parser), "trial": _trial_parser}
+    parsers = {**dict.fromkeys(RUNNERS, _task_parser), "trial": _trial_parser, "fetch": _fetch_parser}
     if command not in parsers:
         from neobert.config import nearest
 
@@ -82,7 +84,8 @@ def run(arguments: list[str]) -> int:
     from neobert.config import ConfigError
 
     try:
-        return _run_trial(options)
+        code: int = options.run(options)
+        return code
     except ConfigError as error:
         return _complain(str(error), USERS_MISTAKE)
     except BadStart as error:
@@ -123,7 +126,7 @@ def _task_parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="a setting: dotted key, YAML value")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the trial's files go")
-    parser.set_defaults(task=command)
+    parser.set_defaults(run=_run_trial, task=command)
     return parser
 
 
@@ -132,8 +135,14 @@ def _trial_parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="JSON lines with task and config")
     parser.add_argument("--index", type=int, required=True, metavar="N", help="which line, from 0")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the trial's files go")
-    parser.set_defaults(task=None)
+    parser.set_defaults(run=_run_trial, task=None)
     return parser
+
+
+def _fetch_parser(command: str) -> argparse.ArgumentParser:
+    from neobert.fetch.command import fetch_parser
+
+    return fetch_parser(command)
 
 
 def _run_trial(options: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ def _example(text: str) -> str:
     return "\b\nExample:\n  " + text
 
 
-def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed((
         click.argument("recipe", metavar="RECIPE"),
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
@@ -47,13 +47,17 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--unset", multiple=True, metavar="KEY", help="Remove a value. May be repeated."),
         click.option("--cluster", "-c", envvar="RECIPE_CLUSTER", default="local", show_default=True, metavar="NAME",
                      help="Cluster profile: a name, or a YAML file. [env: RECIPE_CLUSTER]"),
-        click.option("--run", "run_name", metavar="NAME",
-                     help="Run to continue or make; the recipe's newest by default."),
-        click.option("--new", is_flag=True, help="Start a new run instead of continuing the newest."),
         _runs_option,
     )):  # fmt: skip
         command = option(command)
     return command
+
+
+def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    new = click.option("--new", is_flag=True, help="Start a new run instead of continuing the newest.")
+    run = click.option("--run", "run_name", metavar="NAME",
+                       help="Run to continue or make; the recipe's newest by default.")  # fmt: skip
+    return _plan_options(run(new(command)))
 
 
 _code_option = click.option(
@@ -181,6 +185,21 @@ def shell(trial: str | None, dry_run: bool, **options: Any) -> None:
     from slurm.session import open_session
 
     enter_trial(open_session(**options), trial, ["bash"] if dry_run else [], "print" if dry_run else "shell")
+
+
+@cli.command(epilog=_example("recipe fetch recipes/glue/small.yaml --cluster a100"))
+@_plan_options
+@click.option("--verify", is_flag=True, help="Read again what was verified before and looks untouched.")
+@click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")
+def fetch(verify: bool, dry_run: bool, **options: Any) -> None:
+    """Download what RECIPE names on the hub, for nodes without a connection.
+
+    Models and data sets go into the cache that its jobs will use (HF_HOME), through its image where it has one.
+    """
+    from slurm.fetch import fetch as run
+    from slurm.session import open_session
+
+    sys.exit(run(open_session(**options), verify, dry_run))
 
 
 @cli.command(epilog=_example("recipe status runs/demo/20260131-120000 --watch"))

@@ -33,10 +33,10 @@ def enter_trial(session: Session, selector: str | None, command: Sequence[str], 
     """
     session.check()
     stage, trial = find_trial(session.plan, selector)
-    profile = _with_scratch_here(session.plan.profile)
+    profile = with_scratch_here(session.plan.profile)
     place = session.runs / session.plan.name / EXEC
     _script(session, profile, stage, RunDir(place / "new"), None)  # what is wrong shows before anything is written
-    directory = _new_directory(place)
+    directory = new_directory(place)
     code = None if session.image_code else snapshot_code(directory)
     text = _script(session, profile, stage, directory, code)
     script, manifest, output = directory.path / "enter.sh", directory.path / "trials.jsonl", directory.trial(trial.id)
@@ -73,7 +73,7 @@ def _script(session: Session, profile: Profile, stage: Stage, directory: RunDir,
     return text
 
 
-def _with_scratch_here(profile: Profile) -> Profile:
+def with_scratch_here(profile: Profile) -> Profile:
     """The profile, without its scratch directory where that is one of jobs and this is a login node."""
     if profile.scratch is None or os.access(os.path.expandvars(profile.scratch), os.W_OK | os.X_OK):
         return profile
@@ -81,7 +81,7 @@ def _with_scratch_here(profile: Profile) -> Profile:
     return profile.model_copy(update={"scratch": None})
 
 
-def _new_directory(place: Path) -> RunDir:
+def new_directory(place: Path) -> RunDir:
     """A directory of the second, and of nobody else who starts something in the same second."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     number = 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from neobert.config.base import Strict
+from neobert.config.hub import OnHub
 from neobert.config.paths import LocalPath, ModelPath
 
 
@@ -14,7 +15,9 @@ class ExportConfig(Strict):
     """Writes a checkpoint of any known layout as a Hugging Face model: into model/ of the output directory."""
 
     source: LocalPath = Field(description="a trial, a checkpoint, or a training of older code, with its newest one")
-    tokenizer: ModelPath | None = Field(None, description="directory or hub name, if none lies with the source")
+    tokenizer: Annotated[ModelPath | None, OnHub("tokenizer", revision="revision")] = Field(
+        None, description="directory or hub name, if none lies with the source"
+    )
     revision: str | None = Field(None, description="commit, branch or tag of a tokenizer on the hub")
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     hub_code: bool = Field(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from neobert.config.base import Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
+from neobert.config.hub import OnHub
 from neobert.config.paths import LocalPath
 from neobert.config.sections import (
     ModelConfig,
@@ -28,7 +29,9 @@ class GlueData(Strict):
     """Where the examples come from: exactly one of `dir`, `hub`, `train_file` (own files), or `generated`."""
 
     dir: LocalPath | None = Field(None, description="GLUE directory: TASK/{train,dev,test}.tsv")
-    hub: str | None = Field(None, description="data set on the hub in the layout of nyu-mll/glue")
+    hub: Annotated[str | None, OnHub("dataset", config="task_name")] = Field(
+        None, description="data set on the hub in the layout of nyu-mll/glue"
+    )
     train_file: LocalPath | None = Field(None, description="csv, tsv, json or jsonl; likewise the next two")
     validation_file: LocalPath | None = None
     test_file: LocalPath | None = None

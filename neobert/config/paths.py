@@ -90,11 +90,17 @@ def named_paths(settings: BaseModel, below: KeyPath = ()) -> Iterator[NamedPath]
 @functools.cache
 def _role(model: type[BaseModel], name: str) -> tuple[Role | None, frozenset[Any]]:
     """What the values of a field name, and the words that may stand there in place of a path."""
+    marks = marks_of(model, name)
+    roles = [mark for mark in marks if isinstance(mark, Role)]
+    return roles[0] if roles else None, frozenset(mark for mark in marks if isinstance(mark, str))
+
+
+@functools.cache
+def marks_of(model: type[BaseModel], name: str) -> tuple[Any, ...]:
+    """What annotates a field, or a part of its type, and the words of its literals."""
     field = model.model_fields[name]
     # pydantic takes what annotates the whole of a field out of its annotation.
-    parts = [*field.metadata, *_parts(field.annotation)]
-    roles = [part for part in parts if isinstance(part, Role)]
-    return roles[0] if roles else None, frozenset(part for part in parts if isinstance(part, str))
+    return (*field.metadata, *_parts(field.annotation))
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

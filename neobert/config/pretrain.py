@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from neobert.config.base import Strict
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches
+from neobert.config.hub import OnHub
 from neobert.config.paths import LocalPath, ModelPath
 from neobert.config.sections import Decay, Fraction, NonNegative, Positive, check_sizes
 from neobert.config.text import TokenizerConfig, TrainingText
@@ -31,7 +32,9 @@ class EncoderConfig(Strict):
     The vocabulary is the tokenizer's.
     """
 
-    name_or_path: ModelPath | None = Field(None, description="a model directory or a name on the hub")
+    name_or_path: Annotated[ModelPath | None, OnHub("model", revision="revision")] = Field(
+        None, description="a model directory or a name on the hub"
+    )
     revision: str | None = None
 
     hidden_size: Positive = 768

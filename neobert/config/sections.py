@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from neobert.config.base import Strict
+from neobert.config.hub import OnHub
 from neobert.config.paths import ModelPath
 
 Positive = Annotated[int, Field(gt=0)]
@@ -32,10 +33,14 @@ def check_sizes(model: Any, sizes: set[str]) -> None:
 class ModelConfig(Strict):
     """Which encoder: one that exists (`name_or_path`), or a NeoBERT of the given size with random weights."""
 
-    name_or_path: ModelPath | None = Field(None, description="a model directory or a name on the hub")
+    name_or_path: Annotated[ModelPath | None, OnHub("model", revision="revision")] = Field(
+        None, description="a model directory or a name on the hub"
+    )
     revision: str | None = Field(None, description="commit, branch or tag of a hub model")
     trust_remote_code: bool = False
-    tokenizer: ModelPath | None = Field(None, description="directory or hub name, if not the model's own")
+    tokenizer: Annotated[ModelPath | None, OnHub("tokenizer")] = Field(
+        None, description="directory or hub name, if not the model's own"
+    )
 
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 28

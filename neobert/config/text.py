@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from neobert.config.base import Strict
+from neobert.config.hub import OnHub
 from neobert.config.paths import FilePattern, LocalPath, ModelPath, OutputPath
 from neobert.config.sections import NonNegative, Positive
 
@@ -16,7 +17,9 @@ class TextFiles(Strict):
     `generated`."""
 
     files: list[FilePattern] | None = Field(None, min_length=1)
-    hub: str | None = Field(None, min_length=1, description="data set on the hub")
+    hub: Annotated[str | None, OnHub("text", revision="revision", config="hub_config", split="split")] = Field(
+        None, min_length=1, description="data set on the hub"
+    )
     hub_config: str | None = None
     revision: str | None = Field(None, description="commit, branch or tag of the data set on the hub")
     split: str = "train"
@@ -43,7 +46,9 @@ class TextFiles(Strict):
 class TokenizerConfig(Strict):
     """The tokenizer: one that exists, or a WordPiece tokenizer to be learned from the text itself."""
 
-    name_or_path: ModelPath | None = Field(None, description="directory or hub name")
+    name_or_path: Annotated[ModelPath | None, OnHub("tokenizer", revision="revision")] = Field(
+        None, description="directory or hub name"
+    )
     revision: str | None = None
     trust_remote_code: bool = False
     train_vocab_size: int | None = Field(None, ge=64, description="learn one of at most this many entries")

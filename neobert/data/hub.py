@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from neobert.config import ConfigError, Problem
+from neobert.config.hub import HubName
 from neobert.data.examples import Examples, Splits, at, label_number
 from neobert.data.glue_tasks import GlueTask
+from neobert.hub import how_to_fetch
 
 
 def load_from_hub(name: str, task: GlueTask) -> Splits:
@@ -26,9 +28,7 @@ def _load(name: str, task: GlueTask) -> Any:
     except Exception as error:  # noqa: BLE001  # no connection, no such data set, a broken cache: many unrelated classes
         raise _problem(
             f"{name!r} ({task.name}) could not be loaded: {_first_line(error)}\n"
-            "  Compute nodes often reach no hub. Load it once where there is a connection, with\n"
-            f'    python -c "import datasets; datasets.load_dataset({name!r}, {task.name!r})"\n'
-            "  and the same HF_HOME, or give a GLUE directory as data.dir instead."
+            f"{how_to_fetch(HubName('dataset', name, config=task.name))}. Or data.dir names a GLUE directory"
         ) from None
 
 

@@ -129,8 +129,9 @@ def _explained(source: str, key: str) -> Iterator[None]:
         else:
             message = (
                 f"there is no directory {source!r} here, and the hub did not give such a model: {_first_line(error)}\n"
-                "  Compute nodes often reach no hub. Download the model where there is a connection, with\n"
-                f"    hf download {source}\n  and the same HF_HOME, or give its directory."
+                f"  Nodes often reach no hub. `recipe fetch RECIPE`, or `neobert fetch --model {source}`, brings it\n"
+                "  into their cache from where there is a connection, such as a login node, with the same HF_HOME. Or\n"
+                "  give its directory."
             )
         raise _problem(key, message) from None
 

@@ -10,7 +10,9 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
+from neobert.config.hub import HubName
 from neobert.config.pretrain import EncoderConfig
+from neobert.hub import how_to_fetch
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM, verify
 from neobert.model.attention import UnknownBackend, choose
 from neobert.model.verify import EXPORT_FIRST
@@ -90,6 +92,8 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
             first = f"it has no config.json. {EXPORT_FIRST.format(source=source)}"
+        if not Path(source).exists():
+            first += f" (there is no such directory)\n{how_to_fetch(HubName('model', source, config.revision))}"
         raise ConfigError.at(
             ("model", "name_or_path"), f"{source!r}: no model can be loaded from it: {first}"
         ) from None

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from neobert.hub import work_offline_if_unreachable
+from neobert.config.hub import HubName
+from neobert.hub import how_to_fetch, work_offline_if_unreachable, work_online
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +52,17 @@ def test_behind_a_proxy_nothing_is_concluded(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
     assert asked(monkeypatch, known=False) == []
     assert os.environ["HF_HUB_OFFLINE"] == "0"
+
+
+def test_who_fetches_works_online_whatever_jobs_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    switches = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    for name in switches:
+        monkeypatch.setenv(name, "1")
+    work_online()
+    assert not set(switches) & set(os.environ)
+
+
+def test_the_command_that_brings_what_is_missing_is_told() -> None:
+    told = how_to_fetch(HubName("text", "allenai/c4", revision="v1", config="en", split="validation"))
+    assert "`recipe fetch RECIPE`, or `neobert fetch --text allenai/c4:en:validation@v1`" in told
+    assert "with the same HF_HOME" in told

@@ -25,8 +25,11 @@ import fsspec
 import pyarrow
 
 from neobert.config import ConfigError
+from neobert.config.hub import HubName
 from neobert.data.examples import at
+from neobert.data.text.fetched import here, recall
 from neobert.errors import RunError
+from neobert.hub import how_to_fetch
 
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
@@ -72,20 +75,33 @@ def find(patterns: Sequence[str]) -> list[str]:
 
 
 def find_on_hub(name: str, config: str | None, split: str, revision: str | None) -> list[str]:
-    """The files of a data set on the hub; raises `ConfigError` when they cannot be had."""
+    """The files of a data set on the hub; without a connection, those that were fetched before.
+
+    Raises `ConfigError` when they cannot be had.
+    """
+    try:
+        files = _ask_hub(name, config, revision)
+    except Exception as error:  # noqa: BLE001  # the hub's own, requests', httpx's, OSError, ValueError
+        fetched = recall(name, revision, config, split)
+        if fetched is None:
+            message = f"{name!r}: the hub did not give such a data set: {first_line(error)}"
+            wanted = HubName("text", name, revision, config, split)
+            raise ConfigError(f"{message}\n{how_to_fetch(wanted)}") from None
+        log.info("%s: reading the files that were fetched", name)
+        return fetched
+    if split not in files:
+        raise ConfigError(f"{name!r} has no split {split!r}; there are {', '.join(files)}")
+    return files[split]
+
+
+def _ask_hub(name: str, config: str | None, revision: str | None) -> dict[str, list[str]]:
+    """The files of each split."""
     from datasets import load_dataset_builder
 
-    try:
-        builder = load_dataset_builder(name, config, revision=revision)
-    except Exception as error:  # noqa: BLE001  # the hub's own, requests', httpx's, OSError, ValueError
-        raise ConfigError(
-            f"{name!r}: the hub did not give such a data set: {first_line(error)}\n"
-            "  Compute nodes often reach no hub. Fetch its files where there is a connection, and name them as files."
-        ) from None
-    files = {str(each): list(paths) for each, paths in (builder.config.data_files or {}).items()}
-    if split not in files:
-        raise ConfigError(f"{name!r} has no split {split!r}; there are {', '.join(files) or 'none'}")
-    return files[split]
+    builder = load_dataset_builder(name, config, revision=revision)
+    if not builder.config.data_files:  # without a connection it finds what it has prepared for others
+        raise ConnectionError("no answer")
+    return {str(split): list(paths) for split, paths in builder.config.data_files.items()}
 
 
 def is_remote(path: str) -> bool:
@@ -107,8 +123,9 @@ def is_compressed(path: str) -> bool:
 
 def size_and_version(path: str) -> tuple[int, str]:
     """In bytes, and something that changes with the file; it may also change without: it is a hint to look closer."""
-    if not is_remote(path):
-        status = Path(path).stat()
+    place = here(path) or path
+    if not is_remote(place):
+        status = Path(place).stat()
         return status.st_size, f"{status.st_size} {status.st_mtime_ns}"
     file_system, name = _file_system(path)
     facts = file_system.info(name)
@@ -133,8 +150,9 @@ def opened(path: str, read_ahead: int | None = None) -> Iterator[Any]:
 
 @contextmanager
 def _raw(path: str, read_ahead: int | None) -> Iterator[Any]:
-    if not is_remote(path):
-        with Path(path).open("rb") as file:
+    place = here(path) or path
+    if not is_remote(place):
+        with Path(place).open("rb") as file:
             yield file
         return
     file_system, name = _file_system(path)

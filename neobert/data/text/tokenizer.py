@@ -12,10 +12,12 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
+from neobert.config.hub import HubName
 from neobert.config.text import TokenizerConfig
 from neobert.data.text.files import first_line
 from neobert.data.tokenizing import train_wordpiece
 from neobert.errors import RunError
+from neobert.hub import how_to_fetch
 from neobert.training.files import sync_directory, write_json
 
 ENDLESS = 10**9
@@ -33,7 +35,8 @@ def load_tokenizer(source: str, config: TokenizerConfig | None = None) -> PreTra
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, the hub's own
         message = f"{source!r}: no tokenizer can be loaded from it: {first_line(error)}"
         if not Path(source).exists():
-            message += " (there is no such directory, and compute nodes often reach no hub)"
+            wanted = HubName("tokenizer", source, config.revision if config else None)
+            message += f" (there is no such directory)\n{how_to_fetch(wanted)}"
         raise ConfigError.at(("tokenizer", "name_or_path"), message) from None
     missing = [kind for kind in ("mask", "pad") if getattr(tokenizer, f"{kind}_token_id") is None]
     if missing:

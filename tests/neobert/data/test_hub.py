@@ -91,4 +91,4 @@ def test_without_a_connection_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     message = str(caught.value)
     assert message.startswith("data.hub: 'nyu-mll/glue' (rte) could not be loaded: Couldn't reach the Hub\n")
     assert "data.dir" in message
-    assert "load_dataset('nyu-mll/glue', 'rte')" in message
+    assert "`recipe fetch RECIPE`, or `neobert fetch --dataset nyu-mll/glue:rte`" in message

@@ -143,7 +143,9 @@ def test_a_truncated_weight_file_is_refused_with_the_reason(own_copy: Path) -> N
 
 def test_a_hub_name_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"(?s)the hub did not give such a model.*hf download no-such/model"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)did not give such a model.*`recipe fetch RE.*fetch --model no-such/model`"
+    ):
         build(Path("no-such/model"))
 
 
