@@ -211,8 +211,8 @@ def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resu
     size = sum(weight.numel() for weight in trainer.model.parameters())
     log.info("model: %d x %d, %.1f M weights, vocabulary of %d", config.num_hidden_layers, config.hidden_size,
              size / 1e6, config.vocab_size)  # fmt: skip
-    known = "" if data.tokens is None else f", {data.tokens / 1e6:.1f} M tokens an epoch"
-    log.info("data: %d blocks%s; held out: %d rows", data.mixture.blocks, known, len(data.held_out))
+    known = "as it comes" if data.tokens is None else f"{data.tokens / 1e6:.1f} M tokens an epoch"
+    log.info("data: %s; held out: %d rows", known, len(data.held_out))
     goal = f"{length.tokens / 1e6:.1f} M tokens" if length.tokens else f"{length.steps} steps"
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     log.info("training: %s, %d rows a step on %d x %s, lr %g%s", goal, rows, args.world_size, args.device.type,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,8 +21,12 @@ from neobert.data.text.files import is_compressed
 from neobert.data.text.pieces import Cutter, Ids
 from neobert.data.text.shards import Shards
 
+log = logging.getLogger(__name__)
+
 TOGETHER = 256
-"""Pieces in a block of mapped shards."""
+"""Pieces in a block of mapped shards; fewer where there is little text."""
+WINDOWS = 4
+"""At least so many of each lane make an epoch, where there is text enough: few would leave lanes very unequal."""
 COMPRESSION = 3
 """About so many bytes of text are in a byte of a compressed file."""
 SHORTEST, LONGEST = 1000, 100_000
@@ -46,6 +51,9 @@ class Source(Protocol):
 
     identity: str
 
+    def for_lanes(self, lanes: int) -> Source:
+        """The same, in blocks that so many lanes can share out evenly, where that can be."""
+
     @property
     def blocks(self) -> int: ...
 
@@ -58,20 +66,24 @@ class Source(Protocol):
 class MappedSource:
     """Shards on disk: any piece can be next to any other."""
 
-    def __init__(self, shards: Shards):
+    def __init__(self, shards: Shards, together: int = TOGETHER):
         self._shards = shards
-        self.identity = f"shards {shards.manifest['digest']}"
+        self._together = together
+        self.identity = f"{len(shards)} pieces of shards {shards.manifest['digest']}"
+
+    def for_lanes(self, lanes: int) -> MappedSource:
+        return MappedSource(self._shards, max(1, min(TOGETHER, len(self._shards) // (WINDOWS * lanes))))
 
     @property
     def blocks(self) -> int:
-        return -(-len(self._shards) // TOGETHER)
+        return -(-len(self._shards) // self._together)
 
     @property
     def amount(self) -> float:
         return self._shards.tokens
 
     def read(self, seed: int, epoch: int, place: int) -> Iterator[Piece]:
-        places = np.arange(place * TOGETHER, min((place + 1) * TOGETHER, len(self._shards)))
+        places = np.arange(place * self._together, min((place + 1) * self._together, len(self._shards)))
         numbers = permuted(key(seed, epoch), len(self._shards), places)
         return (Piece(self._shards[number], number) for number in numbers.tolist())
 
@@ -84,7 +96,15 @@ class StreamedSource:
         self._reader = corpus.reader
         self._cutter = cutter
         names = json.dumps(corpus.identity)
-        self.identity = f"{len(corpus.files)} files {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+        self.identity = f"{len(corpus.files)} files: {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+    def for_lanes(self, lanes: int) -> StreamedSource:
+        if len(self._blocks) < lanes:
+            log.warning(
+                "the text has %d parts that can be read by themselves, for %d lanes: some processes will have none and "
+                "wait. More files, or shards of `neobert preprocess`, can be shared out", len(self._blocks), lanes,
+            )  # fmt: skip
+        return self
 
     @property
     def blocks(self) -> int:

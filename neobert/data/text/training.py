@@ -22,7 +22,7 @@ from neobert.data.text.masking import Masking, masking
 from neobert.data.text.packing import Lengths, bucket, pack
 from neobert.data.text.pieces import Cutter, fingerprint, lengths_of
 from neobert.data.text.shards import Shards, read_manifest
-from neobert.data.text.sources import MappedSource, Mixture, Source, StreamedSource
+from neobert.data.text.sources import TOGETHER, WINDOWS, MappedSource, Mixture, Source, StreamedSource
 from neobert.data.text.stream import PaddedBatch, Row, Windows, make_row, packed_batch
 from neobert.data.text.tokenizer import load_tokenizer
 
@@ -31,14 +31,10 @@ log = logging.getLogger(__name__)
 LANES = 8
 """For each process at the start of a training, so that it can go on with fewer of them, and with up to 8 times more."""
 
-BLOCK = 256
-"""About how many pieces a block holds; exactly, of shards."""
-
 
 @dataclass(frozen=True)
 class TrainingData:
     tokenizer: PreTrainedTokenizerBase
-    mixture: Mixture
     windows: Callable[[int], Windows]
     """For so many lanes; small ones where there is little text, so that all lanes are in the same epoch."""
     held_out: list[Row]
@@ -62,7 +58,7 @@ def load_data(config: PretrainConfig) -> TrainingData:
             raise ConfigError.at(place, "holds no text")
     weights = [text.weight for text in texts.values() if text.weight is not None]
     try:
-        mixture = Mixture(sources, weights or None, config.seed)
+        Mixture(sources, weights or None, config.seed)
     except ValueError as error:
         raise ConfigError.at(("dataset", "sources"), str(error)) from None
     try:
@@ -72,13 +68,13 @@ def load_data(config: PretrainConfig) -> TrainingData:
     arrange = _arrangement(config)
 
     def windows(lanes: int) -> Windows:
-        blocks = max(1, min(dataset.shuffle_buffer_size // BLOCK, mixture.blocks // (4 * lanes)))
-        return Windows(mixture, lanes, blocks, max(dataset.shuffle_buffer_size, BLOCK), arrange, masks)
+        mixture = Mixture([source.for_lanes(lanes) for source in sources], weights or None, config.seed)
+        blocks = max(1, min(dataset.shuffle_buffer_size // TOGETHER, mixture.blocks // (WINDOWS * lanes)))
+        return Windows(mixture, lanes, blocks, max(dataset.shuffle_buffer_size, TOGETHER), arrange, masks)
 
     pad = tokenizer.pad_token_id
     return TrainingData(
         tokenizer=tokenizer,
-        mixture=mixture,
         windows=windows,
         held_out=_held_out(dataset, cutter, arrange, masks),
         tokens=None if dataset.streaming or weights else int(sum(source.amount for source in sources)),
