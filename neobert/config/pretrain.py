@@ -253,6 +253,9 @@ class PretrainConfig(Strict):
 
     def _check_deepspeed(self, section: DeepSpeedConfig) -> None:
         check_agreement(section, facts_of_batches(self.trainer, None))
+        if self.trainer.spike_factor is not None:
+            raise ValueError("trainer.spike_factor: DeepSpeed has taken a step before its gradient can be judged, so "
+                             "none can be skipped: leave it out")  # fmt: skip
         if self.optimizer.name != "adamw" and section.stage > 0:
             raise ValueError(
                 f"optimizer.name {self.optimizer.name} needs whole matrices, and DeepSpeed gives each process a slice "

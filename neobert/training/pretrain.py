@@ -92,6 +92,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
+    if start:
+        trainer.restore_judgement(start.path)
     stop = StopWhenAsked(preemption)
     if load_from and reshaped:
         if config.deepspeed and config.deepspeed.stage == 3:

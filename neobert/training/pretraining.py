@@ -20,7 +20,7 @@ from neobert.config import PretrainConfig
 from neobert.data.text.stream import Batches, Place, Row, Windows, row_loader
 from neobert.errors import RunError
 from neobert.training import metering
-from neobert.training.files import write_json
+from neobert.training.files import read_json, write_json
 from neobert.training.optimizers import build_optimizer, gradient_size
 from neobert.training.schedules import Schedule, scheduler
 from neobert.training.trainer import Trainer, same_random_numbers
@@ -28,10 +28,15 @@ from neobert.training.trainer import Trainer, same_random_numbers
 log = logging.getLogger(__name__)
 
 PLACE = "place.json"
-"""In a checkpoint: where the training stands in its data, and how many tokens it has seen."""
+"""In a checkpoint: where the training stands in its data, how many tokens it has seen, and how large gradients were."""
 
 USUAL = 100
 """A spike of the gradient is told by the median of so many steps before it."""
+
+DIVERGED = (
+    "the training has diverged. The last checkpoint is from before; a lower optimizer.lr, a longer warm-up or clipping "
+    "may help."
+)
 
 
 class PretrainTrainer(Trainer):
@@ -77,6 +82,8 @@ class PretrainTrainer(Trainer):
         self._sizes: deque[float] = deque(maxlen=USUAL)
         self._skipped = 0
         self._skip = False
+        self._losses: list[Tensor] = []
+        """Of the micro-batches of this step, with DeepSpeed."""
         self._hosts: Any = None
         self._places: dict[int, tuple[int, int]] = {}
         self._steps = 0
@@ -168,7 +175,11 @@ class PretrainTrainer(Trainer):
         self._places |= places
         if self.accelerator.sync_gradients:
             self._step_is_done()
-        return loss
+        if self.is_deepspeed_enabled:
+            self._losses.append(loss)
+            return loss
+        # As NaN it would stay in Trainer's sum of losses for good. Whether the step is taken, the gradient tells.
+        return torch.where(loss.isfinite(), loss, 0.0)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -185,30 +196,38 @@ class PretrainTrainer(Trainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
         """Also decides whether this step is taken: with a gradient that is no number, or a spike, it is not.
 
-        DeepSpeed has taken it by then, so with DeepSpeed the training ends instead.
+        DeepSpeed may have taken it by then, so with DeepSpeed the training ends instead.
         """
         found = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if found is None and self.is_deepspeed_enabled:
-            return None  # at stage 0 without bf16 it does not tell
+        if self.is_deepspeed_enabled:
+            self._end_if_lost(found)
+            return found
         size = gradient_size(self.model.parameters()) if found is None else float(found)
         usual = statistics.median(self._sizes) if len(self._sizes) == USUAL else math.inf
         spike = self._config.trainer.spike_factor
-        bad = not math.isfinite(size) or (spike is not None and size > spike * usual)
-        self._skip = bad and not self.is_deepspeed_enabled
-        if not bad:
+        self._skip = not math.isfinite(size) or (spike is not None and size > spike * usual)
+        if not self._skip:
             self._sizes.append(size)
             return size
         self._skipped += 1
-        limit = 0 if self.is_deepspeed_enabled and not math.isfinite(size) else self._config.trainer.max_skipped_steps
+        limit = self._config.trainer.max_skipped_steps
         if self._skipped > limit:
             raise RunError(
                 f"step {self.state.global_step + 1} has a gradient of {size:g} (usual: {usual:g}), and at most {limit} "
-                "such steps are skipped: the training has diverged. The last checkpoint is from before; a lower "
-                "optimizer.lr, a longer warm-up or clipping may help."
+                f"such steps are skipped: {DIVERGED}"
             )
         log.warning("step %d has a gradient of %g (usual: %g) and is skipped; %d of at most %d",
                     self.state.global_step + 1, size, usual, self._skipped, limit)  # fmt: skip
         return size
+
+    def _end_if_lost(self, size: float | None) -> None:
+        """Of a gradient that is no number, DeepSpeed says that its size is -1, or nothing, or that it overflows."""
+        lost = (size is not None and not size >= 0) or self.accelerator.optimizer_step_was_skipped
+        lost |= not all(map(torch.isfinite, self._losses))
+        self._losses = []
+        if any(self._over_processes(int(lost))):
+            raise RunError(f"step {self.state.global_step + 1} has a loss or a gradient that is no number, and with "
+                           f"DeepSpeed none is skipped: {DIVERGED}")  # fmt: skip
 
     # -- figures ----------------------------------------------------------------------------------------------
 
@@ -265,9 +284,15 @@ class PretrainTrainer(Trainer):
                 windows[lane] = max(found, windows.get(lane, found))
         self.place = Place(self.place.lanes, self.place.rows, windows)
         if self.args.should_save:
-            write_json(
-                directory / PLACE, {"schema": 1, "tokens": self.tokens, "source": self._source, **self.place.to_json()}
-            )
+            judged = {"gradient_sizes": list(self._sizes), "skipped_steps": self._skipped}
+            known = {"schema": 1, "tokens": self.tokens, "source": self._source, **judged}
+            write_json(directory / PLACE, known | self.place.to_json())
+
+    def restore_judgement(self, checkpoint: Path) -> None:
+        """By what gradients are judged, as it was when the checkpoint was saved; to be called in all processes."""
+        found = read_json(checkpoint / PLACE)
+        self._sizes.extend(found["gradient_sizes"])
+        self._skipped = found["skipped_steps"]
 
 
 def _real_tokens(batch: dict[str, Any]) -> int:
