@@ -78,7 +78,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     if start and reshaped:
         load_from = universal.converted(start, paths, ranks, args)
     state = TrainerState(**start.state) if start else TrainerState()
-    progress = Progress(paths.progress if ranks.is_main else None, state.global_step, length.steps)
+    known = length.steps if length.tokens is None else 0
+    progress = Progress(paths.progress if ranks.is_main else None, state.global_step, known)
     with deepspeed.whole_model():
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
     check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
@@ -119,7 +120,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             log.info("asked to stop: checkpoint saved at step %d", state.global_step)
             progress.end("stopped")
             return None
-    trainer.save_model(str(paths.model))
+    trainer.write_model(paths.model)
     progress.end("done")
     return _outcome(trainer, state, data)
 

@@ -72,6 +72,7 @@ class PretrainTrainer(Trainer):
         self._source = source
         self._schedule = schedule
         self.max_tokens = max_tokens
+        self._tell_share()
         self._begun = 0
         """The step whose batches were fetched last; `_ahead` are its rows and tokens in all processes."""
         self._tokens_begun = tokens
@@ -130,6 +131,10 @@ class PretrainTrainer(Trainer):
         self._steps += 1
         self._places = {}
 
+    def _tell_share(self) -> None:
+        if self.max_tokens is not None:
+            self.progress.share = min(self.tokens / self.max_tokens, 1.0)
+
     # -- steps ------------------------------------------------------------------------------------------------
 
     def _done_with_the_next(self) -> float:
@@ -175,6 +180,7 @@ class PretrainTrainer(Trainer):
         self._places |= places
         if self.accelerator.sync_gradients:
             self._step_is_done()
+            self._tell_share()
         if self.is_deepspeed_enabled:
             self._losses.append(loss)
             return loss
