@@ -23,6 +23,27 @@ class RopeScaling(Strict):
     rope_type: Literal["linear", "yarn", "llama3"]
     factor: float = Field(gt=1)
     original_max_position_embeddings: Positive | None = Field(None, description="the model's own, if left out")
+    low_freq_factor: float = Field(1.0, gt=0, description="llama3: pairs that turn less often are stretched in whole")
+    high_freq_factor: float = Field(4.0, gt=0, description="llama3: pairs that turn more often are left alone")
+
+    @model_validator(mode="after")
+    def _factors(self) -> RopeScaling:
+        given = sorted(_OF_LLAMA3 & self.model_fields_set)
+        if given and self.rope_type != "llama3":
+            raise ValueError(f"{' and '.join(given)} can only stand beside rope_type: llama3")
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor {self.low_freq_factor} must be less than high_freq_factor {self.high_freq_factor}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_others_factors(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        return {k: v for k, v in values.items() if self.rope_type == "llama3" or k not in _OF_LLAMA3}
+
+
+_OF_LLAMA3 = {"low_freq_factor", "high_freq_factor"}
 
 
 class EncoderConfig(Strict):
@@ -214,6 +235,8 @@ class PretrainTrainer(Strict):
 
 class PretrainConfig(Strict):
     """Pretrains an encoder on masked words (https://arxiv.org/abs/1810.04805)."""
+
+    may_change = frozenset({"dataset.num_workers"})
 
     seed: int = Field(42, ge=0, lt=2**32)
     model: EncoderConfig = EncoderConfig()

@@ -61,6 +61,12 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     spare_deepspeed_import()
     transformers.set_seed(config.seed)
     data = load_data(config)
+    if config.trainer.eval_steps and not data.held_out:
+        raise ConfigError.at(
+            ("trainer", "eval_steps"),
+            "nothing is held out to evaluate on: make shards with `neobert preprocess validation_fraction=0.01`, name "
+            "text in dataset.validation, or leave this out",
+        )
     length = _length(config, data)
     args = pretraining_arguments(
         config, world_size=ranks.world_size, max_steps=length.steps, evaluates=bool(data.held_out),

@@ -25,3 +25,22 @@ def refusal(**sections: dict[str, Any]) -> str:
 def test_spikes_are_not_told_with_deepspeed_which_skips_none() -> None:
     told = refusal(trainer={"spike_factor": 4.0}, deepspeed={"zero_stage": 1})
     assert told.startswith("trainer.spike_factor: DeepSpeed has taken a step before its gradient can be judged")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"rope_type": "yarn", "low_freq_factor": 1.0}, "low_freq_factor can only stand beside rope_type: llama3"),
+        ({"rope_type": "llama3", "low_freq_factor": 4.0}, "low_freq_factor 4.0 must be less than high_freq_factor 4.0"),
+    ],
+)
+def test_the_factors_of_llama3_are_its_own(scaling: dict[str, Any], message: str) -> None:
+    assert refusal(model={"rope_scaling": {"factor": 4.0, **scaling}}) == f"model.rope_scaling: {message}"
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn", "llama3"])
+def test_a_stretched_rope_that_was_written_out_can_be_read_again(kind: str) -> None:
+    config = validate(PretrainConfig, settings(model={"rope_scaling": {"rope_type": kind, "factor": 4.0}}))
+    written = config.model_dump(mode="json")
+    assert ("low_freq_factor" in written["model"]["rope_scaling"]) == (kind == "llama3")
+    assert validate(PretrainConfig, written) == config

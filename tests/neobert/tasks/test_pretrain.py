@@ -77,11 +77,25 @@ def test_a_tokenizer_that_is_not_that_of_the_shards(told: Told, neobert: Neobert
     assert "dataset.path: " in message and "was tokenised with another tokenizer" in message
 
 
+def test_a_tokenizer_that_is_not_that_of_the_model(
+    told: Told, neobert: Neobert, shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    other = write_shards(neobert, tmp_path, tokenizer={"train_vocab_size": 200})
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(trained / "model")}
+    message = told(shards=other, model=model)
+    assert message.startswith(f"model.name_or_path: {trained / 'model'} goes with its own tokenizer (")
+    assert f"), and {other / 'tokenizer'} (" in message
+    own = settings_file(tmp_path, shards, model=model, trainer={"max_steps": 1})
+    assert neobert("pretrain", "--config", own, "--output-dir", tmp_path / "own") == 0
+
+
 def test_a_tokenizer_with_more_entries_than_the_model(
     told: Told, neobert: Neobert, trained: Path, tmp_path: Path
 ) -> None:
     other = write_shards(neobert, tmp_path, data={"generated": 500}, tokenizer={"train_vocab_size": 300})
-    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(trained / "model")}
+    bare = Path(shutil.copytree(trained / "model", tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(bare)}
     assert told(shards=other, model=model) == "tokenizer: has 300 entries, but the model only 201 embeddings"
 
 
@@ -90,6 +104,13 @@ def test_sequences_that_are_longer_than_the_model_takes(told: Told) -> None:
         dataset={"max_seq_length": 64}
     )
     assert "dataset.max_seq_length: is 16, but" in told(dataset={"max_seq_length": 16}, out=Path("/nonexistent/trial"))
+
+
+def test_evaluations_where_nothing_is_held_out(told: Told, neobert: Neobert, tmp_path: Path) -> None:
+    whole = write_shards(neobert, tmp_path, validation_fraction=0.0)
+    message = told(shards=whole, trainer={"eval_steps": 5})
+    assert message.startswith("trainer.eval_steps: nothing is held out to evaluate on: make shards with `neobert prep")
+    assert "name text in dataset.validation" in message
 
 
 def test_an_unknown_backend_and_one_that_needs_a_gpu(told: Told) -> None:

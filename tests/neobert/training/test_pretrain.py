@@ -93,6 +93,16 @@ def test_it_goes_on_with_another_number_of_workers(
     assert same(tmp_path / "trial", undisturbed)
 
 
+def test_stopped_it_resumes_with_another_number_of_workers(
+    neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path, signal_at_line: Callable[[Path, int], None]
+) -> None:
+    signal_at_line(tmp_path / "trial/metrics.jsonl", 3)
+    for workers, code in ((0, 85), (2, 0)):
+        file = settings_file(tmp_path, shards, dataset={"num_workers": workers})
+        assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == code
+    assert same(tmp_path / "trial", undisturbed)
+
+
 def test_a_profile_changes_nothing_and_tells_of_its_steps(
     neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
