@@ -135,7 +135,10 @@ class CollatorConfig(Strict):
     whole_words: bool = False
     pack_sequences: bool = Field(True, description="without padding; exact, no piece sees another")
     pad_to_multiple_of: Positive = Field(1, description="without pack_sequences")
-    max_tokens: Positive | None = Field(None, description="tokens a row, instead of dataset.max_seq_length")
+    max_tokens: Positive | None = Field(
+        None,
+        description="tokens a row, instead of dataset.max_seq_length; without pack_sequences, a batch, padding and all",
+    )
 
 
 class MuonConfig(Strict):
@@ -264,6 +267,15 @@ class PretrainConfig(Strict):
             )
         if collator.max_tokens is not None and collator.max_tokens < dataset.max_seq_length:
             raise ValueError("datacollator.max_tokens is less than dataset.max_seq_length: not every piece would fit")
+        if collator.max_tokens is not None and not collator.pack_sequences:
+            names = ("per_device_train_batch_size", "per_device_eval_batch_size")
+            many = [f"trainer.{name}" for name in names if getattr(trainer, name) > 1]
+            if many:
+                raise ValueError(
+                    "datacollator.max_tokens without pack_sequences is what a whole batch takes, and pieces of several "
+                    f"such batches padded alike would take more: set {' and '.join(many)} to 1 "
+                    "(trainer.gradient_accumulation_steps makes larger steps)"
+                )
         in_tokens = trainer.max_steps is None
         for name in ("warmup", "decay"):
             if getattr(self.scheduler, f"{name}_{'steps' if in_tokens else 'tokens'}") is not None:

@@ -44,3 +44,16 @@ def test_a_stretched_rope_that_was_written_out_can_be_read_again(kind: str) -> N
     written = config.model_dump(mode="json")
     assert ("low_freq_factor" in written["model"]["rope_scaling"]) == (kind == "llama3")
     assert validate(PretrainConfig, written) == config
+
+
+def test_a_token_budget_of_padded_batches_is_that_of_one_batch() -> None:
+    budget = {"max_tokens": 4096, "pack_sequences": False}
+    told = refusal(datacollator=budget, trainer={"per_device_train_batch_size": 1})
+    assert told.startswith("datacollator.max_tokens without pack_sequences is what a whole batch takes")
+    assert "set trainer.per_device_eval_batch_size to 1 (trainer.gradient_accumulation_steps makes larger" in told
+    assert "set trainer.per_device_train_batch_size and trainer.per_device_eval_batch_size to 1" in refusal(
+        datacollator=budget
+    )
+    one = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 8}
+    validate(PretrainConfig, settings(datacollator=budget, trainer=one))
+    validate(PretrainConfig, settings(datacollator={"max_tokens": 4096}))
