@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -224,7 +224,9 @@ class PretrainTrainer(Strict):
     profile_steps: Positive | None = Field(
         None, description="PyTorch's profiler over so many steps, after the first 10"
     )
-    peak_tflops: float | None = Field(None, gt=0, description="of the device, for MFU; known ones need none")
+    peak_tflops: Annotated[float, Field(gt=0)] | Literal["measure"] | None = Field(
+        None, description="of the device, for MFU: given, or measured at the start; known ones need none"
+    )
     use_cpu: bool = False
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class Console(TrainerCallback):
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
-        speed = f"{logs['samples_per_second']:.0f} examples/s, {logs['tokens_per_second']:,.0f} tokens/s"
+        speed = f"{logs['samples_per_second']:.0f} examples/s, {logs['tokens_per_second']:,.0f} tokens/s{_use(logs)}"
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {speed}")
         else:
@@ -63,6 +63,12 @@ class Console(TrainerCallback):
             self._bar.write(line, file=sys.stdout)
         else:
             print(line, flush=True)
+
+
+def _use(logs: dict[str, float]) -> str:
+    """Of the device's arithmetic and memory, where it is known."""
+    use = f", MFU {logs['mfu']:.1%}" if "mfu" in logs else ""
+    return use + (f", {logs['peak_memory'] / 1e9:.1f} GB" if "peak_memory" in logs else "")
 
 
 def _best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> str:

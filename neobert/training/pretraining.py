@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
@@ -91,7 +91,7 @@ class PretrainTrainer(Trainer):
         """Since the last figures."""
         self._watch = metering.Stopwatch(self.args.device)
         self._counts = torch.zeros(3, dtype=torch.float64)  # tokens, squared lengths, masked tokens: for MFU
-        self._peak = metering.peak_flops(self.args.device, config.trainer.peak_tflops)
+        self._peak = self._find_peak(config.trainer.peak_tflops)
 
     # -- data -------------------------------------------------------------------------------------------------
 
@@ -236,6 +236,18 @@ class PretrainTrainer(Trainer):
                            f"DeepSpeed none is skipped: {DIVERGED}")  # fmt: skip
 
     # -- figures ----------------------------------------------------------------------------------------------
+
+    def _find_peak(self, said: float | Literal["measure"] | None) -> float | None:
+        """What MFU is a share of; measured in the main process alone, which is the one that tells of it."""
+        device = self.args.device
+        if said != "measure":
+            return metering.peak_flops(device, said)
+        if not self.args.should_save:
+            return None
+        kind = torch.bfloat16 if self.args.bf16 else torch.float32
+        peak = metering.measured_peak(device, kind)
+        log.info("peak of the device: %.4g TFLOPS, as measured in %s", peak / 1e12, str(kind).removeprefix("torch."))
+        return peak
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         known = self._epoch_tokens

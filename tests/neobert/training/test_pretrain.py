@@ -103,6 +103,18 @@ def test_stopped_it_resumes_with_another_number_of_workers(
     assert same(tmp_path / "trial", undisturbed)
 
 
+def test_a_peak_that_is_measured_gives_an_mfu_and_the_console_shows_it(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    file = settings_file(tmp_path, shards, trainer={"peak_tflops": "measure", "max_steps": 4, "logging_steps": 2})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    output = capfd.readouterr().out
+    (peak,) = re.findall(r"^peak of the device: (\S+) TFLOPS, as measured in float32$", output, re.MULTILINE)
+    assert float(peak) > 0
+    assert all(0 < share < 1 for share in logged(tmp_path / "trial", "mfu"))
+    assert len(re.findall(r"^step .* tokens/s, MFU \d+\.\d%, \d+\.\d GB, ", output, re.MULTILINE)) == 3
+
+
 def test_a_profile_changes_nothing_and_tells_of_its_steps(
     neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
