@@ -53,14 +53,14 @@ def exactness(device: torch.device) -> Iterator[dict[str, Any]]:
             yield row | {"not_run": reason}
             continue
         try:
-            differences = _differences(device, backend, kind, reference)
+            differences = differences_of(device, backend, kind, reference)
         except Exception as error:  # noqa: BLE001  # one backend that breaks must not hide the others
             yield row | {"fault": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
             continue
         yield row | {"differences": differences, "exact": max(differences.values()) <= ROUNDING[kind]}
 
 
-def _differences(
+def differences_of(
     device: torch.device, backend: str, kind: torch.dtype, reference: Sequence[Tensor]
 ) -> dict[str, float]:
     """Of outputs and gradients, as shares of their size: between the ways to give the texts, and from the reference."""

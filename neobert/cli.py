@@ -26,6 +26,9 @@ RUNNERS = {
 }
 """The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
 
+BROKEN_PIPE = 141
+"""As of a process that SIGPIPE has ended."""
+
 USAGE = f"""usage: neobert TASK  [--config FILE] [key=value ...] --output-dir DIR
        neobert trial --manifest FILE --index N --output-dir DIR
        neobert fetch --model NAME ...
@@ -50,8 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process."""
     try:
         code = run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         code = _complain("interrupted; run the same command again to resume from the last checkpoint", FAILED)
+    except BrokenPipeError:  # `neobert pretrain --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
     except Exception:  # noqa: BLE001  # not foreseen: the traceback is what helps
         traceback.print_exc()
         code = FAILED

@@ -81,11 +81,13 @@ def _compare(path: Path, task: str, config: Strict) -> None:
     if data.get("task") != task:
         raise ConfigError([Problem(("task",), f"is {data.get('task')!r} there and {task!r} here{_ADVICE}", str(path))])
     theirs = validate(type(config), data.get("config"), lambda place: source.where(("config", *place)))
-    differences = list(_differences((), theirs.model_dump(mode="json"), config.model_dump(mode="json")))
+    differences = [
+        f"{dotted(place)} is {there!r} there and {here!r} here"
+        for place, there, here in _differences((), theirs.model_dump(mode="json"), config.model_dump(mode="json"))
+        if dotted(place) not in config.may_change
+    ]
     if differences:
-        listed = "; ".join(
-            f"{dotted(place)} is {there!r} there and {here!r} here" for place, there, here in differences
-        )
+        listed = "; ".join(differences)
         raise ConfigError([Problem((), f"this directory belongs to a trial with other settings: {listed}{_ADVICE}",
                                    str(path))])  # fmt: skip
 

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,10 @@ class Strict(BaseModel):
     """A frozen settings model: unknown keys are errors, and types are not converted (except int to float)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """Of a task's settings, the dotted keys that another attempt of the same trial may set otherwise: they say how its
+    work is shared out, and the result is the same."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def facts_of_batches(trainer: Trainer, world_size: int | None) -> dict[str, Fact
         "fp16.enabled": (precision == "fp16", precise),
         "torch_autocast.enabled": (False, f"{precise}, which is DeepSpeed's own bf16 or fp16"),
         "elasticity.enabled": (False, "the recipe fixes the batch size"),
+        "checkpoint.writer.decoupled": (False, "a checkpoint is complete when it is saved"),
         "zero_optimization.stage3_gather_16bit_weights_on_model_save": (True, "checkpoints hold the whole model"),
     }
     if world_size is not None:

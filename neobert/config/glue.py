@@ -71,6 +71,8 @@ class GlueConfig(Strict):
     Without `task_name` the classes are those of one's own files (a float label makes it a regression).
     """
 
+    may_change = frozenset({"trainer.dataloader_num_workers"})
+
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")
     seed: int = Field(42, ge=0, lt=2**32)
     model: ModelConfig = ModelConfig()

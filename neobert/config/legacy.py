@@ -146,6 +146,10 @@ def _lengths(old: dict[str, Any], work: _Work) -> None:
     if "tokenizer.max_length" in old and _equal(old["tokenizer.max_length"], longest):
         del old["tokenizer.max_length"]
         work.notices.append("tokenizer.max_length is left out: dataset.max_seq_length says it")
+    packed = old.get("datacollator.max_length")
+    if type(packed) is int and packed > 0 and not old.get("datacollator.pack_sequences"):
+        del old["datacollator.max_length"]
+        work.notices.append("datacollator.max_length is left out: it was for packed rows (datacollator.pack_sequences)")
 
 
 def _muon(old: dict[str, Any], work: _Work) -> None:

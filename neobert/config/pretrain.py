@@ -24,6 +24,27 @@ class RopeScaling(Strict):
     rope_type: Literal["linear", "yarn", "llama3"]
     factor: float = Field(gt=1)
     original_max_position_embeddings: Positive | None = Field(None, description="the model's own, if left out")
+    low_freq_factor: float = Field(1.0, gt=0, description="llama3: pairs that turn less often are stretched in whole")
+    high_freq_factor: float = Field(4.0, gt=0, description="llama3: pairs that turn more often are left alone")
+
+    @model_validator(mode="after")
+    def _factors(self) -> RopeScaling:
+        given = sorted(_OF_LLAMA3 & self.model_fields_set)
+        if given and self.rope_type != "llama3":
+            raise ValueError(f"{' and '.join(given)} can only stand beside rope_type: llama3")
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor {self.low_freq_factor} must be less than high_freq_factor {self.high_freq_factor}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_others_factors(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        return {k: v for k, v in values.items() if self.rope_type == "llama3" or k not in _OF_LLAMA3}
+
+
+_OF_LLAMA3 = {"low_freq_factor", "high_freq_factor"}
 
 
 class EncoderConfig(Strict):
@@ -117,7 +138,10 @@ class CollatorConfig(Strict):
     whole_words: bool = False
     pack_sequences: bool = Field(True, description="without padding; exact, no piece sees another")
     pad_to_multiple_of: Positive = Field(1, description="without pack_sequences")
-    max_tokens: Positive | None = Field(None, description="tokens a row, instead of dataset.max_seq_length")
+    max_tokens: Positive | None = Field(
+        None,
+        description="tokens a row, instead of dataset.max_seq_length; without pack_sequences, a batch, padding and all",
+    )
 
 
 class MuonConfig(Strict):
@@ -203,7 +227,9 @@ class PretrainTrainer(Strict):
     profile_steps: Positive | None = Field(
         None, description="PyTorch's profiler over so many steps, after the first 10"
     )
-    peak_tflops: float | None = Field(None, gt=0, description="of the device, for MFU; known ones need none")
+    peak_tflops: Annotated[float, Field(gt=0)] | Literal["measure"] | None = Field(
+        None, description="of the device, for MFU: given, or measured at the start; known ones need none"
+    )
     use_cpu: bool = False
 
     @model_validator(mode="after")
@@ -217,6 +243,8 @@ class PretrainTrainer(Strict):
 
 class PretrainConfig(Strict):
     """Pretrains an encoder on masked words (https://arxiv.org/abs/1810.04805)."""
+
+    may_change = frozenset({"dataset.num_workers"})
 
     seed: int = Field(42, ge=0, lt=2**32)
     model: EncoderConfig = EncoderConfig()
@@ -244,6 +272,15 @@ class PretrainConfig(Strict):
             )
         if collator.max_tokens is not None and collator.max_tokens < dataset.max_seq_length:
             raise ValueError("datacollator.max_tokens is less than dataset.max_seq_length: not every piece would fit")
+        if collator.max_tokens is not None and not collator.pack_sequences:
+            names = ("per_device_train_batch_size", "per_device_eval_batch_size")
+            many = [f"trainer.{name}" for name in names if getattr(trainer, name) > 1]
+            if many:
+                raise ValueError(
+                    "datacollator.max_tokens without pack_sequences is what a whole batch takes, and pieces of several "
+                    f"such batches padded alike would take more: set {' and '.join(many)} to 1 "
+                    "(trainer.gradient_accumulation_steps makes larger steps)"
+                )
         in_tokens = trainer.max_steps is None
         for name in ("warmup", "decay"):
             if getattr(self.scheduler, f"{name}_{'steps' if in_tokens else 'tokens'}") is not None:
@@ -256,6 +293,9 @@ class PretrainConfig(Strict):
 
     def _check_deepspeed(self, section: DeepSpeedConfig) -> None:
         check_agreement(section, facts_of_batches(self.trainer, None))
+        if self.trainer.spike_factor is not None:
+            raise ValueError("trainer.spike_factor: DeepSpeed has taken a step before its gradient can be judged, so "
+                             "none can be skipped: leave it out")  # fmt: skip
         if self.optimizer.name != "adamw" and section.stage > 0:
             raise ValueError(
                 f"optimizer.name {self.optimizer.name} needs whole matrices, and DeepSpeed gives each process a slice "

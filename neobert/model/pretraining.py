@@ -12,6 +12,8 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
 from neobert.config.pretrain import EncoderConfig
+from neobert.data.text.pieces import fingerprint
+from neobert.data.text.tokenizer import load_tokenizer
 from neobert.hub import how_to_fetch
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM, verify
 from neobert.model.attention import UnknownBackend, choose
@@ -33,6 +35,8 @@ def build_model(
         model = _load(str(checkpoint or config.name_or_path), config)
         if config.name_or_path is None:
             _check_shape(model.config, config, checkpoint)
+        elif checkpoint is None:
+            _check_tokenizer(Path(config.name_or_path), tokenizer)
     model.model.attn_backend = config.attn_backend
     entries, embeddings = len(tokenizer), model.config.vocab_size
     if entries > embeddings:
@@ -56,6 +60,19 @@ def check_backend(model: NeoBERTForMaskedLM, device: torch.device, dtype: torch.
         choose(model.model.attn_backend, device, dtype, shape.hidden_size // shape.num_attention_heads)
     except UnknownBackend as error:
         raise ConfigError.at(("model", "attn_backend"), str(error)) from None
+
+
+def _check_tokenizer(model: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """With another one, every embedding would be that of another token, and nothing else would tell."""
+    if not (model / "tokenizer.json").is_file():
+        return
+    theirs, ours = fingerprint(load_tokenizer(str(model))), fingerprint(tokenizer)
+    if theirs != ours:
+        raise ConfigError.at(
+            ("model", "name_or_path"),
+            f"{model} goes with its own tokenizer ({theirs}), and {tokenizer.name_or_path} ({ours}) is another one. "
+            f"Make shards with `neobert preprocess tokenizer.name_or_path={model}`, or begin with new weights",
+        )
 
 
 def _check_shape(shape: NeoBERTConfig, config: EncoderConfig, checkpoint: Path | None) -> None:

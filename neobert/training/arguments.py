@@ -75,7 +75,8 @@ def pretraining_arguments(
     With a DeepSpeed section, DeepSpeed is ready to be used afterwards.
     """
     trainer = config.trainer
-    on_gpu = torch.cuda.is_available() and not trainer.use_cpu
+    # Before Ampere there is no TF32, and TrainingArguments would complain of being asked for it.
+    has_tf32 = not trainer.use_cpu and torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
     return _build(
         trainer,
         config.deepspeed,
@@ -92,7 +93,7 @@ def pretraining_arguments(
         ignore_data_skip=True,  # the data begins where the checkpoint says
         remove_unused_columns=False,
         label_names=["labels"],
-        **({"tf32": trainer.tf32} if on_gpu else {}),
+        **({"tf32": trainer.tf32} if has_tf32 else {}),
     )
 
 

@@ -73,13 +73,24 @@ def complete(written: Path, checkpoints: Path, seen: Iterable[str] = ()) -> Path
         sizes[name] = (written / name).stat().st_size
     write_json(written / MARKER, {"schema": 1, "files": sizes}, durable=True)
     final = checkpoints / written.name
+    _put_in_place(written, final)
+    return final
+
+
+def put_model_in_place(written: Path, final: Path) -> None:
+    """Moves a model that was written into `staging` to where it is looked for."""
+    for name in inventory(written):
+        _sync_file(written / name)
+    _put_in_place(written, final)
+
+
+def _put_in_place(written: Path, final: Path) -> None:
     lease.check()
-    if final.exists():  # an earlier attempt saved at the same step
+    if final.exists():  # an earlier attempt has got as far
         shutil.rmtree(final)
     written.rename(final)
     written.parent.rmdir()
-    sync_directory(checkpoints)
-    return final
+    sync_directory(final.parent)
 
 
 def newest_complete(checkpoints: Path) -> Checkpoint | None:

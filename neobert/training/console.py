@@ -22,21 +22,23 @@ class Console(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if sys.stdout.isatty():
             self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, unit="step", file=sys.stdout, dynamic_ncols=True
-            )
+                total=self._progress.total_steps or None, initial=state.global_step, unit="step", file=sys.stdout,
+                dynamic_ncols=True,
+            )  # fmt: skip
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if self._bar is not None:
+            self._bar.total = self._progress.total_steps
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
-        speed = f"{logs['samples_per_second']:.0f} examples/s, {logs['tokens_per_second']:,.0f} tokens/s"
+        speed = f"{logs['samples_per_second']:.0f} examples/s, {logs['tokens_per_second']:,.0f} tokens/s{_use(logs)}"
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {speed}")
         else:
-            self._say(f"step {state.global_step}/{state.max_steps} ({state.epoch:.2f} epochs): "
+            self._say(f"step {state.global_step}/{self._progress.total_steps} ({state.epoch:.2f} epochs): "
                       f"loss {logs['loss']:.4f}, {speed}{self._left()}")  # fmt: skip
 
     def on_evaluate(
@@ -61,6 +63,12 @@ class Console(TrainerCallback):
             self._bar.write(line, file=sys.stdout)
         else:
             print(line, flush=True)
+
+
+def _use(logs: dict[str, float]) -> str:
+    """Of the device's arithmetic and memory, where it is known."""
+    use = f", MFU {logs['mfu']:.1%}" if "mfu" in logs else ""
+    return use + (f", {logs['peak_memory'] / 1e9:.1f} GB" if "peak_memory" in logs else "")
 
 
 def _best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> str:

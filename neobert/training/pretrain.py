@@ -61,6 +61,12 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     spare_deepspeed_import()
     transformers.set_seed(config.seed)
     data = load_data(config)
+    if config.trainer.eval_steps and not data.held_out:
+        raise ConfigError.at(
+            ("trainer", "eval_steps"),
+            "nothing is held out to evaluate on: make shards with `neobert preprocess validation_fraction=0.01`, name "
+            "text in dataset.validation, or leave this out",
+        )
     length = _length(config, data)
     args = pretraining_arguments(
         config, world_size=ranks.world_size, max_steps=length.steps, evaluates=bool(data.held_out),
@@ -78,7 +84,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     if start and reshaped:
         load_from = universal.converted(start, paths, ranks, args)
     state = TrainerState(**start.state) if start else TrainerState()
-    progress = Progress(paths.progress if ranks.is_main else None, state.global_step, length.steps)
+    known = length.steps if length.tokens is None else 0
+    progress = Progress(paths.progress if ranks.is_main else None, state.global_step, known)
     with deepspeed.whole_model():
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
     check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
@@ -94,6 +101,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
+    if start:
+        trainer.restore_judgement(start.path)
     stop = StopWhenAsked(preemption)
     if load_from and reshaped:
         if config.deepspeed and config.deepspeed.stage == 3:
@@ -119,7 +128,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             log.info("asked to stop: checkpoint saved at step %d", state.global_step)
             progress.end("stopped")
             return None
-    trainer.save_model(str(paths.model))
+    trainer.write_model(paths.model)
     progress.end("done")
     return _outcome(trainer, state, data)
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
@@ -20,7 +20,7 @@ from neobert.config import PretrainConfig
 from neobert.data.text.stream import Batches, Place, Reached, Row, Windows
 from neobert.errors import RunError
 from neobert.training import metering
-from neobert.training.files import write_json
+from neobert.training.files import read_json, write_json
 from neobert.training.optimizers import build_optimizer, gradient_size
 from neobert.training.schedules import Schedule, scheduler
 from neobert.training.trainer import Trainer, same_random_numbers
@@ -28,10 +28,15 @@ from neobert.training.trainer import Trainer, same_random_numbers
 log = logging.getLogger(__name__)
 
 PLACE = "place.json"
-"""In a checkpoint: where the training stands in its data, and how many tokens it has seen."""
+"""In a checkpoint: where the training stands in its data, how many tokens it has seen, and how large gradients were."""
 
 USUAL = 100
 """A spike of the gradient is told by the median of so many steps before it."""
+
+DIVERGED = (
+    "the training has diverged. The last checkpoint is from before; a lower optimizer.lr, a longer warm-up or clipping "
+    "may help."
+)
 
 
 class PretrainTrainer(Trainer):
@@ -67,6 +72,7 @@ class PretrainTrainer(Trainer):
         self._source = source
         self._schedule = schedule
         self.max_tokens = max_tokens
+        self._tell_share()
         self._begun = 0
         """The step whose batches were fetched last; `_tokens_ahead` are those of all processes in it."""
         self._tokens_begun = tokens
@@ -77,6 +83,8 @@ class PretrainTrainer(Trainer):
         self._sizes: deque[float] = deque(maxlen=USUAL)
         self._skipped = 0
         self._skip = False
+        self._losses: list[Tensor] = []
+        """Of the micro-batches of this step, with DeepSpeed."""
         self._hosts: Any = None
         self._batches: Any = None
         self._reached: dict[int, Reached] = {}
@@ -84,7 +92,7 @@ class PretrainTrainer(Trainer):
         """Since the last figures."""
         self._watch = metering.Stopwatch(self.args.device)
         self._counts = torch.zeros(3, dtype=torch.float64)  # tokens, squared lengths, masked tokens: for MFU
-        self._peak = metering.peak_flops(self.args.device, config.trainer.peak_tflops)
+        self._peak = self._find_peak(config.trainer.peak_tflops)
 
     # -- data -------------------------------------------------------------------------------------------------
 
@@ -134,6 +142,10 @@ class PretrainTrainer(Trainer):
         self._steps += 1
         self._reached = {}
 
+    def _tell_share(self) -> None:
+        if self.max_tokens is not None:
+            self.progress.share = min(self.tokens / self.max_tokens, 1.0)
+
     # -- steps ------------------------------------------------------------------------------------------------
 
     def _done_with_the_next(self) -> float:
@@ -180,7 +192,12 @@ class PretrainTrainer(Trainer):
         self._reached |= reached
         if self.accelerator.sync_gradients:
             self._step_is_done()
-        return loss
+            self._tell_share()
+        if self.is_deepspeed_enabled:
+            self._losses.append(loss)
+            return loss
+        # As NaN it would stay in Trainer's sum of losses for good. Whether the step is taken, the gradient tells.
+        return torch.where(loss.isfinite(), loss, 0.0)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -197,32 +214,52 @@ class PretrainTrainer(Trainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float | None:
         """Also decides whether this step is taken: with a gradient that is no number, or a spike, it is not.
 
-        DeepSpeed has taken it by then, so with DeepSpeed the training ends instead.
+        DeepSpeed may have taken it by then, so with DeepSpeed the training ends instead.
         """
         found = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if found is None and self.is_deepspeed_enabled:
-            return None  # at stage 0 without bf16 it does not tell
+        if self.is_deepspeed_enabled:
+            self._end_if_lost(found)
+            return found
         size = gradient_size(self.model.parameters()) if found is None else float(found)
         usual = statistics.median(self._sizes) if len(self._sizes) == USUAL else math.inf
         spike = self._config.trainer.spike_factor
-        bad = not math.isfinite(size) or (spike is not None and size > spike * usual)
-        self._skip = bad and not self.is_deepspeed_enabled
-        if not bad:
+        self._skip = not math.isfinite(size) or (spike is not None and size > spike * usual)
+        if not self._skip:
             self._sizes.append(size)
             return size
         self._skipped += 1
-        limit = 0 if self.is_deepspeed_enabled and not math.isfinite(size) else self._config.trainer.max_skipped_steps
+        limit = self._config.trainer.max_skipped_steps
         if self._skipped > limit:
             raise RunError(
                 f"step {self.state.global_step + 1} has a gradient of {size:g} (usual: {usual:g}), and at most {limit} "
-                "such steps are skipped: the training has diverged. The last checkpoint is from before; a lower "
-                "optimizer.lr, a longer warm-up or clipping may help."
+                f"such steps are skipped: {DIVERGED}"
             )
         log.warning("step %d has a gradient of %g (usual: %g) and is skipped; %d of at most %d",
                     self.state.global_step + 1, size, usual, self._skipped, limit)  # fmt: skip
         return size
 
+    def _end_if_lost(self, size: float | None) -> None:
+        """Of a gradient that is no number, DeepSpeed says that its size is -1, or nothing, or that it overflows."""
+        lost = (size is not None and not size >= 0) or self.accelerator.optimizer_step_was_skipped
+        lost |= not all(map(torch.isfinite, self._losses))
+        self._losses = []
+        if any(self._over_processes(int(lost))):
+            raise RunError(f"step {self.state.global_step + 1} has a loss or a gradient that is no number, and with "
+                           f"DeepSpeed none is skipped: {DIVERGED}")  # fmt: skip
+
     # -- figures ----------------------------------------------------------------------------------------------
+
+    def _find_peak(self, said: float | Literal["measure"] | None) -> float | None:
+        """What MFU is a share of; measured in the main process alone, which is the one that tells of it."""
+        device = self.args.device
+        if said != "measure":
+            return metering.peak_flops(device, said)
+        if not self.args.should_save:
+            return None
+        kind = torch.bfloat16 if self.args.bf16 else torch.float32
+        peak = metering.measured_peak(device, kind)
+        log.info("peak of the device: %.4g TFLOPS, as measured in %s", peak / 1e12, str(kind).removeprefix("torch."))
+        return peak
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         known = self._epoch_tokens
@@ -277,9 +314,15 @@ class PretrainTrainer(Trainer):
                 reached[lane] = max(found, reached.get(lane, found))
         self.place = Place(self.place.lanes, reached)
         if self.args.should_save:
-            write_json(
-                directory / PLACE, {"schema": 1, "tokens": self.tokens, "source": self._source, **self.place.to_json()}
-            )
+            judged = {"gradient_sizes": list(self._sizes), "skipped_steps": self._skipped}
+            known = {"schema": 1, "tokens": self.tokens, "source": self._source, **judged}
+            write_json(directory / PLACE, known | self.place.to_json())
+
+    def restore_judgement(self, checkpoint: Path) -> None:
+        """By what gradients are judged, as it was when the checkpoint was saved; to be called in all processes."""
+        found = read_json(checkpoint / PLACE)
+        self._sizes.extend(found["gradient_sizes"])
+        self._skipped = found["skipped_steps"]
 
 
 def _real_tokens(batch: dict[str, Any]) -> int:

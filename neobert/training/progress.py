@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,9 @@ class Progress:
         self._path = path
         self._started = time.time()
         self._written = 0.0
-        self._trained_from: tuple[float, int] | None = None
+        self._trained_from: tuple[float, int, float] | None = None
+        self.share: float | None = None
+        """How much of the training is done, where its steps do not tell; how many there will be is then a guess."""
         self._state: dict[str, Any] = {
             "schema": 1, "step": step, "total_steps": total_steps, "loss": None, "samples_per_second": None,
             "tokens_per_second": None, "seconds_left": None, "phase": "starting",
@@ -72,16 +75,24 @@ class Progress:
     def seconds_left(self) -> float | None:
         return self._state["seconds_left"]
 
+    @property
+    def total_steps(self) -> int:
+        """0 while nobody knows."""
+        return self._state["total_steps"]
+
     def train_from(self, step: int, total_steps: int) -> None:
-        self._trained_from = time.time(), step
-        self._state |= {"step": step, "total_steps": total_steps, "phase": "training"}
+        self._trained_from = time.time(), step, self.share or 0.0
+        self._state |= {"step": step, "total_steps": total_steps if self.share is None else 0, "phase": "training"}
         self._write()
 
     def at_step(self, step: int) -> None:
         self._state["step"] = step
         if self._trained_from is not None:
-            start, first = self._trained_from
+            start, first, share = self._trained_from
             per_step = (time.time() - start) / max(step - first, 1)
+            if self.share is not None and self.share > share:
+                left = (1 - self.share) * (step - first) / (self.share - share)
+                self._state["total_steps"] = step + math.ceil(left - 1e-6)
             self._state["seconds_left"] = round(per_step * (self._state["total_steps"] - step), 1)
         if time.time() - self._written >= SECONDS_BETWEEN_WRITES:
             self._write()

@@ -45,6 +45,22 @@ class Trainer(transformers.Trainer):
         with deepspeed.gathered(self.model):
             self.model.load_state_dict(load_file(file))
 
+    def write_model(self, directory: Path) -> None:
+        """Puts the model and its tokenizer there, all of it or nothing; called in all processes."""
+        aside = checkpoints.staging(Path(self.args.output_dir)) / directory.name
+        try:
+            if self.is_deepspeed_enabled and self.model_wrapped is self.model:
+                self.model.to(torch.bfloat16 if self.args.bf16 else torch.float32)  # as after a training by DeepSpeed
+                self._save(str(aside))  # it has no weights yet, because nothing was left to train
+            else:
+                self.save_model(str(aside))
+            if self.args.should_save:
+                checkpoints.put_model_in_place(aside, directory)
+        except Exception as error:  # as below
+            message = _cannot_save("the model", directory, error)
+            checkpoints.clear_partial(Path(self.args.output_dir))
+            raise RunError(message) from error
+
     def save_also(self, directory: Path) -> None:
         """What else belongs into a checkpoint; called in all processes."""
 
@@ -68,7 +84,7 @@ class Trainer(transformers.Trainer):
                     self._correct_best(directory, written)
                     checkpoints.complete(written, directory, seen)
             except Exception as error:  # safetensors and torch.save have their own classes for a full disk
-                message = _cannot_save(directory, self.state.global_step, error)
+                message = _cannot_save(f"the checkpoint of step {self.state.global_step}", directory, error)
                 checkpoints.clear_partial(directory)  # others may need the room
                 raise RunError(message) from error
             if self.args.should_save:
@@ -83,12 +99,12 @@ class Trainer(transformers.Trainer):
             self.state.save_to_json(str(written / "trainer_state.json"))
 
 
-def _cannot_save(directory: Path, step: int, error: Exception) -> str:
-    free = shutil.disk_usage(directory).free / 1e6
+def _cannot_save(what: str, directory: Path, error: Exception) -> str:
+    free = shutil.disk_usage(directory if directory.exists() else directory.parent).free / 1e6
     # torch.save says "unexpected pos 56192 vs 56080" of a full disk.
     reason = str(error) if free >= 1 else "no space left on device"
     return (
-        f"the checkpoint of step {step} cannot be written to {directory}: {reason} ({free:.0f} MB are free there). "
+        f"{what} cannot be written to {directory}: {reason} ({free:.0f} MB are free there). "
         "Earlier checkpoints are untouched; the same command resumes."
     )
 

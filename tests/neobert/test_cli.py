@@ -146,6 +146,13 @@ def test_output_that_goes_nowhere_is_one_message(tmp_path: Path, redirect: str, 
     assert (done.returncode, done.stderr) == (1, f"neobert: standard output: {reason}\n")
 
 
+@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"]])
+def test_help_into_a_pipe_that_is_closed_ends_in_silence(words: list[str]) -> None:
+    script = f"set -o pipefail; {shlex.join([sys.executable, '-m', 'neobert', *words])} | true"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
     import pty
 

@@ -25,6 +25,16 @@ def test_the_same_settings_may_go_on(under_way: TrialFiles) -> None:
     assert open_trial(under_way.directory, "glue", CONFIG, writes=True) == under_way
 
 
+def test_what_only_shares_out_the_work_may_change(under_way: TrialFiles) -> None:
+    other = GlueConfig.model_validate(
+        {"task_name": "rte", "data": {"generated": 9}, "trainer": {"dataloader_num_workers": 2}}
+    )
+    assert open_trial(under_way.directory, "glue", other, writes=True) == under_way
+    other = GlueConfig.model_validate({"task_name": "rte", "data": {"generated": 9}, "trainer": {"logging_steps": 2}})
+    with pytest.raises(ConfigError, match=r"other settings: trainer.logging_steps is 10 there and 2 here. Choose"):
+        open_trial(under_way.directory, "glue", other, writes=True)
+
+
 def test_checkpoints_of_unknown_settings_are_not_resumed(under_way: TrialFiles) -> None:
     under_way.config.unlink()
     with pytest.raises(ConfigError, match=r"trial/config.yaml: is missing, so .* other settings. Choose another --out"):

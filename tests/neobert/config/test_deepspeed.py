@@ -187,6 +187,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
      ({"optimizer": {"params": 3}}, "optimizer.params is 3; expected a mapping"),
      ({"optimizer": {"legacy_fusion": True}}, "optimizer.legacy_fusion has no counterpart in the recipe"),
      ({"elasticity": {"enabled": True}}, "but the recipe fixes the batch size"),
+     ({"checkpoint": {"writer": {"decoupled": True}}}, "but a checkpoint is complete when it is saved"),
      ({"optimizer": {"type": "Lamb"}}, 'optimizer.type is "Lamb", but the recipe\'s optimizer is AdamW'),
      ({"optimizer": {"type": "Adam", "params": {"adam_w_mode": False}}}, "but the recipe's optimizer is AdamW"),
      ({"optimizer": {"params": {"lr": 1e-3}}}, "optimizer.params.lr is 0.001, but optimizer.lr is 2e-05"),

@@ -122,6 +122,14 @@ def test_a_file_of_newer_code_is_understood() -> None:
     assert "tokenizer.name is left out: tokenizer.path comes first" in notices
 
 
+def test_the_length_of_packed_rows_says_nothing_where_they_are_not_packed() -> None:
+    new, notices = translate(old(datacollator__max_length=2048))
+    assert "max_tokens" not in new["datacollator"]
+    assert "datacollator.max_length is left out: it was for packed rows (datacollator.pack_sequences)" in notices
+    new, _ = translate(old(datacollator__max_length=2048, datacollator__pack_sequences=True))
+    assert new["datacollator"]["max_tokens"] == 2048
+
+
 def test_every_key_that_is_not_simply_the_same_has_a_notice() -> None:
     for text in (OLDEST, NEWER):
         data = parse_yaml(text, "old.yaml").data

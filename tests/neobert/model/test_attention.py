@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import gpu_checks
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM
 from neobert.model.attention import BACKENDS, Segments, UnknownBackend, attention, choose, fault
 from neobert.model.modeling import IGNORED
@@ -20,7 +21,7 @@ def segments(lengths: list[int]) -> Segments:
 
 
 def here() -> list[str]:
-    """The backends that can be trained with on this machine's CPU; benchmarks/gpu_checks.py tries the others."""
+    """The backends that can be trained with on this machine's CPU."""
     return [name for name in BACKENDS[1:] if fault(name, CPU, torch.float32, 16) is None]
 
 
@@ -72,6 +73,20 @@ def test_packed_equals_padded_equals_one_at_a_time(backend: str, kind: torch.dty
     for way in ("of_padded", "of_each"):
         for packed, other in zip(found["of_packed"], found[way], strict=True):
             assert (packed - other).abs().max() <= rounding * other.abs().max(), way
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", list(gpu_checks.KINDS))
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_on_a_gpu_packed_equals_padded_equals_one_at_a_time(backend: str, precision: str) -> None:
+    """Outputs and gradients, which must also be those of float32 on a CPU."""
+    device, kind = torch.device("cuda"), gpu_checks.KINDS[precision]
+    if reason := fault(backend, device, kind, head_size=64):
+        pytest.skip(f"{backend} {reason}")
+    reference = gpu_checks.outputs_and_gradients(gpu_checks.small_model(CPU, "sdpa"), "packed", None)
+    differences = gpu_checks.differences_of(device, backend, kind, reference)
+    assert max(differences.values()) <= gpu_checks.ROUNDING[kind], differences
 
 
 @pytest.mark.parametrize("length", [5, 100])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from neobert.config.pretrain import EncoderConfig
@@ -76,6 +77,20 @@ def test_the_base_has_one_place() -> None:
 def test_a_way_to_stretch_that_is_not_known_is_refused() -> None:
     with pytest.raises(Exception, match="rope_type 'dynamic' is none of default, linear, yarn, llama3"):
         NeoBERTConfig(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
+
+
+@pytest.mark.parametrize("factors", [{}, {"low_freq_factor": 2.0, "high_freq_factor": 8.0}])
+def test_a_pretraining_stretches_as_llama_does(factors: dict[str, float], tmp_path: Path) -> None:
+    tokenizer = train_wordpiece([("some words to know",)], 60, 32)
+    sizes = {name: SMALL[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    scaling = {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 32, **factors}
+    config = EncoderConfig(**sizes, max_position_embeddings=128, rope_theta=500000.0, rope_scaling=scaling)
+    model = build_model(config, tokenizer, 128, None)
+    assert model.config.rope_parameters == {**LLAMA3, **factors}
+    theirs = ROPE_INIT_FUNCTIONS["llama3"](
+        LlamaConfig(hidden_size=64, num_attention_heads=2, rope_parameters={**LLAMA3, **factors}), None
+    )
+    torch.testing.assert_close(frequencies(model.config), theirs)
 
 
 def test_a_pretraining_on_longer_texts_stretches_from_what_the_model_was_trained_on(tmp_path: Path) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import resource
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from tests.neobert.conftest import REPOSITORY, need
 from tests.neobert.training.pretraining import SETTINGS, Neobert, same, settings_file, write_shards
 
 Told = Callable[..., str]
@@ -51,6 +59,17 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """A limit on the size of files stands for it; small files still fit."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_tokenizer_that_is_not_that_of_the_shards(told: Told, neobert: Neobert, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = write_shards(neobert, tmp_path / "other", tokenizer={"train_vocab_size": 200})
@@ -58,11 +77,25 @@ def test_a_tokenizer_that_is_not_that_of_the_shards(told: Told, neobert: Neobert
     assert "dataset.path: " in message and "was tokenised with another tokenizer" in message
 
 
+def test_a_tokenizer_that_is_not_that_of_the_model(
+    told: Told, neobert: Neobert, shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    other = write_shards(neobert, tmp_path, tokenizer={"train_vocab_size": 200})
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(trained / "model")}
+    message = told(shards=other, model=model)
+    assert message.startswith(f"model.name_or_path: {trained / 'model'} goes with its own tokenizer (")
+    assert f"), and {other / 'tokenizer'} (" in message
+    own = settings_file(tmp_path, shards, model=model, trainer={"max_steps": 1})
+    assert neobert("pretrain", "--config", own, "--output-dir", tmp_path / "own") == 0
+
+
 def test_a_tokenizer_with_more_entries_than_the_model(
     told: Told, neobert: Neobert, trained: Path, tmp_path: Path
 ) -> None:
     other = write_shards(neobert, tmp_path, data={"generated": 500}, tokenizer={"train_vocab_size": 300})
-    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(trained / "model")}
+    bare = Path(shutil.copytree(trained / "model", tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(bare)}
     assert told(shards=other, model=model) == "tokenizer: has 300 entries, but the model only 201 embeddings"
 
 
@@ -71,6 +104,13 @@ def test_sequences_that_are_longer_than_the_model_takes(told: Told) -> None:
         dataset={"max_seq_length": 64}
     )
     assert "dataset.max_seq_length: is 16, but" in told(dataset={"max_seq_length": 16}, out=Path("/nonexistent/trial"))
+
+
+def test_evaluations_where_nothing_is_held_out(told: Told, neobert: Neobert, tmp_path: Path) -> None:
+    whole = write_shards(neobert, tmp_path, validation_fraction=0.0)
+    message = told(shards=whole, trainer={"eval_steps": 5})
+    assert message.startswith("trainer.eval_steps: nothing is held out to evaluate on: make shards with `neobert prep")
+    assert "name text in dataset.validation" in message
 
 
 def test_an_unknown_backend_and_one_that_needs_a_gpu(told: Told) -> None:
@@ -94,7 +134,7 @@ def test_another_model_in_the_same_directory_or_from_its_checkpoint(told: Told, 
 def test_a_disk_that_is_full_when_a_checkpoint_is_written(
     neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit on the size of files stands for it; small files still fit. The checkpoint of before stays as it was."""
+    """The checkpoint of before stays as it was."""
     file = settings_file(tmp_path, shards, trainer={"max_steps": 20})
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "trial"
     assert neobert("pretrain", "--config", file, "--output-dir", undisturbed) == 0
@@ -104,16 +144,56 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written(
     shutil.rmtree(out / "checkpoints/checkpoint-20")
     before = contents(out / "checkpoints")
     assert any(name.startswith("checkpoint-10/") for name in before)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
-    try:
-        code = neobert("pretrain", "--config", file, "--output-dir", out)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk():
+        assert neobert("pretrain", "--config", file, "--output-dir", out) == 1
     error = capfd.readouterr().err
-    assert code == 1
     assert f"neobert: the checkpoint of step 20 cannot be written to {out / 'checkpoints'}: " in error
     assert "Earlier checkpoints are untouched; the same command resumes." in error
     assert contents(out / "checkpoints") == before
     assert neobert("pretrain", "--config", file, "--output-dir", out) == 0
     assert same(out, undisturbed)
+
+
+def test_a_disk_that_is_full_when_the_model_is_written(
+    neobert: Neobert, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is there stays, and the same command, which has nothing to train any more, writes it."""
+    out = Path(shutil.copytree(trained, tmp_path / "trial"))
+    (out / "result.json").unlink()
+    (out / "model/config.json").write_text("of before")
+    before = contents(out / "model") | contents(out / "checkpoints")
+    with full_disk():
+        assert neobert("pretrain", "--config", trained / "pretrain.yaml", "--output-dir", out) == 1
+    assert f"neobert: the model cannot be written to {out / 'model'}: " in capfd.readouterr().err
+    assert contents(out / "model") | contents(out / "checkpoints") == before
+    assert neobert("pretrain", "--config", trained / "pretrain.yaml", "--output-dir", out) == 0
+    assert (out / "model/config.json").read_bytes() == (trained / "model/config.json").read_bytes()
+    assert same(out, trained)
+
+
+# Both attempts in one process pay for the imports once; the second comes after a crash before the model was written.
+TWICE = """
+import sys
+from pathlib import Path
+from neobert.cli import run
+
+out = Path(sys.argv[-1])
+assert run(sys.argv[1:]) == 0
+(out / "result.json").unlink()
+(out / "model").rename(out / "first")
+assert run(sys.argv[1:]) == 0
+"""
+
+
+def test_with_deepspeed_a_crash_before_the_model_is_written_costs_no_training(shards: Path, tmp_path: Path) -> None:
+    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed (pip install -e '.[deepspeed]')")
+    trainer = {"max_steps": 2, "save_steps": 2, "mixed_precision": "bf16"}
+    file = settings_file(tmp_path, shards, trainer=trainer, deepspeed={"zero_stage": 1})
+    command = [sys.executable, "-c", TWICE, "pretrain", "--config", str(file), "--output-dir", str(tmp_path / "trial")]
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environ)
+    assert done.returncode == 0, done.stderr
+    first, then = (load_file(tmp_path / "trial" / name / "model.safetensors") for name in ("first", "model"))
+    assert {name: weight.dtype for name, weight in then.items()} == dict.fromkeys(first, torch.bfloat16)
+    assert all(torch.equal(first[name], then[name]) for name in first)
+    assert (tmp_path / "trial/model/tokenizer.json").is_file()

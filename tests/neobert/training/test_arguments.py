@@ -6,9 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
+from neobert.config import PretrainConfig
 from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
-from neobert.training.arguments import total_steps, training_arguments
+from neobert.training import arguments
+from neobert.training.arguments import pretraining_arguments, total_steps, training_arguments
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,19 @@ def test_settings_reach_trainer(tmp_path: Path, name: str, theirs: str) -> None:
     assert (arguments.eval_steps, arguments.save_steps, arguments.save_strategy) == (7, 7, "steps")
     assert (arguments.metric_for_best_model, arguments.seed) == ("f1", 3)
     assert arguments.get_warmup_steps(100) == math.ceil(25)
+
+
+@pytest.mark.parametrize(
+    ("capability", "use_cpu", "said"), [((7, 5), False, {}), ((8, 0), False, {"tf32": True}), ((9, 0), True, {})]
+)
+def test_tf32_is_spoken_of_only_where_there_is_such_a_thing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capability: tuple[int, int], use_cpu: bool, said: dict[str, bool]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(arguments, "_build", lambda *_, **more: more)
+    config = PretrainConfig.model_validate(
+        {"dataset": {"path": "shards"}, "trainer": {"max_steps": 1, "use_cpu": use_cpu}}
+    )
+    found = pretraining_arguments(config, world_size=1, max_steps=1, evaluates=False, checkpoints=tmp_path)
+    assert {name: value for name, value in found.items() if name == "tf32"} == said  # type: ignore[attr-defined]

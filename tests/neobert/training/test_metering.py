@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM
+from neobert.training import metering
 from neobert.training.metering import Stopwatch, flops, known_peak, peak_flops, peak_memory
 
 CPU = torch.device("cpu")
@@ -156,6 +157,18 @@ def test_a_given_peak_counts_on_every_device_and_a_cpu_has_none_of_its_own(monke
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
     assert peak_flops(torch.device("cuda", 1), None) == 312e12
     assert peak_flops(torch.device("cuda", 1), 7.0) == 7e12
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_measured_peak_is_what_products_reach_here(monkeypatch: pytest.MonkeyPatch, kind: torch.dtype) -> None:
+    monkeypatch.setattr(metering, "MEASURED_SECONDS", 0.1)
+    peak = metering.measured_peak(CPU, kind)
+    one, seconds = torch.ones(512, 512, dtype=kind), []
+    for _ in range(10):
+        start = time.perf_counter()
+        one @ one
+        seconds.append(time.perf_counter() - start)
+    assert peak / 10 < 2 * 512**3 / min(seconds) < peak * 10
 
 
 def test_peak_memory_of_a_process_is_in_bytes() -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from tests.neobert.conftest import launch
 from tests.neobert.training.forkserver import Trials
 from tests.neobert.training.pretraining import Neobert, logged, same, settings_file, weights, write_shards, write_text
+
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,22 @@ def test_stopped_and_resumed_it_ends_bit_for_bit_the_same(
     assert logged(tmp_path / "trial", "tokens")[-1] == logged(undisturbed, "tokens")[-1]
 
 
+def test_measured_in_tokens_it_tells_how_many_steps_there_will_be(
+    neobert: Neobert, shards: Path, tmp_path: Path, signal_at_line: Callable[[Path, int], None], capfd: Capture
+) -> None:
+    file = settings_file(tmp_path, shards, trainer={"max_steps": None, "max_tokens": 3600, "logging_steps": 2})
+    for code in (85, 0):
+        if code:
+            signal_at_line(tmp_path / "trial/metrics.jsonl", 3)
+        assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == code
+    lines = re.findall(r"^step (\d+)/(\d+) ", capfd.readouterr().out, re.MULTILINE)
+    told = [(int(step), int(total)) for step, total in lines]
+    assert told[-1][0] == told[-1][1]
+    assert all(abs(total - told[-1][1]) < 5 for _, total in told), told
+    progress = json.loads((tmp_path / "trial/progress.json").read_text())
+    assert (progress["step"], progress["total_steps"], progress["seconds_left"]) == (*told[-1], 0.0)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_it_goes_on_with_another_number_of_workers(
     neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path, workers: int
@@ -72,6 +91,28 @@ def test_it_goes_on_with_another_number_of_workers(
     file = settings_file(tmp_path, shards, dataset={"num_workers": workers})
     assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
     assert same(tmp_path / "trial", undisturbed)
+
+
+def test_stopped_it_resumes_with_another_number_of_workers(
+    neobert: Neobert, shards: Path, undisturbed: Path, tmp_path: Path, signal_at_line: Callable[[Path, int], None]
+) -> None:
+    signal_at_line(tmp_path / "trial/metrics.jsonl", 3)
+    for workers, code in ((0, 85), (2, 0)):
+        file = settings_file(tmp_path, shards, dataset={"num_workers": workers})
+        assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == code
+    assert same(tmp_path / "trial", undisturbed)
+
+
+def test_a_peak_that_is_measured_gives_an_mfu_and_the_console_shows_it(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    file = settings_file(tmp_path, shards, trainer={"peak_tflops": "measure", "max_steps": 4, "logging_steps": 2})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    output = capfd.readouterr().out
+    (peak,) = re.findall(r"^peak of the device: (\S+) TFLOPS, as measured in float32$", output, re.MULTILINE)
+    assert float(peak) > 0
+    assert all(0 < share < 1 for share in logged(tmp_path / "trial", "mfu"))
+    assert len(re.findall(r"^step .* tokens/s, MFU \d+\.\d%, \d+\.\d GB, ", output, re.MULTILINE)) == 3
 
 
 def test_a_profile_changes_nothing_and_tells_of_its_steps(

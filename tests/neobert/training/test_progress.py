@@ -73,6 +73,20 @@ def test_the_file_is_written_at_most_once_a_second_and_at_every_phase(tmp_path: 
     assert read(path)["phase"] == "done"
 
 
+def test_where_steps_do_not_tell_how_many_there_will_be_is_guessed_by_what_each_has_done(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    progress = Progress(tmp_path / "progress.json", 10)
+    progress.share = 0.5
+    progress.train_from(10, 3000)  # which is more than there can be
+    assert progress.total_steps == 0
+    for progress.share, step, total in ((0.55, 11, 20), (0.6, 12, 20), (0.8, 13, 15), (0.99, 14, 15), (1.0, 15, 15)):
+        clock.value += 2
+        progress.at_step(step)
+        found = read(tmp_path / "progress.json")
+        assert (found["step"], found["total_steps"], found["seconds_left"]) == (step, total, 2 * (total - step))
+
+
 def test_seconds_add_up_over_attempts(clock: SimpleNamespace) -> None:
     progress = Progress(None)
     clock.value += 5
