@@ -94,7 +94,7 @@ class TrainingText(TextFiles):
     """One source of a pretraining: shards of `neobert preprocess` (`path`), or files, tokenised as they come."""
 
     path: LocalPath | None = Field(None, description="directory of shards")
-    weight: float | None = Field(None, gt=0, description="share of the data; with one source of several, with all")
+    weight: float | None = Field(None, gt=0, description="share of the text; with one source of several, with all")
 
     def _places(self) -> tuple[str, ...]:
         return ("path", "files", "hub", "generated")
