@@ -321,8 +321,8 @@ class PretrainTrainer(Trainer):
     def restore_judgement(self, checkpoint: Path) -> None:
         """By what gradients are judged, as it was when the checkpoint was saved; to be called in all processes."""
         found = read_json(checkpoint / PLACE)
-        self._sizes.extend(found["gradient_sizes"])
-        self._skipped = found["skipped_steps"]
+        self._sizes.extend(found.get("gradient_sizes", []))  # older checkpoints have neither
+        self._skipped = found.get("skipped_steps", 0)
 
 
 def _real_tokens(batch: dict[str, Any]) -> int:
