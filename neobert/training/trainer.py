@@ -49,11 +49,11 @@ class Trainer(transformers.Trainer):
         """Puts the model and its tokenizer there, all of it or nothing; called in all processes."""
         aside = checkpoints.staging(Path(self.args.output_dir)) / directory.name
         try:
-            if self.is_deepspeed_enabled and self.model_wrapped is self.model:
-                self.model.to(torch.bfloat16 if self.args.bf16 else torch.float32)  # as after a training by DeepSpeed
-                self._save(str(aside))  # it has no weights yet, because nothing was left to train
-            else:
+            if not (self.is_deepspeed_enabled and self.model_wrapped is self.model):
                 self.save_model(str(aside))
+            elif self.args.should_save:  # DeepSpeed has no weights yet, because nothing was left to train
+                self.model.to(torch.bfloat16 if self.args.bf16 else torch.float32)  # as after a training by DeepSpeed
+                self._save(str(aside))
             if self.args.should_save:
                 checkpoints.put_model_in_place(aside, directory)
         except Exception as error:  # as below
