@@ -137,6 +137,10 @@ def hold(path: Path, claim: Claim | None) -> Iterator[Claim]:
     watch.start()
     try:
         yield lease.claim
+    except Exception:
+        # Another process of this attempt may have seen first that the lease is lost: what went wrong here is its end.
+        lease.check()
+        raise
     finally:
         over.set()
         watch.join(SECONDS_BETWEEN_TRIES)  # no longer: it may be waiting for the file system

@@ -61,6 +61,17 @@ def test_the_lease_holds_until_a_later_attempt_has_claimed_it(
     )
 
 
+def test_an_error_when_the_lease_is_lost_is_the_end_of_its_other_processes(tmp_path: Path, ends: None) -> None:
+    """Those who saw it first have gone, and whoever waits for them gets an error of the network."""
+    path = tmp_path / "lease"
+    path.write_text("1\n")
+    with pytest.raises(ConnectionResetError), lease.hold(path, Claim(1)):
+        raise ConnectionResetError
+    with pytest.raises(Ended), lease.hold(path, Claim(1)):
+        path.write_text("2\n")
+        raise ConnectionResetError
+
+
 def test_of_two_with_the_same_number_the_one_who_wrote_last_holds_it(tmp_path: Path, ends: None) -> None:
     """As when several single processes are started by mistake, in the place of several ranks."""
     path = tmp_path / "lease"

@@ -79,7 +79,8 @@ def test_measured_in_tokens_it_tells_how_many_steps_there_will_be(
     lines = re.findall(r"^step (\d+)/(\d+) ", capfd.readouterr().out, re.MULTILINE)
     told = [(int(step), int(total)) for step, total in lines]
     assert told[-1][0] == told[-1][1]
-    assert all(abs(total - told[-1][1]) < 5 for _, total in told), told
+    assert all(abs(total - told[-1][1]) < 12 for _, total in told), told
+    assert all(abs(total - told[-1][1]) < 3 for _, total in told[-5:]), told
     progress = json.loads((tmp_path / "trial/progress.json").read_text())
     assert (progress["step"], progress["total_steps"], progress["seconds_left"]) == (*told[-1], 0.0)
 
