@@ -120,7 +120,7 @@ def user_profiles() -> Path:
 def load_profile(name: str) -> Profile:
     """The profile of that name (the user's own before the ones that come with the program), or at that path."""
     folders = [user_profiles(), bundled("clusters")]
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if "/" in name or name.endswith((".yaml", ".yml", ".json")):
         file = Path(name)
     else:
         found = [folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()]

@@ -25,6 +25,12 @@ def test_the_users_own_profile_goes_before_one_that_comes_along(work: Path) -> N
     assert load_profile("a100").partition == "mine"
 
 
+@pytest.mark.parametrize("name", ["site.yaml", "site.yml", "site.json"])
+def test_a_file_is_known_by_its_ending(write: Write, name: str) -> None:
+    write(name, '{"backend": "local", "description": "mine"}')
+    assert load_profile(name).description == "mine"
+
+
 def test_a_profile_may_use_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "/fast")
     path = write("c.yaml", 'backend: local\nscratch: "{{ env.PLACE }}/me"\n')

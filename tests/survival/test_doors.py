@@ -45,6 +45,11 @@ def test_exec_submitit_and_sbatch_give_the_same_result(by_sbatch: Site, referenc
     assert results[1]["metrics"]["loss"] == job["metrics"]["loss"]
     assert site.state().counts == {State.DONE: 2}, "the run is seen by `recipe status` like any other"
 
+    again = Recipe.load(recipe, cluster=str(profile)).submit(backend="submitit")
+    assert isinstance(again, list)
+    assert [one.job_id for one in again] == [one.job_id for one in jobs], "nothing is left to do: these are its jobs"
+    assert [one.result()["score"] for one in again] == [one["score"] for one in results]
+
 
 def test_the_printed_command_runs_when_it_is_pasted(site: Site) -> None:
     recipe = site.recipe(steps=20)
