@@ -22,7 +22,8 @@ PASSED = (
     "CUDA_DEVICE_*", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "CUDA_CACHE_*", "CUDA_MPS_*",
     "NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "OMP_*", "MKL_*", "KMP_*",
     "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "TRITON_*", "DS_*",
-    "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR",
+    "NEOBERT_CACHE", "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*",
+    "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TZ",
 )  # fmt: skip
 """Variables of a job that its containers see; all others stay outside, so that no login shell changes a result.
@@ -33,7 +34,7 @@ Of CUDA those of its runtime alone: CUDA_HOME and its kin name the host's toolki
 SECRET = ("*TOKEN", "*_KEY", "*SECRET*", "*PASSWORD*", "SLURM_JWT")
 """Variables that go in only where `secrets` names them, whatever else would pass them."""
 
-CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "TORCH_HOME")
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "TORCH_HOME", "NEOBERT_CACHE")
 """Variables that name a directory which the container needs as well."""
 
 PACKAGES = Path("/opt/neobert")

@@ -70,7 +70,8 @@ class Tokenized(torch.utils.data.Dataset[dict[str, Any]]):
     """Tokenised examples, laid end to end in one array a column: small in memory and quick to index."""
 
     def __init__(self, columns: dict[str, np.ndarray], lengths: np.ndarray, labels: Sequence[float] | np.ndarray):
-        self._columns = columns
+        self.columns = columns
+        """All examples of each, end to end."""
         self._ends = np.cumsum(lengths)
         self._starts = self._ends - lengths
         self._labels = labels
@@ -80,7 +81,7 @@ class Tokenized(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = slice(self._starts[index], self._ends[index])
-        example: dict[str, Any] = {name: column[row] for name, column in self._columns.items()}
+        example: dict[str, Any] = {name: column[row] for name, column in self.columns.items()}
         if len(self._labels):
             example["labels"] = self._labels[index]
         return example

@@ -71,6 +71,7 @@ def test_only_what_is_listed_passes_and_the_rest_of_the_environment_stays_outsid
     there = {
         "SLURM_PROCID": "3", "RANK": "3", "NCCL_DEBUG": "WARN", "HF_HOME": "/nowhere", "MINE": "a b", "MYLIB_X": "1",
         "HF_TOKEN": "t", "WANDB_API_KEY": "k", "SLURM_JWT": "j", "CONDA_PREFIX": "/c", "EDITOR": "vi",
+        "CUDA_HOME": "/usr/local/cuda", "CUDA_PATH": "/c", "CUDA_VISIBLE_DEVICES": "1", "NEOBERT_CACHE": "/nowhere/n",
     }  # fmt: skip
     done, seen = enter(replace(entry, container=entry.container.model_copy(update={"env": ["MYLIB_*"]})), env=there)
     assert done.returncode == 0, done.stderr
@@ -78,7 +79,9 @@ def test_only_what_is_listed_passes_and_the_rest_of_the_environment_stays_outsid
     assert {key: names[key] for key in ("SLURM_PROCID", "RANK", "NCCL_DEBUG", "HF_HOME", "MINE", "MYLIB_X")} == {
         "SLURM_PROCID": "3", "RANK": "3", "NCCL_DEBUG": "WARN", "HF_HOME": "/nowhere", "MINE": "a b", "MYLIB_X": "1",
     }  # fmt: skip
-    assert not {"HF_TOKEN", "WANDB_API_KEY", "SLURM_JWT", "CONDA_PREFIX", "EDITOR", "PATH"} & set(names)
+    assert (names["CUDA_VISIBLE_DEVICES"], names["NEOBERT_CACHE"]) == ("1", "/nowhere/n")
+    outside = {"HF_TOKEN", "WANDB_API_KEY", "SLURM_JWT", "CONDA_PREFIX", "EDITOR", "PATH", "CUDA_HOME", "CUDA_PATH"}
+    assert not outside & set(names)
     assert names["PYTHONPATH"] == str(entry.code)
     assert (names["PYTHONNOUSERSITE"], names["OMP_NUM_THREADS"]) == ("1", "3")
     assert {"--cleanenv", "--no-eval"} <= set(seen["argv"])
