@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from neobert.model.plain_attention import Runs, batches, plain_attention
+
 SHORT, SCORES_FIT = 32, 2048
 """Tokens of a sequence: see `_of_one_length`. All scores of 2,048 tokens take 8 MB a head."""
 
@@ -90,12 +92,22 @@ class Segments:
         return torch.repeat_interleave(of_each_sequence, self.cu_seqlens.diff(), output_size=self.tokens)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, backend: str) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, backend: str, drop: float = 0.0) -> Tensor:
     """Of (tokens, heads, head size) tensors, whose sequences are `segments`; returns the same shape.
 
-    `backend` is one of `BACKENDS` but not `auto`: see `choose`.
+    `backend` is one of `BACKENDS` but not `auto`: see `choose`. `drop` is the dropout of attention's probabilities, for
+    `sdpa` alone: NeoBERT has none, but other models that are trained here do.
     """
+    if backend == "sdpa":
+        return _sdpa(query, key, value, segments, segments.runs, drop)
+    if drop:
+        raise ValueError(f"the attention backend {backend} knows no dropout")
     return _KERNELS[backend](query, key, value, segments)
+
+
+def attention_of_first(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float = 0.0) -> Tensor:
+    """Of each sequence's first token alone: `query` and what is returned are (sequences, heads, head size)."""
+    return _sdpa(query, key, value, segments, [(1, count) for _, count in segments.runs], drop)
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype, head_size: int) -> str:
@@ -129,34 +141,34 @@ def fault(backend: str, device: torch.device, dtype: torch.dtype, head_size: int
     return None
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
-    if not segments.runs:
-        return torch.empty_like(value)
-    sizes = [length * count for length, count in segments.runs]
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, queries: Runs, drop: float) -> Tensor:
+    """`queries` are the runs of `query`, as `segments.runs` are those of the others."""
+    runs = segments.runs
+    if not runs:
+        return torch.empty_like(query)
+    if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT:
+        return plain_attention(query, key, value, queries, runs, drop)
     done = []
-    # Split at once, and not cut out one by one: each cut's gradient would be as long as the whole.
-    for (length, count), *parts in zip(segments.runs, *(x.split(sizes) for x in (query, key, value)), strict=True):
-        # (count, heads, length, head size): views, nothing is copied
-        batched = [x.unflatten(0, (count, length)).transpose(1, 2) for x in parts]
-        done.append(_of_one_length(*batched).transpose(1, 2).flatten(0, 1))
+    for parts in zip(batches(query, queries), batches(key, runs), batches(value, runs), strict=True):
+        done.append(_of_one_length(*parts, drop).transpose(1, 2).flatten(0, 1))
     return done[0] if len(done) == 1 else torch.cat(done)
 
 
-def _of_one_length(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _of_one_length(query: Tensor, key: Tensor, value: Tensor, drop: float) -> Tensor:
     """Of (count, heads, length, head size).
 
     On CPUs, PyTorch's kernel for 16-bit floats takes two to nine times as long as the same in other words (forward and
     backward, 2.13 with AVX-512): short sequences are computed in float32, and those of up to `SCORES_FIT` tokens as
     plain products.
     """
-    length = query.shape[-2]
+    length = key.shape[-2]
     if query.device.type != "cpu" or query.dtype == torch.float32 or length > SCORES_FIT:
-        return scaled_dot_product_attention(query, key, value)
+        return scaled_dot_product_attention(query, key, value, dropout_p=drop)
     if length <= SHORT:
         with torch.autocast("cpu", enabled=False):
             return scaled_dot_product_attention(query.float(), key.float(), value.float()).to(value.dtype)
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-    return torch.matmul(scores.softmax(dim=-1), value)  # adds up in float32 by itself
+    return torch.matmul(scores.softmax(dim=-1), value)  # which adds up in float32 by itself
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
@@ -179,7 +191,6 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tens
 
 
 _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Segments], Tensor]] = {
-    "sdpa": _sdpa,
     "varlen": _flash,
     "xformers": _xformers,
     "flex": _flex,

@@ -21,6 +21,10 @@ class Layout:
     width: int
     """No sequence has more tokens than this, nor a position from here on."""
     back: Callable[[Tensor], Tensor]
+    take: Callable[[Tensor], Tensor]
+    """The other way round: of (batch x length, ...), what belongs to the tokens."""
+    rows: Tensor
+    """(sequences,): which row of the batch each is from."""
 
 
 def packed_layout(
@@ -35,7 +39,8 @@ def packed_layout(
         raise ValueError(f"packed sequences come as (1, tokens), and input_ids is {tuple(input_ids.shape)}")
     segments = Segments(cu_seqlens, input_ids.shape[1], lengths, max_seqlen)
     positions = segments.positions if position_ids is None else position_ids[0]
-    return Layout(input_ids[0], positions, segments, segments.longest, lambda states: states[None])
+    return Layout(input_ids[0], positions, segments, segments.longest, lambda states: states[None], _all,
+                  torch.zeros(len(cu_seqlens) - 1, dtype=torch.int64, device=input_ids.device))  # fmt: skip
 
 
 def padded_layout(input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None = None) -> Layout:
@@ -49,18 +54,28 @@ def padded_layout(input_ids: Tensor, attention_mask: Tensor | None, position_ids
         cu_seqlens = torch.arange(0, batch * width + 1, width, dtype=torch.int32, device=input_ids.device)
         segments = Segments(cu_seqlens, batch * width, lengths)
         ids, positions = input_ids.flatten(), position_ids.flatten()
-        return Layout(ids, positions, segments, width, lambda states: states.unflatten(0, (batch, width)))
+        return Layout(ids, positions, segments, width, lambda states: states.unflatten(0, (batch, width)), _all,
+                      torch.arange(batch, device=input_ids.device))  # fmt: skip
 
     assert attention_mask is not None
     order = sorted(range(batch), key=lengths.__getitem__)  # equally long ones share a call
     found = attention_mask[order].bool().nonzero()
     places = torch.tensor(order, device=input_ids.device)[found[:, 0]] * width + found[:, 1]
-    lengths = [lengths[row] for row in order if lengths[row]]
+    order = [row for row in order if lengths[row]]
+    lengths = [lengths[row] for row in order]
     ends = torch.tensor([0, *lengths], device=input_ids.device).cumsum(0, dtype=torch.int32)
 
     def back(states: Tensor) -> Tensor:
         empty = states.new_zeros(batch * width, states.shape[-1])
         return empty.index_copy(0, places, states).unflatten(0, (batch, width))
 
-    ids, positions = input_ids.flatten()[places], position_ids.flatten()[places]
-    return Layout(ids, positions, Segments(ends, len(places), lengths), width, back)
+    def take(values: Tensor) -> Tensor:
+        return values[places]
+
+    ids, positions = take(input_ids.flatten()), take(position_ids.flatten())
+    return Layout(ids, positions, Segments(ends, len(places), lengths), width, back, take,
+                  torch.tensor(order, device=input_ids.device))  # fmt: skip
+
+
+def _all(values: Tensor) -> Tensor:
+    return values

@@ -20,6 +20,7 @@ from neobert.errors import RunError
 from neobert.model.pretraining import build_model, check_backend
 from neobert.training import checkpoints, deepspeed, universal
 from neobert.training.affinity import bind_to_gpu
+from neobert.training.allocator import keep_freed_memory
 from neobert.training.arguments import pretraining_arguments
 from neobert.training.callbacks import Restored, StopOnNaN, StopWhenAsked
 from neobert.training.checkpoints import Checkpoint
@@ -74,6 +75,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     )  # fmt: skip
     if args.device.type == "cuda":
         bind_to_gpu(args.device.index or 0)
+    else:
+        keep_freed_memory()
     resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
     start = resumed or _given_checkpoint(config)
     if ranks.is_main:

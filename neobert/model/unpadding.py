@@ -1,0 +1,144 @@
+"""Hugging Face's encoders without a computation for padding, or for states that no head looks at.
+
+Their blocks compute each token by itself, but for attention. So they can be given the tokens of a batch end to end, as
+one row without padding, if attention is told where each text begins: as in our own model. Embeddings, which cost next
+to nothing, still see the padded batch. The heads of these models look at the first token alone: the last block, a sixth
+of MiniLM, computes keys and values of all tokens, and everything else of the first ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from neobert.model.attention import Segments, attention, attention_of_first
+from neobert.model.length_groups import in_groups
+from neobert.model.modeling import NeoBERTPreTrainedModel
+from neobert.model.packing import Layout, padded_layout
+from neobert.model.verify import encoder_of
+
+NAME = "neobert_unpadded"
+
+
+def spare_padding(model: Any, device: torch.device) -> None:
+    """Lets a classifier compute as little of a batch's padding as can be; what it computes stays the same.
+
+    Our own model computes none. On GPUs the blocks of others would have to start a kernel for each length.
+    """
+    if isinstance(model, NeoBERTPreTrainedModel):
+        return
+    if device.type != "cpu" or not unpad(model, encoder_of(model)[1]):
+        in_groups(model)
+
+
+def unpad(model: Any, encoder: nn.Module) -> bool:
+    """Lets the blocks of a classifier's `encoder` compute no padding; whether that can be done with such a model."""
+    if model.config.model_type not in KINDS:
+        return False
+    place, of_first = KINDS[model.config.model_type]
+    AttentionInterface.register(NAME, _attend)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    model.set_attn_implementation(NAME)
+    packed = _Packed()
+    encoder.register_forward_pre_hook(packed.look, with_kwargs=True)
+    blocks = getattr(encoder, place)
+    blocks.register_forward_pre_hook(packed.pack, with_kwargs=True)
+    blocks.register_forward_hook(packed.unpack)
+    of_first(blocks.layer[-1])
+    return True
+
+
+class _Packed:
+    """The batch that is being computed."""
+
+    def __init__(self) -> None:
+        self._layout: Layout | None = None
+        self._rows = 0
+
+    def look(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        ids = named["input_ids"] if "input_ids" in named else positional[0]
+        mask = named["attention_mask"] if "attention_mask" in named else positional[1] if positional[1:] else None
+        self._layout, self._rows = padded_layout(ids, mask), len(ids)
+
+    def pack(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
+        assert self._layout is not None
+        states = named.pop("hidden_states") if "hidden_states" in named else positional[0]
+        named |= {"attention_mask": None, "segments": self._layout.segments}
+        return (self._layout.take(states.flatten(0, 1))[None],), named
+
+    def unpack(self, _: nn.Module, positional: tuple[Any, ...], output: Any) -> Any:
+        """To (batch, 1, hidden size), in the order of the batch."""
+        assert self._layout is not None
+        firsts = output.last_hidden_state[0]
+        empty = firsts.new_zeros(self._rows, firsts.shape[-1])
+        output.last_hidden_state = empty.index_copy(0, self._layout.rows, firsts)[:, None]
+        self._layout = None
+        return output
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    segments: Segments, dropout: float = 0.0, scaling: float | None = None, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Of (1, heads, tokens, head size); returns (1, tokens, heads, head size)."""
+    if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
+        query = query * (scaling * query.shape[-1] ** 0.5)
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return attention(query, key, value, segments, "sdpa", dropout)[None], None
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """What is a text and what another one, `segments` tells."""
+
+
+# -- last blocks ------------------------------------------------------------------------------------------------------
+
+
+def _of_first(layers: tuple[nn.Module, nn.Module, nn.Module], heads: int, drop: nn.Dropout, states: Tensor,
+              segments: Segments) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The first tokens of (1, tokens, hidden size), and what they attend to: (1, sequences, hidden size) each.
+
+    `layers` are those of queries, keys and values.
+    """
+    firsts = states[0].index_select(0, segments.cu_seqlens[:-1])
+    to_query, to_key, to_value = layers
+    query, key, value = (
+        x.unflatten(-1, (heads, -1)) for x in (to_query(firsts), to_key(states[0]), to_value(states[0]))
+    )
+    mixed = attention_of_first(query, key, value, segments, drop.p if drop.training else 0.0)
+    return firsts[None], mixed.flatten(-2)[None]
+
+
+def _bert(block: Any) -> None:
+    whole, inner = block.attention, block.attention.self
+
+    def forward(hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> tuple[Tensor, None]:
+        layers = (inner.query, inner.key, inner.value)
+        firsts, mixed = _of_first(layers, inner.num_attention_heads, inner.dropout, hidden_states, segments)
+        return whole.output(mixed, firsts), None
+
+    whole.forward = forward
+
+
+def _distilbert(block: Any) -> None:
+    inner = block.attention
+
+    def forward(hidden_states: Tensor, *_: Any, segments: Segments, **__: Any) -> Tensor:
+        layers = (inner.q_lin, inner.k_lin, inner.v_lin)
+        firsts, mixed = _of_first(layers, inner.n_heads, inner.dropout, hidden_states, segments)
+        attended = block.sa_layer_norm(inner.out_lin(mixed) + firsts)
+        return block.output_layer_norm(block.ffn(attended) + attended)
+
+    block.forward = forward
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "bert": ("encoder", _bert), "camembert": ("encoder", _bert), "distilbert": ("transformer", _distilbert),
+    "electra": ("encoder", _bert), "roberta": ("encoder", _bert), "xlm-roberta": ("encoder", _bert),
+}  # fmt: skip
+"""Kinds of models of which a test has shown that they compute the same: where the encoder's blocks are, and what lets
+the last of them compute first tokens alone."""

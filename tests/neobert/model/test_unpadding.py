@@ -1,0 +1,138 @@
+"""What is computed without padding is what is computed with it, and does not depend on which texts share a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import combinations
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from neobert.model.length_groups import in_groups, split_by_length
+from neobert.model.unpadding import KINDS, spare_padding, unpad
+from neobert.model.verify import encoder_of
+from tests.neobert.conftest import as_if_trained
+
+SIZE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+        "max_position_embeddings": 40, "num_labels": 3, "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0}  # fmt: skip
+DISTIL = {"vocab_size": 60, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "dropout": 0.0,
+          "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "num_labels": 3}  # fmt: skip
+LENGTHS = [5, 12, 3, 12, 8, 2]
+
+
+def classifier(kind: str) -> Any:
+    shape = transformers.AutoConfig.for_model(kind, **(DISTIL if kind == "distilbert" else SIZE))
+    torch.manual_seed(0)
+    return as_if_trained(transformers.AutoModelForSequenceClassification.from_config(shape))
+
+
+def batch(lengths: list[int], left: bool = False) -> dict[str, Tensor]:
+    """Token 1 is padding, whatever stands there."""
+    width = max(lengths)
+    ids = torch.randint(5, 60, (len(lengths), width), generator=torch.Generator().manual_seed(1))
+    places = torch.arange(width - 1, -1, -1) if left else torch.arange(width)
+    mask = (places < torch.tensor(lengths)[:, None]).long()
+    return {"input_ids": torch.where(mask == 1, ids, 1), "attention_mask": mask}
+
+
+def gradients(model: Any, logits: Tensor) -> dict[str, Tensor]:
+    model.zero_grad()
+    (logits * torch.arange(1.0, logits.numel() + 1).reshape(logits.shape)).sum().backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_same(one: Any, other: Any, inputs: dict[str, Tensor]) -> None:
+    first, second = one(**inputs).logits, other(**inputs).logits
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
+    before, after = gradients(one, first), gradients(other, second)
+    assert before.keys() == after.keys()
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [LENGTHS, [7, 7, 7], [4]])
+def test_blocks_without_padding_give_the_same_logits_and_gradients(kind: str, lengths: list[int]) -> None:
+    padded = classifier(kind)
+    unpadded = copy.deepcopy(padded)
+    assert unpad(unpadded, encoder_of(unpadded)[1])
+    assert_same(padded, unpadded, batch(lengths))
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "mpnet"])
+@pytest.mark.parametrize("left", [False, True])
+def test_groups_of_like_length_give_the_same_logits_and_gradients(kind: str, left: bool) -> None:
+    padded = classifier(kind)
+    grouped = copy.deepcopy(padded)
+    in_groups(grouped)
+    inputs = batch(LENGTHS, left)
+    if kind == "bert" and left:  # whose positions count from the left, padding and all
+        pytest.skip("positions of BERT are those of the columns")
+    assert_same(padded, grouped, inputs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2"])
+def test_what_is_said_of_a_text_does_not_depend_on_its_neighbours(kind: str) -> None:
+    model = classifier(kind).eval()
+    spare_padding(model, torch.device("cpu"))
+    inputs = batch(LENGTHS)
+    with torch.no_grad():
+        together = model(**inputs).logits
+        for row, length in enumerate(LENGTHS):
+            alone = model(**{name: tensor[row : row + 1, :length] for name, tensor in inputs.items()}).logits
+            torch.testing.assert_close(together[row], alone[0], atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_of_attention_is_that_of_the_model() -> None:
+    model = classifier("bert").train()
+    model.config.attention_probs_dropout_prob = 0.5
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5 if module in [layer.attention.self.dropout for layer in model.bert.encoder.layer] else 0.0
+    unpad(model, model.bert)
+    inputs = batch(LENGTHS)
+    assert not torch.equal(model(**inputs).logits, model(**inputs).logits)
+    model.eval()
+    assert torch.equal(model(**inputs).logits, model(**inputs).logits)
+
+
+def test_a_kind_that_nothing_is_known_of_is_left_as_it_is() -> None:
+    model = classifier("mpnet")
+    forward = model.forward
+    assert not unpad(model, encoder_of(model)[1])
+    assert model.forward == forward
+
+
+def cost(groups: list[list[int]], lengths: list[int], call: int) -> int:
+    return sum(call + len(rows) * max(lengths[row] for row in rows) for rows in groups)
+
+
+def every_split(lengths: list[int]) -> list[list[list[int]]]:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    cuts = [c for n in range(len(order)) for c in combinations(range(1, len(order)), n)]
+    return [[order[a:b] for a, b in zip((0, *cut), (*cut, len(order)), strict=True)] for cut in cuts]
+
+
+@pytest.mark.parametrize("call", [0, 5, 40, 1000])
+def test_groups_cost_as_little_as_can_be(call: int) -> None:
+    random = Random(call)
+    for _ in range(20):
+        lengths = [random.randint(1, 30) for _ in range(7)]
+        groups = split_by_length(lengths, call)
+        assert sorted(row for rows in groups for row in rows) == list(range(7))
+        assert cost(groups, lengths, call) == min(cost(split, lengths, call) for split in every_split(lengths))
+
+
+def test_who_looks_at_what_the_model_takes_sees_its_own() -> None:
+    import inspect
+
+    model = classifier("mpnet")
+    before: Callable[..., Any] = model.forward
+    in_groups(model)
+    assert inspect.signature(model.forward) == inspect.signature(before)
