@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 TRAIN = """task_name=rte data.generated=64 data.max_length=32 model.hidden_size=32 model.num_hidden_layers=1
-model.num_attention_heads=2 model.intermediate_size=64 trainer.max_steps=2 trainer.per_device_train_batch_size=4"""
+model.num_attention_heads=2 model.intermediate_size=64 model.allow_random_weights=true trainer.max_steps=2
+trainer.per_device_train_batch_size=4"""
 
 
 def modules(extras: set[str]) -> list[str]:

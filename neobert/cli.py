@@ -23,6 +23,7 @@ RUNNERS = {
     "pretrain": "neobert.tasks.pretrain",
     "glue": "neobert.tasks.glue",
     "export": "neobert.tasks.export",
+    "submission": "neobert.tasks.submission",
 }
 """The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
 
@@ -37,11 +38,12 @@ preprocess  makes text into shards of token ids
 pretrain    trains an encoder to guess masked words
 glue        fine-tunes an encoder on a GLUE task and scores it
 export      writes a checkpoint of any layout as a Hugging Face model
+submission  puts predictions on GLUE's test sets into a file for its server
 trial       runs line N of a run's manifest; this is what job scripts call, once for each rank
 fetch       downloads models and data sets of the hub, for machines without a connection
 
-example: neobert glue task_name=rte data.generated=2000 model.hidden_size=64 model.num_hidden_layers=2 \\
-           model.num_attention_heads=2 model.intermediate_size=256 optimizer.lr=1e-3 --output-dir /tmp/rte
+example: neobert glue task_name=rte data.generated=2000 model.allow_random_weights=true model.hidden_size=64 \\
+           model.num_hidden_layers=2 model.num_attention_heads=2 optimizer.lr=1e-3 --output-dir /tmp/rte
 
 `neobert COMMAND --help` tells more. Exit codes: 0 done, 85 checkpointed when asked to stop (run it again), 1 failed,
 2 a mistake in the settings, 86 another attempt of the trial has started, 87 the processes could not come together or

@@ -92,7 +92,7 @@ def plan(every: bool, **options: Any) -> None:
     show.console().print(show.plan_view(session.plan, todo, states, every))
 
 
-@cli.command(epilog=_example("recipe render recipes/glue/small.yaml --cluster a100 | sbatch"))
+@cli.command(epilog=_example("recipe render recipes/glue/two-round.yaml --cluster a100 | sbatch"))
 @_recipe_options
 @_stage_option
 @_code_option
@@ -155,7 +155,7 @@ def retry(run: str | None, runs: Path, trials: tuple[str, ...], overrides: tuple
     _tell(found.path, retry_run(found, trials, overrides))
 
 
-@cli.command("exec", epilog=_example("recipe exec recipes/glue/small.yaml --cluster a100 --trial 3 -- nvidia-smi"))
+@cli.command("exec", epilog=_example("recipe exec recipes/glue/two-round.yaml --cluster a100 --trial 3 -- nvidia-smi"))
 @_recipe_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @_code_option
@@ -174,7 +174,7 @@ def exec_(trial: str | None, command: tuple[str, ...], dry_run: bool, **options:
     enter_trial(open_session(**options), trial, command, "print" if dry_run else "exec")
 
 
-@cli.command(epilog=_example("recipe shell recipes/glue/small.yaml --cluster a100"))
+@cli.command(epilog=_example("recipe shell recipes/glue/two-round.yaml --cluster a100"))
 @_recipe_options
 @_code_option
 @click.option("--trial", metavar="N", help="One of the stage whose image is meant; by default the first stage's.")
@@ -187,7 +187,7 @@ def shell(trial: str | None, dry_run: bool, **options: Any) -> None:
     enter_trial(open_session(**options), trial, ["bash"] if dry_run else [], "print" if dry_run else "shell")
 
 
-@cli.command(epilog=_example("recipe fetch recipes/glue/small.yaml --cluster a100"))
+@cli.command(epilog=_example("recipe fetch recipes/glue/two-round.yaml --cluster a100"))
 @_plan_options
 @click.option("--verify", is_flag=True, help="Read again what was verified before and looks untouched.")
 @click.option("--dry-run", is_flag=True, help="Print the command and run nothing.")

@@ -11,12 +11,16 @@ pszemraj/NeoBERT from v0.0.2 on):
     checkpoints/STEP/{model.safetensors, config.yaml}               from v0.1.2 on, later with checkpoint_complete.json
     {latest, STEP/*_{model,optim}_states.pt}                        DeepSpeed's save_checkpoint
     STEP/pytorch_model/*_{model,optim}_states.pt                    Accelerate's save_state with DeepSpeed
+    STEP/{model.safetensors, pytorch_model.bin}                     Accelerate's save_state, alone or in accelerate/
+
+STEP is a number, or global_stepN where DeepSpeed chose the name. Any of these directories may be named itself.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +31,16 @@ from neobert.training import checkpoints
 
 log = logging.getLogger(__name__)
 
-Layout = Literal["Hugging Face", "safetensors", "state_dict.pt", "DeepSpeed"]
+Layout = Literal["Hugging Face", "safetensors", "pytorch_model.bin", "state_dict.pt", "DeepSpeed"]
 
-_HUGGING_FACE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_INSIDE = ("", "pytorch_model", "accelerate")
+"""Where in the directory of a step its weights may lie."""
 _CONFIGURATIONS = ("config.yaml", ".hydra/config.yaml", "hydra/.hydra/config.yaml")
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _COMPLETE = "checkpoint_complete.json"
+_STEP = re.compile(r"(?:checkpoint-|global_step)?(\d+)")
+"""`checkpoint-` is Hugging Face's and ours, `global_step` DeepSpeed's own."""
 
 
 @dataclass(frozen=True)
@@ -47,70 +55,104 @@ class Found:
     """The directory of its tokenizer, if one lies with it."""
 
 
-def find(path: Path) -> Found:
-    """The checkpoint in a directory, or the newest one below it; raises `UnusableCheckpoint` if there is none."""
+def find(path: Path, step: int | Literal["latest"] | None = None, config: Path | None = None) -> Found:
+    """The checkpoint in a directory, or below it: that of a step, the newest one, or by default the best.
+
+    The best is a finished model, then the checkpoint that a trial of ours knows as its best, then the newest. `config`
+    is used where no configuration lies with the weights. Raises `UnusableCheckpoint` if there is none.
+    """
     if not path.is_dir():
         kind = "is a file; name the directory that it lies in" if path.exists() else "does not exist"
         raise UnusableCheckpoint(f"{path} {kind}")
-    for directory in _places(path):
+    for directory in _places(path) if step is None else _of_step(path, step):
         layout = layout_of(directory)
         if layout:
-            return Found(directory, layout, _config_of(directory, layout), _tokenizer_of(directory))
+            return Found(directory, layout, config or _config_of(directory, layout), _tokenizer_of(directory))
+    if step is not None:
+        which = "no complete checkpoint" if step == "latest" else f"no checkpoint of step {step}"
+        there = sorted({number for root in _roots(path) for number, _ in _steps(root)})
+        raise UnusableCheckpoint(f"{path} holds {which}; steps there: {', '.join(map(str, there)) or 'none'}")
     known = "model.safetensors, state_dict.pt, or DeepSpeed's *_model_states.pt"
     raise UnusableCheckpoint(f"{path} holds no checkpoint: no {known} in it, in model/ or below checkpoints/")
 
 
 def layout_of(directory: Path) -> Layout | None:
     """By its files alone; None for a directory without weights."""
-    if (directory / "config.json").is_file() and any((directory / name).is_file() for name in _HUGGING_FACE):
-        return "Hugging Face"
-    if (directory / "model.safetensors").is_file():
-        return "safetensors"
+    weights = next((name for name in _WEIGHTS if (directory / name).is_file()), None)
+    if weights:
+        kind: Layout = "safetensors" if "safetensors" in weights else "pytorch_model.bin"
+        return "Hugging Face" if (directory / "config.json").is_file() else kind
     if (directory / "state_dict.pt").is_file():
         return "state_dict.pt"
     return "DeepSpeed" if any(directory.glob("*_model_states.pt")) else None
 
 
+def is_neobert(found: Found) -> bool:
+    """Whether its weights are those of a NeoBERT; other models come in Hugging Face's layout alone."""
+    if found.layout != "Hugging Face":
+        return True
+    try:
+        return bool(json.loads(found.config.read_text(encoding="utf-8")).get("model_type") == "neobert")
+    except (OSError, ValueError, AttributeError):
+        return False  # Hugging Face says what is wrong with it
+
+
+def _roots(path: Path) -> tuple[Path, ...]:
+    """Where the directories of steps may lie."""
+    return path, path / "model_checkpoints", path / "checkpoints"
+
+
 def _places(path: Path) -> Iterator[Path]:
     """Where to look, the best first."""
-    yield path
+    for inside in _INSIDE:
+        yield path / inside
     yield path / "model"
-    yield from _of_trial(path / "checkpoints")
-    if path.name == "checkpoints":
-        yield from _of_trial(path)
-    for root in (path, path / "model_checkpoints", path / "checkpoints"):
+    for directory in (path / "checkpoints", path):
+        yield from _of_trial(directory)
+    yield from _of_step(path, "latest")
+
+
+def _of_step(path: Path, step: int | Literal["latest"]) -> Iterator[Path]:
+    for root in _roots(path):
         tag = root / "latest"  # DeepSpeed's; elsewhere a directory, or a link to one
-        if tag.is_file():
+        if step == "latest" and tag.is_file():
             yield root / tag.read_text(encoding="utf-8").strip()
-        for step in _steps(root):
-            fault = _fault(step)
-            if fault:
-                log.warning("skipping the checkpoint %s: %s", step, fault)
+        for number, directory in _steps(root):
+            if step not in ("latest", number):
                 continue
-            yield from (step, step / "pytorch_model")
-        yield root / "pytorch_model"
+            fault = _fault(directory)
+            if fault:
+                log.warning("skipping the checkpoint %s: %s", directory, fault)
+                continue
+            for inside in _INSIDE:
+                yield directory / inside
 
 
 def _of_trial(directory: Path) -> Iterator[Path]:
-    """The best checkpoint of a trial of ours, if it knows one, and the newest complete one."""
-    newest = checkpoints.newest_complete(directory)
-    if newest is None:
-        return
-    best = newest.state.get("best_global_step")
+    """The best checkpoint of a trial of ours, if it knows one."""
+    newest = checkpoints.newest_complete(directory) if _is_ours(directory) else None
+    best = newest.state.get("best_global_step") if newest else None
     if best is not None and checkpoints.find_fault(directory / f"checkpoint-{best}") is None:
         yield directory / f"checkpoint-{best}"
-    yield newest.path
 
 
-def _steps(root: Path) -> list[Path]:
-    """The directories that are named by a number, the largest first."""
+def _is_ours(directory: Path) -> bool:
+    """Whether our code wrote the checkpoints in it; Hugging Face's Trainer gives them the same names."""
+    return any(directory.glob(f"checkpoint-*/{checkpoints.MARKER}"))
+
+
+def _steps(root: Path) -> list[tuple[int, Path]]:
+    """The directories of steps, the newest first."""
     if not root.is_dir():
         return []
-    return sorted((path for path in root.iterdir() if path.name.isdecimal()), key=lambda path: -int(path.name))
+    found = [(int(name[1]), path) for path in root.iterdir() if path.is_dir() and (name := _STEP.fullmatch(path.name))]
+    return sorted(found, reverse=True)
 
 
 def _fault(step: Path) -> str | None:
-    """Which file of a completion marker's inventory is not as it says; older checkpoints have no marker."""
+    """What is missing in a checkpoint whose writer left an inventory; many have none."""
+    if _is_ours(step.parent):
+        return checkpoints.find_fault(step)
     marker = step / _COMPLETE
     if not marker.is_file():
         return None

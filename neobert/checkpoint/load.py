@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from neobert.checkpoint.convert import converted
 from neobert.checkpoint.errors import UnusableCheckpoint
-from neobert.checkpoint.find import Found, find
+from neobert.checkpoint.find import Found
 from neobert.checkpoint.read import read
 from neobert.checkpoint.shape import shape_of
 from neobert.model import (
@@ -26,6 +25,7 @@ from neobert.model import (
     NeoBERTForSequenceClassification,
     NeoBERTForTokenClassification,
 )
+from neobert.model.verify import UNTRAINED, is_untrained
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,13 @@ class Loaded:
     found: Found
 
 
-def load(path: Path, allow_random_weights: bool = False) -> Loaded:
-    """The model of the checkpoint in `path`, or of the newest one below it.
+def load(found: Found, allow_random_weights: bool = False) -> Loaded:
+    """The model of a checkpoint.
 
     Raises `UnusableCheckpoint` unless every weight of the model comes from the checkpoint and every weight of the
     checkpoint goes into the model. Weights that no training has touched are refused as well, but for
     `allow_random_weights`.
     """
-    found = find(path)
     weights = converted(read(found))
     config = shape_of(found, weights)
     kind = _kind(weights, config)
@@ -55,17 +54,8 @@ def load(path: Path, allow_random_weights: bool = False) -> Loaded:
         weights["decoder.weight"] = weights["model.encoder.weight"]  # one matrix, which some layouts save once
     _put(weights, model, found)
     if not allow_random_weights and is_untrained(weights):
-        raise UnusableCheckpoint(
-            f"{found.directory} holds random weights: every norm is 1, as before the first step of a training. Set "
-            "allow_random_weights: true if that is wanted"
-        )
+        raise UnusableCheckpoint(f"{found.directory} holds {UNTRAINED}")
     return Loaded(model.eval(), found)
-
-
-def is_untrained(weights: Mapping[str, Tensor]) -> bool:
-    """Whether all norms have the value that they begin with: the first step of a training changes them."""
-    norms = [tensor for name, tensor in weights.items() if "norm" in name.split(".")[-2]]
-    return bool(norms) and all(bool((norm == 1).all()) for norm in norms)
 
 
 def _kind(weights: Mapping[str, Tensor], config: NeoBERTConfig) -> Any:

@@ -32,13 +32,14 @@ def _read(found: Found) -> dict[str, Tensor]:
         return _of_deepspeed(directory)
     if found.layout == "state_dict.pt":
         return _of_pickle(directory / "state_dict.pt")
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return {name: tensor for file in files for name, tensor in _of_safetensors(directory / file).items()}
-    if (directory / "model.safetensors").is_file():
-        return _of_safetensors(directory / "model.safetensors")
-    return _of_pickle(directory / "pytorch_model.bin")
+    for name, reader in _KINDS.items():
+        index = directory / f"{name}.index.json"
+        if index.is_file():
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            return {name: tensor for file in files for name, tensor in reader(directory / file).items()}
+        if (directory / name).is_file():
+            return reader(directory / name)
+    raise AssertionError(f"{directory} is no {found.layout}")
 
 
 def _of_safetensors(file: Path) -> dict[str, Tensor]:
@@ -89,3 +90,7 @@ def _unwrapped(file: Path, content: Any) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UnusableCheckpoint(f"{file} does not hold a mapping of names to tensors")
     return content
+
+
+_KINDS = {"model.safetensors": _of_safetensors, "pytorch_model.bin": _of_pickle}
+"""What each file of weights is read by; those in several parts have an index beside them."""

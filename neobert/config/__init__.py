@@ -7,6 +7,7 @@ from neobert.config.paths import NamedPath, named_paths
 from neobert.config.pretrain import PretrainConfig
 from neobert.config.sections import greater_is_better
 from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
+from neobert.config.submission import SubmissionConfig
 from neobert.config.text import PreprocessConfig
 
 TASKS: dict[str, type[Strict]] = {
@@ -14,6 +15,7 @@ TASKS: dict[str, type[Strict]] = {
     "preprocess": PreprocessConfig,
     "pretrain": PretrainConfig,
     "export": ExportConfig,
+    "submission": SubmissionConfig,
 }
 """The settings model of each `neobert` command."""
 
@@ -28,6 +30,7 @@ __all__ = [
     "Problem",
     "Source",
     "Strict",
+    "SubmissionConfig",
     "dotted",
     "dump_yaml",
     "greater_is_better",

@@ -44,14 +44,14 @@ def facts_of_batches(trainer: Trainer, world_size: int | None) -> dict[str, Fact
         "train_micro_batch_size_per_gpu": (size, f"trainer.per_device_train_batch_size is {size}"),
         "gradient_accumulation_steps": (pieces, f"trainer.gradient_accumulation_steps is {pieces}"),
         "gradient_clipping": (clipping or 0.0, f"trainer.gradient_clipping is {json.dumps(clipping)}"),
-        "bf16.enabled": (precision == "bf16", precise),
-        "bfloat16.enabled": (precision == "bf16", precise),  # an older name
-        "fp16.enabled": (precision == "fp16", precise),
         "torch_autocast.enabled": (False, f"{precise}, which is DeepSpeed's own bf16 or fp16"),
         "elasticity.enabled": (False, "the recipe fixes the batch size"),
         "checkpoint.writer.decoupled": (False, "a checkpoint is complete when it is saved"),
         "zero_optimization.stage3_gather_16bit_weights_on_model_save": (True, "checkpoints hold the whole model"),
     }
+    if precision != "auto":  # which is known when a device is
+        found["bf16.enabled"] = found["bfloat16.enabled"] = (precision == "bf16", precise)  # the latter is older
+        found["fp16.enabled"] = (precision == "fp16", precise)
     if world_size is not None:
         count = f"{size} x {pieces} x {world_size} examples (per_device_train_batch_size x accumulation x processes)"
         found["train_batch_size"] = (size * pieces * world_size, f"a step takes {count}")

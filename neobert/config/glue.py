@@ -43,6 +43,7 @@ class GlueData(Strict):
     max_length: int = Field(128, ge=8, description="tokens an example; longer ones are cut")
     max_train_samples: Positive | None = None
     max_eval_samples: Positive | None = None
+    max_predict_samples: Positive | None = None
 
     @field_validator("labels")
     @classmethod
@@ -74,8 +75,13 @@ class GlueConfig(Strict):
     may_change = frozenset({"trainer.dataloader_num_workers"})
 
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")
+    do_train: bool = Field(True, description="false: a model with a head that is trained already is only looked at")
+    do_eval: bool = Field(True, description="false: the last weights are the result, and no score")
+    do_predict: bool | None = Field(
+        None, description="say what each example of the test set is; by default with data.test_file"
+    )
     seed: int = Field(42, ge=0, lt=2**32)
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig
     data: GlueData
     optimizer: OptimizerConfig = OptimizerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -91,6 +97,25 @@ class GlueConfig(Strict):
         if self.task_name is not None:
             self.selection(TASKS[self.task_name])
         return self
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> GlueConfig:
+        if not (self.do_train or self.do_eval or self.predicts):
+            raise ValueError("nothing is left to do: one of do_train, do_eval and do_predict must be true")
+        if not self.do_train and self.model.is_new:
+            raise ValueError("do_train: false needs a model: model.name_or_path or model.pretrained_checkpoint")
+        if self.do_predict and self.data.train_file is not None and self.data.test_file is None:
+            raise ValueError("do_predict needs data.test_file")
+        if not self.do_eval:
+            unused = [name for name in ("metric_for_best_model", "early_stopping_patience")
+                      if getattr(self.trainer, name) is not None]  # fmt: skip
+            if unused:
+                raise ValueError(f"trainer.{unused[0]} needs evaluations: leave do_eval as it is")
+        return self
+
+    @property
+    def predicts(self) -> bool:
+        return self.data.test_file is not None if self.do_predict is None else self.do_predict
 
     @model_validator(mode="after")
     def _deepspeed_agrees(self) -> GlueConfig:

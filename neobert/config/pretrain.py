@@ -74,7 +74,7 @@ class EncoderConfig(Strict):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> EncoderConfig:
-        check_sizes(self, _SIZES)
+        check_sizes(self, _SIZES, self.name_or_path is None)
         return self
 
     @model_serializer(mode="wrap")
@@ -209,7 +209,7 @@ class PretrainTrainer(Strict):
     max_tokens: Positive | None = Field(None, description="real ones, and not padding")
     num_train_epochs: float | None = Field(None, gt=0, description="of shards; not of streams, whose size is not known")
     gradient_clipping: float | None = Field(1.0, gt=0)
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["no", "auto", "bf16"] = Field("no", description="auto: bf16 where it pays")
     tf32: bool = True
     gradient_checkpointing: bool = False
     torch_compile: bool = False

@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from neobert.config.base import Strict
 from neobert.config.hub import OnHub
-from neobert.config.paths import ModelPath
+from neobert.config.paths import LocalPath, ModelPath
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -21,26 +21,40 @@ def greater_is_better(metric: str) -> bool:
     return not metric.startswith(("loss", "eval_loss", "perplexity"))
 
 
-def check_sizes(model: Any, sizes: set[str]) -> None:
-    """For validators of sections with `name_or_path` and the sizes of a new NeoBERT; raises `ValueError`."""
+def check_sizes(model: Any, sizes: set[str], is_new: bool) -> None:
+    """For validators of sections with the sizes of a new NeoBERT; raises `ValueError`."""
     given = sorted(sizes & model.model_fields_set)
-    if model.name_or_path is not None and given:
-        raise ValueError(f"{', '.join(given)} cannot be set beside name_or_path, which fixes the size")
-    if model.name_or_path is None and model.hidden_size % (2 * model.num_attention_heads):
+    if not is_new and given:
+        raise ValueError(f"{', '.join(given)} cannot be set beside a model that exists, which has its size")
+    if is_new and model.hidden_size % (2 * model.num_attention_heads):
         raise ValueError("hidden_size must be a multiple of 2 x num_attention_heads (RoPE rotates pairs)")
 
 
 class ModelConfig(Strict):
-    """Which encoder: one that exists (`name_or_path`), or a NeoBERT of the given size with random weights."""
+    """Which encoder: one that exists, or a NeoBERT of the given size with random weights.
+
+    One that exists is `name_or_path`, or a checkpoint of a training: `pretrained_checkpoint`, with
+    `pretrained_checkpoint_dir` where it is none by itself.
+    """
 
     name_or_path: Annotated[ModelPath | None, OnHub("model", revision="revision")] = Field(
-        None, description="a model directory or a name on the hub"
+        None, description="a model directory, a checkpoint or trial of any known layout, or a name on the hub"
     )
     revision: str | None = Field(None, description="commit, branch or tag of a hub model")
     trust_remote_code: bool = False
     tokenizer: Annotated[ModelPath | None, OnHub("tokenizer")] = Field(
         None, description="directory or hub name, if not the model's own"
     )
+    pretrained_checkpoint_dir: LocalPath | list[LocalPath] | None = Field(
+        None, description="a training's directory; of several trials, the one with the best result"
+    )
+    pretrained_checkpoint: Literal["latest"] | NonNegative | LocalPath | None = Field(
+        None, description="latest, or a step of pretrained_checkpoint_dir (by default its best), or a directory"
+    )
+    pretrained_config_path: LocalPath | None = Field(
+        None, description="config.yaml or config.json, where none lies with the checkpoint"
+    )
+    allow_random_weights: bool = Field(False, description="a new model, or one whose weights are as at the beginning")
 
     hidden_size: Positive = 768
     num_hidden_layers: Positive = 28
@@ -54,15 +68,36 @@ class ModelConfig(Strict):
     classifier_dropout: Fraction = 0.1
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> ModelConfig:
-        check_sizes(self, _SIZES)
+    def _source_is_clear(self) -> ModelConfig:
+        step = self.pretrained_checkpoint
+        within = step == "latest" or isinstance(step, int)
+        if within and self.pretrained_checkpoint_dir is None:
+            raise ValueError(f"pretrained_checkpoint {step} is one of a training: name it in pretrained_checkpoint_dir")
+        if self.name_or_path is not None and (step is not None or self.pretrained_checkpoint_dir is not None):
+            raise ValueError("name_or_path and pretrained_checkpoint are two sources: leave one of them out")
+        if not within and step is not None and self.pretrained_checkpoint_dir is not None:
+            raise ValueError("pretrained_checkpoint names a directory, so pretrained_checkpoint_dir is left out")
+        if isinstance(self.pretrained_checkpoint_dir, list) and within:
+            raise ValueError(f"pretrained_checkpoint {step} is of one training: name one pretrained_checkpoint_dir")
+        if self.is_new and not self.allow_random_weights:
+            raise ValueError(
+                "no model is named: expected name_or_path or pretrained_checkpoint; a new one with random weights "
+                "needs allow_random_weights: true"
+            )
+        check_sizes(self, _SIZES, self.is_new)
         return self
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is made, and not loaded."""
+        given = (self.name_or_path, self.pretrained_checkpoint, self.pretrained_checkpoint_dir)
+        return all(value is None for value in given)
 
     @model_serializer(mode="wrap")
     def _without_moot_sizes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that settings that were written out can be read again: sizes stand beside no `name_or_path`."""
+        """So that settings that were written out can be read again: sizes stand beside no model that exists."""
         values: dict[str, Any] = serialize(self)
-        return {k: v for k, v in values.items() if self.name_or_path is None or k not in _SIZES}
+        return {k: v for k, v in values.items() if self.is_new or k not in _SIZES}
 
 
 _SIZES = {
@@ -94,7 +129,7 @@ class TrainerConfig(Strict):
     num_train_epochs: float = Field(3.0, gt=0)
     max_steps: Positive | None = Field(None, description="ends before num_train_epochs, if set")
     gradient_clipping: float | None = Field(1.0, gt=0)
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "auto", "bf16", "fp16"] = Field("no", description="auto: bf16 where it pays")
     gradient_checkpointing: bool = False
 
     eval_strategy: Literal["epoch", "steps"] = "epoch"

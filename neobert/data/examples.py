@@ -42,13 +42,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class Splits:
-    """A task with its data; `dev` holds one set for each of the task's `dev_sets`, by suffix."""
+    """A task with its data; `dev` holds one set for each of the task's `dev_sets`, by suffix.
+
+    `tests` are sets without labels, by the name under which the predictions are written.
+    """
 
     task: GlueTask
     source: str
     train: Examples
     dev: dict[str, Examples]
-    test: Examples | None = None
+    tests: dict[str, Examples] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """What a training depends on, to be compared: `digest` changes with every text and label."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -17,6 +18,21 @@ class Tsv:
     has_header: bool = True
     known_broken_rows: int = 0
     """Rows without all columns that GLUE's own file has; every reader skips them, more than these are an error."""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A test set, whose labels the benchmark keeps to itself."""
+
+    name: str
+    """Of its file in a submission, without `.tsv`."""
+    file: str
+    """Its TSV file in the task's folder; of AX, with the folders in which it may lie."""
+    split: str
+    """On the hub."""
+    rows: int
+    config: str | None = None
+    """On the hub, where it is not the task's."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class GlueTask:
     """How the TSV files write the classes, where not by name."""
     dev_sets: tuple[tuple[str, str, str], ...] = (("", "dev", "validation"),)
     """For each: the suffix of its metrics, its TSV file, its split on the hub."""
+    tests: tuple[Unlabelled, ...] = ()
     limits: tuple[float, float] | None = None
     """Lowest and highest value of a regression's label."""
     selects: str = "score"
@@ -54,10 +71,27 @@ class GlueTask:
         return tuple(metric + suffix for suffix, _, _ in self.dev_sets for metric in self.metrics)
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """What is computed on each dev set: its metrics, and with classes what else is usually told of them."""
+        usual = () if self.is_regression else ("accuracy", "f1", "precision", "recall", "matthews_correlation")
+        return tuple(dict.fromkeys((*self.metrics, *usual)))
+
+    @property
     def reported(self) -> tuple[str, ...]:
         """Everything an evaluation yields, any of which may choose the best checkpoint."""
-        return ("score", *self.scored, *("loss" + suffix for suffix, _, _ in self.dev_sets))
+        suffixes = [suffix for suffix, _, _ in self.dev_sets]
+        return ("score", *(name + suffix for suffix in suffixes for name in (*self.measured, "loss")))
 
+    def said(self, number: float) -> str:
+        """A prediction as the benchmark takes it."""
+        if not self.is_regression:
+            return (self.codes or self.labels)[int(number)]
+        low, high = self.limits or (-math.inf, math.inf)
+        return f"{min(max(number, low), high):.3f}"
+
+
+AX_FILES = "diagnostic/diagnostic, AX/AX, AX/test"
+"""GLUE's diagnostic set, which MNLI's model is asked about: where its TSV file lies in one or the other download."""
 
 _PAIR = ("sentence1", "sentence2")
 _ENTAILMENT = ("entailment", "not_entailment")
@@ -66,43 +100,54 @@ _PARSES = ("sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse"
 _TASKS = (
     GlueTask(
         "cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",), codes=("0", "1"),
+        tests=(Unlabelled("CoLA", "test", "test", 1063),),
         tsv=Tsv("CoLA", ("sentence",), "label", ("source", "label", "mark", "sentence"), has_header=False),
     ),
     GlueTask(
         "sst2", ("sentence",), ("negative", "positive"), ("accuracy",), codes=("0", "1"),
+        tests=(Unlabelled("SST-2", "test", "test", 1821),),
         tsv=Tsv("SST-2", ("sentence",), "label", ("sentence", "label")),
     ),
     GlueTask(
         "mrpc", _PAIR, ("not_equivalent", "equivalent"), ("accuracy", "f1"), codes=("0", "1"),
+        tests=(Unlabelled("MRPC", "test", "test", 1725),),
         tsv=Tsv("MRPC", ("#1 String", "#2 String"), "Quality",
                 ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")),
     ),
     GlueTask(
         "stsb", _PAIR, (), ("pearson", "spearmanr"), limits=(0.0, 5.0),
+        tests=(Unlabelled("STS-B", "test", "test", 1379),),
         tsv=Tsv("STS-B", _PAIR, "score",
                 ("index", "genre", "filename", "year", "old_index", "source1", "source2", *_PAIR, "score")),
     ),
     GlueTask(
         "qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1"), codes=("0", "1"),
+        tests=(Unlabelled("QQP", "test", "test", 390965),),
         tsv=Tsv("QQP", ("question1", "question2"), "is_duplicate",
                 ("id", "qid1", "qid2", "question1", "question2", "is_duplicate"), known_broken_rows=10),
     ),
     GlueTask(
         "mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",),
+        tests=(Unlabelled("MNLI-m", "test_matched", "test_matched", 9796),
+               Unlabelled("MNLI-mm", "test_mismatched", "test_mismatched", 9847),
+               Unlabelled("AX", AX_FILES, "test", 1104, "ax")),
         tsv=Tsv("MNLI", _PAIR, "gold_label",
                 ("index", "promptID", "pairID", "genre", *_PARSES, *_PAIR, "label1", "gold_label")),
         dev_sets=(("", "dev_matched", "validation_matched"), ("_mm", "dev_mismatched", "validation_mismatched")),
     ),
     GlueTask(
         "qnli", ("question", "sentence"), _ENTAILMENT, ("accuracy",),
+        tests=(Unlabelled("QNLI", "test", "test", 5463),),
         tsv=Tsv("QNLI", ("question", "sentence"), "label", ("index", "question", "sentence", "label")),
     ),
     GlueTask(
         "rte", _PAIR, _ENTAILMENT, ("accuracy",),
+        tests=(Unlabelled("RTE", "test", "test", 3000),),
         tsv=Tsv("RTE", _PAIR, "label", ("index", *_PAIR, "label")),
     ),
     GlueTask(
         "wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",), codes=("0", "1"),
+        tests=(Unlabelled("WNLI", "test", "test", 146),),
         tsv=Tsv("WNLI", _PAIR, "label", ("index", *_PAIR, "label")),
     ),
 )  # fmt: skip

@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from neobert.config import ConfigError, Problem
 from neobert.config.hub import HubName
-from neobert.data.examples import Examples, Splits, at, label_number
+from neobert.data.examples import Examples, Splits, Texts, at, label_number
 from neobert.data.glue_tasks import GlueTask
 from neobert.hub import how_to_fetch
 
 
-def load_from_hub(name: str, task: GlueTask) -> Splits:
-    """The task's training and validation sets from a data set in the layout of nyu-mll/glue."""
-    dataset = _load(name, task)
+def load_from_hub(name: str, task: GlueTask, tests: bool = False) -> Splits:
+    """The task's training and validation sets, and its test sets, from a data set in the layout of nyu-mll/glue."""
+    dataset = _load(name, task.name)
     dev = {suffix: _examples(dataset, split, task, name) for suffix, _, split in task.dev_sets}
-    return Splits(task, "hub", _examples(dataset, "train", task, name), dev)
+    unlabelled = {}
+    for test in task.tests if tests else ():
+        other = dataset if test.config is None else _load(name, test.config)
+        unlabelled[test.name] = Examples([texts for _, texts in _texts(other, test.split, task, name)])
+    return Splits(task, "hub", _examples(dataset, "train", task, name), dev, unlabelled)
 
 
-def _load(name: str, task: GlueTask) -> Any:
+def _load(name: str, config: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, task.name)
+        return datasets.load_dataset(name, config)
     except Exception as error:  # noqa: BLE001  # no connection, no such data set, a broken cache: many unrelated classes
         raise _problem(
-            f"{name!r} ({task.name}) could not be loaded: {_first_line(error)}\n"
-            f"{how_to_fetch(HubName('dataset', name, config=task.name))}. Or data.dir names a GLUE directory"
+            f"{name!r} ({config}) could not be loaded: {_first_line(error)}\n"
+            f"{how_to_fetch(HubName('dataset', name, config=config))}. Or data.dir names a GLUE directory"
         ) from None
 
 
-def _examples(dataset: Any, split: str, task: GlueTask, name: str) -> Examples:
+def _texts(dataset: Any, split: str, task: GlueTask, name: str) -> Iterator[tuple[str, Texts]]:
+    """The texts of a split, each with its place for messages."""
     if split not in dataset:
         raise _problem(f"{name!r} has no split {split!r}; it has {', '.join(dataset)}")
     rows = dataset[split]
-    missing = [column for column in (*task.sentences, "label") if column not in rows.column_names]
+    missing = [column for column in task.sentences if column not in rows.column_names]
     if missing:
         raise _problem(f"{name!r} has no column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
-    theirs: Sequence[str] = getattr(rows.features["label"], "names", None) or []
-    if not task.is_regression and sorted(theirs) != sorted(task.labels):
-        raise _problem(f"{name!r} has the classes {theirs}, expected {', '.join(task.labels)}")
-    examples = Examples()
-    columns = [rows[column] for column in (*task.sentences, "label")]
-    for number, (*texts, label) in enumerate(zip(*columns, strict=True)):
+    for number, texts in enumerate(zip(*(rows[column] for column in task.sentences), strict=True)):
         where = f"data.hub: {name!r}: row {number} (from 0) of {split}"
         for column, text in zip(task.sentences, texts, strict=True):
             if not isinstance(text, str):
                 raise at(where, f"{column} is {text!r}, expected text")
-        examples.texts.append(tuple(texts))
-        examples.labels.append(_our_label(label, theirs, task, where))
-    return examples
+        yield where, texts
+
+
+def _examples(dataset: Any, split: str, task: GlueTask, name: str) -> Examples:
+    texts = list(_texts(dataset, split, task, name))
+    rows = dataset[split]
+    if "label" not in rows.column_names:
+        raise _problem(f"{name!r} has no column label; it has {', '.join(rows.column_names)}")
+    theirs: Sequence[str] = getattr(rows.features["label"], "names", None) or []
+    if not task.is_regression and sorted(theirs) != sorted(task.labels):
+        raise _problem(f"{name!r} has the classes {theirs}, expected {', '.join(task.labels)}")
+    return Examples.of(
+        (pair, _our_label(label, theirs, task, where))
+        for (where, pair), label in zip(texts, rows["label"], strict=True)
+    )
 
 
 def _our_label(label: float | None, theirs: Sequence[str], task: GlueTask, where: str) -> float:

@@ -40,7 +40,7 @@ def read_own_files(
         "own files",
         _labelled(rows[train], task),
         {"": _labelled(rows[validation], task)},
-        Examples([_texts(row, task) for row in rows[test]]) if test else None,
+        {"test": Examples([_texts(row, task) for row in rows[test]])} if test else {},
     )
 
 

@@ -9,19 +9,22 @@ from neobert.data.examples import Splits
 from neobert.data.glue_tasks import TASKS
 
 
-def load_splits(data: GlueData, task_name: str | None) -> Splits:
-    """The examples that `data` asks for, at most as many as it allows; raises `ConfigError` for a user's mistake."""
-    splits = _load(data, task_name)
+def load_splits(data: GlueData, task_name: str | None, tests: bool = False) -> Splits:
+    """The examples that `data` asks for, at most as many as it allows; raises `ConfigError` for a user's mistake.
+
+    `tests`: whether the test sets are needed too.
+    """
+    splits = _load(data, task_name, tests)
     return Splits(
         splits.task,
         splits.source,
         splits.train.first(data.max_train_samples),
         {suffix: dev.first(data.max_eval_samples) for suffix, dev in splits.dev.items()},
-        splits.test,
+        {name: test.first(data.max_predict_samples) for name, test in splits.tests.items()},
     )
 
 
-def _load(data: GlueData, task_name: str | None) -> Splits:
+def _load(data: GlueData, task_name: str | None, tests: bool) -> Splits:
     task = TASKS[task_name] if task_name else None
     if data.train_file and data.validation_file:
         from neobert.data.own_files import read_own_files
@@ -32,12 +35,12 @@ def _load(data: GlueData, task_name: str | None) -> Splits:
     if data.dir:
         from neobert.data.tsv import read_glue_directory
 
-        return read_glue_directory(Path(data.dir), task)
+        return read_glue_directory(Path(data.dir), task, tests)
     if data.hub:
         from neobert.data.hub import load_from_hub
 
-        return load_from_hub(data.hub, task)
+        return load_from_hub(data.hub, task, tests)
     from neobert.data.grammar import generated_splits
 
     assert data.generated is not None
-    return generated_splits(task, data.generated)
+    return generated_splits(task, data.generated, tests)

@@ -12,12 +12,28 @@ from neobert.data.glue_tasks import GlueTask, Tsv
 log = logging.getLogger(__name__)
 
 
-def read_glue_directory(directory: Path, task: GlueTask) -> Splits:
-    """The task's training and dev sets; raises `ConfigError` for anything missing or malformed."""
+def read_glue_directory(directory: Path, task: GlueTask, tests: bool = False) -> Splits:
+    """The task's training and dev sets, and its test sets; raises `ConfigError` for anything missing or malformed."""
     folder = _task_folder(directory, _layout(task))
     train = read_tsv(folder / "train.tsv", task)
     dev = {suffix: read_tsv(folder / f"{name}.tsv", task) for suffix, name, _ in task.dev_sets}
-    return Splits(task, "glue directory", train, dev)
+    return Splits(task, "glue directory", train, dev, _tests(directory, folder, task) if tests else {})
+
+
+def _tests(directory: Path, folder: Path, task: GlueTask) -> dict[str, Examples]:
+    found = {}
+    for test in task.tests:
+        if test.config is None:
+            found[test.name] = read_tsv(folder / f"{test.file}.tsv", task, labelled=False)
+            continue
+        places = [directory / f"{place}.tsv" for place in test.file.split(", ")]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            log.warning("%s: there is no %s, so there will be no predictions for %s", directory,
+                        " or ".join(str(place.relative_to(directory)) for place in places), test.name)  # fmt: skip
+        else:
+            found[test.name] = read_tsv(path, task, labelled=False)
+    return found
 
 
 def _task_folder(directory: Path, layout: Tsv) -> Path:
@@ -37,32 +53,37 @@ def _task_folder(directory: Path, layout: Tsv) -> Path:
     raise at(str(directory), f"has no folder {layout.folder}{hint}")
 
 
-def read_tsv(path: Path, task: GlueTask) -> Examples:
-    """All rows of one file. Quotes have no meaning in GLUE's files, and a line ends at a newline alone."""
+def read_tsv(path: Path, task: GlueTask, labelled: bool = True) -> Examples:
+    """All rows of one file. Quotes have no meaning in GLUE's files, and a line ends at a newline alone.
+
+    Of a test set (not `labelled`) the texts alone are read; each of those begins with a header.
+    """
     layout = _layout(task)
     if not path.is_file():
         raise at(str(path), f"does not exist; GLUE's {layout.folder} comes with it")
     lines = _lines(path)
     header = layout.header
-    if layout.has_header:
+    if layout.has_header or not labelled:
         header = tuple(next(lines, (0, ""))[1].split("\t"))
-    wanted = [*layout.sentences, layout.label]
+    wanted = [*layout.sentences, *([layout.label] if labelled else [])]
     missing = [name for name in wanted if name not in header]
     if missing:
         found = ", ".join(header) if any(header) else "nothing"
         raise at(f"{path}:1", f"has no column {' or '.join(missing)}; the header names {found}")
-    *text_columns, label_column = (header.index(name) for name in wanted)
+    columns = [header.index(name) for name in wanted]
 
     examples, broken = Examples(), []
     for number, line in lines:
         fields = line.split("\t")
         if len(fields) != len(header):
             broken.append(number)
-            if len(broken) > layout.known_broken_rows:
+            if len(broken) > (layout.known_broken_rows if labelled else 0):  # of a test set each row must be answered
                 raise at(f"{path}:{number}", f"expected {len(header)} columns, found {len(fields)}")
             continue
-        examples.texts.append(tuple(fields[column] for column in text_columns))
-        examples.labels.append(label_number(fields[label_column], task, f"{path}:{number}"))
+        texts = [fields[column] for column in columns]
+        if labelled:
+            examples.labels.append(label_number(texts.pop(), task, f"{path}:{number}"))
+        examples.texts.append(tuple(texts))
     if not examples.texts:
         raise at(str(path), "holds no examples")
     if broken:

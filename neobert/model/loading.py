@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
+from neobert.checkpoint import Found, UnusableCheckpoint, is_neobert, load
+from neobert.checkpoint.select import key_of, select
 from neobert.config import ConfigError, Problem
 from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import GlueTask
 from neobert.data.tokenizing import train_wordpiece
-from neobert.model import NeoBERTConfig, NeoBERTForSequenceClassification, verify
+from neobert.model import NeoBERT, NeoBERTConfig, NeoBERTForSequenceClassification, heads, verify
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +39,37 @@ class Classifier:
         return [name for name in self.tokenizer.model_input_names if name in accepted]
 
 
-def build_classifier(config: ModelConfig, splits: Splits, max_length: int, checkpoint: Path | None) -> Classifier:
-    """The model and tokenizer of `checkpoint` when resuming, otherwise those that the settings name or describe."""
-    source = str(checkpoint) if checkpoint else config.name_or_path
-    tokenizer_source = str(checkpoint) if checkpoint else config.tokenizer or config.name_or_path
+def build_classifier(
+    config: ModelConfig, splits: Splits, max_length: int, checkpoint: Path | None, with_head: bool = False
+) -> Classifier:
+    """The model and tokenizer of `checkpoint` when resuming, otherwise those that the settings name or describe.
+
+    Raises `ConfigError` unless all of the encoder comes from where the settings say; `with_head`, the head as well.
+    """
+    found = None if checkpoint else _select(config)
+    source = str(checkpoint or (found.directory if found else config.name_or_path or ""))
+    tokenizer_source = config.tokenizer or str((found.tokenizer if found else None) or source)
+    if checkpoint:
+        tokenizer_source = source
     if tokenizer_source:
         tokenizer = _load_tokenizer(tokenizer_source, config, splits)
     else:
         tokenizer = train_wordpiece(splits.train.texts, config.vocab_size, config.max_position_embeddings)
-    model = _load(source, splits.task, config) if source else _new(splits.task, config, tokenizer)
+    if not source:
+        model = _new(splits.task, config, tokenizer)
+    elif found and is_neobert(found):
+        model = _of_checkpoint(found, splits.task, config, with_head)
+    else:
+        model = _of_hugging_face(source, splits.task, config, with_head, resumes=checkpoint is not None)
     verify.check_fit(tokenizer_source or "the data", model, tokenizer, max_length)
     return Classifier(model, tokenizer)
+
+
+def _select(config: ModelConfig) -> Found | None:
+    try:
+        return select(config)
+    except UnusableCheckpoint as error:
+        raise _problem(key_of(config), str(error)) from None
 
 
 def _new(task: GlueTask, config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -84,10 +107,11 @@ _DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropo
 """What Hugging Face's models call the dropout of their heads."""
 
 
-def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
+def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head: bool, resumes: bool) -> Any:
     """A pretrained encoder under a head for the task. Only the head may be new; raises `ConfigError` otherwise."""
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    with _explained(source, "name_or_path"), _without_load_report():
+    key = "name_or_path" if resumes else key_of(config)
+    with _explained(source, key), _without_load_report():
         shape = AutoConfig.from_pretrained(source, **options)
         theirs = dict(shape.label2id or {})
         shape.update(_head(task))
@@ -96,16 +120,61 @@ def _load(source: str, task: GlueTask, config: ModelConfig) -> Any:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, **options
         )
-    verify.check_weights(source, model, info)
+    verify.check_weights(source, key, model, info)
+    if not config.allow_random_weights:
+        verify.check_trained(source, key, model)
     if "classifier_dropout" in config.model_fields_set:
         verify.check_dropout(source, model, config.classifier_dropout)
-    new = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
-    if new:
-        log.info("new weights: %s", ", ".join(new))
-    elif not task.is_regression and theirs != {label: number for number, label in enumerate(task.labels)}:
-        log.warning("%s has a head for the classes %s; it is trained on as a head for %s", source,
-                    ", ".join(theirs), ", ".join(task.labels))  # fmt: skip
+    if not resumes:
+        new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+        _summarise(source, model, new, info["unexpected_keys"])
+        if not new:
+            heads.realign(source, model, theirs, task)
+        elif with_head and not config.allow_random_weights:
+            raise _headless(source, key, new)
     return model
+
+
+def _of_checkpoint(found: Found, task: GlueTask, config: ModelConfig, with_head: bool) -> Any:
+    """NeoBERT's encoder of a checkpoint of any layout, under a head for the task; so is what fits of its own head."""
+    key = key_of(config)
+    try:
+        loaded = load(found, config.allow_random_weights).model
+    except UnusableCheckpoint as error:
+        raise _problem(key, str(error)) from None
+    shape = copy.deepcopy(loaded.config)
+    shape.update({**_head(task), "architectures": None})
+    if "classifier_dropout" in config.model_fields_set:
+        shape.classifier_dropout = config.classifier_dropout
+    model = NeoBERTForSequenceClassification(shape)
+    encoder = loaded if isinstance(loaded, NeoBERT) else loaded.model
+    weights = {f"model.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    others = {} if encoder is loaded else {n: t for n, t in loaded.state_dict().items() if not n.startswith("model.")}
+    expected = model.state_dict()
+    weights |= {n: t for n, t in others.items() if n in expected and t.shape == expected[n].shape}
+    model.load_state_dict(weights, strict=False)  # the encoder's are all there: `load` has seen to it
+    new = expected.keys() - weights.keys()
+    source = str(found.directory)
+    _summarise(source, model, new, others.keys() - weights.keys())
+    if not new:
+        heads.realign(source, model, loaded.config.label2id, task)
+    elif with_head and not config.allow_random_weights:
+        raise _headless(source, key, new)
+    return model
+
+
+def _summarise(source: str, model: Any, new: Collection[str], unused: Collection[str]) -> None:
+    loaded = len(model.state_dict()) - len(new)
+    told = [f"{len(names)} {what} ({_some(names)})" for what, names in (("new", new), ("not used", unused)) if names]
+    log.info("weights of %s: %s", source, ", ".join([f"{loaded} loaded", *told]))
+
+
+def _headless(source: str, key: str, new: Collection[str]) -> ConfigError:
+    return _problem(key, f"{source!r} has no head for this task (not in it: {_some(new)}): it must be trained first")
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
         raise ConfigError.at(
             ("model", "name_or_path"), f"{source!r}: no model can be loaded from it: {first}"
         ) from None
-    verify.check_weights(source, model, info)
+    verify.check_weights(source, "name_or_path", model, info)
     if info["missing_keys"]:
         log.info("new weights: %s", ", ".join(sorted(info["missing_keys"])))
     return model

@@ -7,10 +7,10 @@ looks like a bad hyperparameter.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
@@ -32,10 +32,10 @@ def encoder_of(model: Any) -> tuple[str, nn.Module]:
     return max(model.named_children(), key=lambda child: sum(weight.numel() for weight in child[1].parameters()))
 
 
-def check_weights(source: str, model: Any, info: dict[str, Any]) -> None:
+def check_weights(source: str, key: str, model: Any, info: dict[str, Any]) -> None:
     """Every weight of the encoder must have come from the checkpoint, and none of it may be left over.
 
-    `info` is what `from_pretrained` tells of the loading.
+    `key` is the setting that names the model, `info` what `from_pretrained` tells of the loading.
     """
     name, encoder = encoder_of(model)
     # A checkpoint of the bare encoder lacks the encoder's own name.
@@ -48,7 +48,27 @@ def check_weights(source: str, model: Any, info: dict[str, Any]) -> None:
     }
     found = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}, ...)" for what, keys in faults.items() if keys]
     if found:
-        raise _problem("name_or_path", f"{source!r} does not fit its config.json; weights: {'; '.join(found)}")
+        raise _problem(key, f"{source!r} does not fit its config.json; weights: {'; '.join(found)}")
+
+
+def check_trained(source: str, key: str, model: Any) -> None:
+    """The encoder's weights must have left the values that they begin with; raises `ConfigError`."""
+    if is_untrained(encoder_of(model)[1].state_dict()):
+        raise _problem(key, f"{source!r} holds {UNTRAINED}")
+
+
+UNTRAINED = (
+    "random weights: every norm is as before the first step of a training. Set allow_random_weights: true if that is "
+    "wanted"
+)
+
+
+def is_untrained(weights: Mapping[str, Tensor]) -> bool:
+    """Whether all norms have the values that they begin with: the first step of a training changes them."""
+    norms = {name: tensor for name, tensor in weights.items() if "norm" in name.lower().split(".")[-2:][0]}
+    scales = [tensor for name, tensor in norms.items() if name.endswith("weight")]
+    shifts = [tensor for name, tensor in norms.items() if name.endswith("bias")]
+    return bool(scales) and all(bool((x == 1).all()) for x in scales) and not any(bool(x.any()) for x in shifts)
 
 
 def _of_encoder(key: str, first: set[str]) -> bool:

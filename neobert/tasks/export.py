@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 def run(config: ExportConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
     """Returns the exit code. The main process leaves model/ behind, and result.json last."""
-    from neobert.checkpoint import UnusableCheckpoint, load  # torch and transformers take seconds
+    from neobert.checkpoint import UnusableCheckpoint, find, load  # torch and transformers take seconds
 
     if not ranks.is_main:
         return DONE
     since = time.time()
     try:
-        loaded = load(Path(config.source), config.allow_random_weights)
+        loaded = load(find(Path(config.source)), config.allow_random_weights)
     except UnusableCheckpoint as error:
         raise ConfigError.at(("source",), str(error)) from None
     log.info("source: %s, a %s in the layout %s", loaded.found.directory, type(loaded.model).__name__,

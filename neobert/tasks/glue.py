@@ -14,7 +14,8 @@ from neobert.errors import DONE, RUN_AGAIN
 from neobert.hub import work_offline_if_unreachable
 from neobert.training import metrics
 from neobert.training.distributed import Ranks
-from neobert.training.files import TrialFiles, write_json, write_text
+from neobert.training.evaluations import write_evaluations, write_predictions
+from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
 from neobert.versions import versions
 
@@ -29,7 +30,7 @@ def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preempt
     models = (config.model.name_or_path, config.model.tokenizer)
     if config.data.hub or any(name and not Path(name).exists() for name in models):
         work_offline_if_unreachable()
-    splits = load_splits(config.data, config.task_name)
+    splits = load_splits(config.data, config.task_name, config.predicts)
     _check_selection(config, splits)
     metrics.check_packages(splits.task)
     _announce(splits)
@@ -72,33 +73,30 @@ def _labels(splits: Splits) -> str:
 
 def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: TrialFiles) -> None:
     task = splits.task
-    baseline = metrics.baseline(task, splits.train.labels, {name: dev.labels for name, dev in splits.dev.items()})
-    if outcome.test_outputs is not None:
-        _write_predictions(outcome.test_outputs, splits, paths.predictions)
-    result: dict[str, Any] = {
-        "schema": 1,
-        "task": "glue",
-        "score": metrics.score(task, outcome.metrics),
-        "metric": "+".join(task.scored),
-        "baseline": baseline,
-        "baseline_name": "mean of the training labels" if task.is_regression else "majority class",
+    result: dict[str, Any] = {"schema": 1, "task": "glue", "task_name": config.task_name}
+    if config.do_eval:
+        baseline = metrics.baseline(task, splits.train.labels, {name: dev.labels for name, dev in splits.dev.items()})
+        result |= {
+            "score": metrics.score(task, outcome.metrics),
+            "metric": "+".join(task.scored),
+            "baseline": baseline,
+            "baseline_name": "mean of the training labels" if task.is_regression else "majority class",
+        }
+    elif config.do_train:
+        result |= {"score": outcome.metrics["loss"], "metric": "loss"}
+    else:
+        result |= {"score": sum(map(len, splits.tests.values())), "metric": "predictions"}
+    result |= {
         "metrics": {name: value for name, value in sorted(outcome.metrics.items()) if math.isfinite(value)},
         "seconds": round(outcome.seconds, 3),
-        "step": outcome.best_step,
+        "step": outcome.step,
         "steps": outcome.steps,
         "versions": versions("deepspeed") if config.deepspeed else versions(),
         "data": splits.source,
     }
+    write_evaluations(outcome, config, splits, paths)
+    write_predictions(outcome.outputs, splits, paths)
     write_json(paths.result, result, durable=True)
-    log.info(
-        "done: %s %.4f (%s: %.4f) at step %d of %d, after %.0f s; written to %s", result["metric"], result["score"],
-        result["baseline_name"], baseline, outcome.best_step, outcome.steps, outcome.seconds, paths.result,
-    )  # fmt: skip
-
-
-def _write_predictions(outputs: Any, splits: Splits, path: Path) -> None:
-    """One line an example of the test file, as GLUE takes submissions."""
-    task = splits.task
-    numbers = outputs[:, 0] if task.is_regression else outputs.argmax(axis=1)
-    said = [f"{number:.3f}" if task.is_regression else task.labels[number] for number in numbers]
-    write_text(path, "index\tprediction\n" + "".join(f"{index}\t{label}\n" for index, label in enumerate(said)))
+    than = f" ({result['baseline_name']}: {result['baseline']:.4f})" if config.do_eval else ""
+    log.info("done: %s %.4f%s at step %d of %d, after %.0f s; written to %s", result["metric"], result["score"], than,
+             outcome.step, outcome.steps, outcome.seconds, paths.result)  # fmt: skip

@@ -14,7 +14,7 @@ from transformers.trainer_callback import ExportableState
 
 from neobert.errors import RunError
 from neobert.training.checkpoints import Checkpoint
-from neobert.training.files import append_json_line
+from neobert.training.files import TrialFiles, append_json_line, write_json
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
 
@@ -65,6 +65,19 @@ class Report(Restored):
             return  # Trainer's closing summary, which mixes this attempt's time with all attempts' steps
         self.progress.update(**logs)
         append_json_line(self.metrics, {"step": state.global_step, "time": time.time(), **logs})
+
+
+class StepResults(TrainerCallback):
+    """Leaves a file for each evaluation, in the main process."""
+
+    def __init__(self, paths: TrialFiles):
+        self._paths = paths
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        step = state.global_step
+        write_json(self._paths.step_result(step), {"step": step, "epoch": state.epoch, **metrics})
 
 
 class EarlyStopping(Restored):

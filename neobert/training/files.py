@@ -53,7 +53,23 @@ class TrialFiles:
 
     @property
     def predictions(self) -> Path:
-        return self.directory / "predictions.tsv"
+        """A file for each test set."""
+        return self.directory / "predictions"
+
+    @property
+    def all_results(self) -> Path:
+        return self.directory / "all_results.json"
+
+    def eval_results(self, dev_set: str = "") -> Path:
+        return self.directory / f"eval_results{dev_set}.txt"
+
+    def step_result(self, step: int) -> Path:
+        """What the evaluation at a step came to."""
+        return self.directory / f"all_results_step_{step}.json"
+
+    def step_results(self) -> list[tuple[int, Path]]:
+        found = self.directory.glob("all_results_step_*.json")
+        return [(int(number), path) for path in found if (number := path.stem.rpartition("_")[2]).isdecimal()]
 
     @property
     def tensorboard(self) -> Path:

@@ -15,13 +15,25 @@ from transformers import TrainerState
 
 from neobert.config import GlueConfig
 from neobert.data.examples import Examples, Splits
-from neobert.data.tokenizing import Collator, Tokenized, tokenize
+from neobert.data.token_cache import tokenized
+from neobert.data.tokenizing import Collator, Tokenized
 from neobert.errors import RunError
+from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
+from neobert.model.unpadding import spare_padding
 from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
+from neobert.training.allocator import keep_freed_memory
 from neobert.training.arguments import training_arguments
-from neobert.training.callbacks import EarlyStopping, Report, Restored, StopOnNaN, StopWhenAsked, tensorboard
+from neobert.training.callbacks import (
+    EarlyStopping,
+    Report,
+    Restored,
+    StepResults,
+    StopOnNaN,
+    StopWhenAsked,
+    tensorboard,
+)
 from neobert.training.classifying import ClassifierTrainer
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
@@ -36,14 +48,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished training came to; `metrics` are those of its best checkpoint."""
+    """What a finished trial came to.
+
+    `metrics` are those of the best checkpoint; without evaluations, the loss of the training at its end. `step` is that
+    of the weights that are meant, 0 for weights that were only looked at.
+    """
 
     metrics: dict[str, float]
-    best_step: int
+    step: int
     steps: int
+    epochs: float
     seconds: float
-    test_outputs: np.ndarray[Any, Any] | None
-    """(examples, classes), from the best checkpoint; None without a test set."""
+    outputs: dict[str, np.ndarray[Any, Any]]
+    """(examples, classes) of each test set, from those weights."""
 
 
 def finetune(
@@ -54,6 +71,8 @@ def finetune(
     args = _arguments(config, splits, paths, ranks)
     if args.device.type == "cuda":
         bind_to_gpu(args.device.index or 0)
+    else:
+        keep_freed_memory()
     resumed = newest_checkpoint(paths, ranks)
     if resumed:
         check_same_data(paths, splits)
@@ -63,29 +82,45 @@ def finetune(
         if not resumed:
             record_data(paths, splits)
     state = TrainerState(**resumed.state) if resumed else TrainerState()
-    if splits.test is not None and state.best_global_step is not None:
+    if splits.tests and state.best_global_step is not None:
         check_best(paths, state.best_global_step)
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, state.max_steps)
     stop = StopWhenAsked(preemption)
     early = EarlyStopping(config.trainer.early_stopping_patience, config.trainer.early_stopping_threshold)
     transformers.set_seed(config.seed)
     with deepspeed.whole_model():
-        classifier = build_classifier(config.model, splits, config.data.max_length, resumed.path if resumed else None)
+        classifier = build_classifier(
+            config.model,
+            splits,
+            config.data.max_length,
+            resumed.path if resumed else None,
+            with_head=not config.do_train,
+        )
+    if args.device.type == "cpu":
+        replace_dropout(classifier.model)
+    if not config.deepspeed:  # which takes modules in its own hands
+        spare_padding(classifier.model, args.device)
     trainer = _trainer(config, splits, classifier, args, progress)
-    for callback in [StopOnNaN(), *(reports(paths, progress, resumed) if ranks.is_main else []), early, stop]:
+    for callback in [
+        *([StopOnNaN()] if config.do_train else []),
+        *(reports(paths, progress, resumed) if ranks.is_main else []),
+        *([StepResults(paths)] if ranks.is_main else []),
+        early,
+        stop,
+    ]:
         trainer.add_callback(callback)
         if resumed and isinstance(callback, Restored):
             callback.restore(state)
-    _announce(trainer, resumed)
+    _announce(trainer, config, resumed)
 
-    if not _finished(state, args, early):
+    if config.do_train and not _finished(state, args, early):
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
         state = trainer.state
         if stop.stopped and not _finished(state, args, early):
             log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)
             progress.end("stopped")
             return None
-    outcome = _outcome(state, trainer, classifier, config, splits, paths, progress)
+    outcome = _outcome(state, trainer, classifier, config, splits, paths)
     progress.end("done")
     return outcome
 
@@ -94,8 +129,8 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
     metric, greater_is_better = config.selection(splits.task)
     return training_arguments(
         config.trainer, config.optimizer, config.scheduler, config.deepspeed, seed=config.seed, metric=metric,
-        greater_is_better=greater_is_better, world_size=ranks.world_size, train_examples=len(splits.train),
-        checkpoints=paths.checkpoints,
+        greater_is_better=greater_is_better, evaluates=config.do_eval, world_size=ranks.world_size,
+        train_examples=len(splits.train), checkpoints=paths.checkpoints,
     )  # fmt: skip
 
 
@@ -112,12 +147,15 @@ def _trainer(
     return ClassifierTrainer(
         model=classifier.model,
         args=args,
-        train_dataset=_tokenized(splits.train, classifier, config),
+        train_dataset=_tokenized(splits.train, classifier, config) if config.do_train else None,
         # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
-        eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
+        eval_dataset={
+            suffix: _tokenized(dev, classifier, config).by_length()
+            for suffix, dev in (splits.dev.items() if config.do_eval else ())
+        },
         data_collator=Collator(classifier.tokenizer, splits.task.is_regression),
         processing_class=classifier.tokenizer,
-        metrics=partial(metrics.compute, splits.task.metrics),
+        metrics=partial(metrics.compute, splits.task.measured),
         score=partial(metrics.score, splits.task),
         progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
@@ -125,13 +163,17 @@ def _trainer(
 
 
 def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
-    return tokenize(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
+    return tokenized(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
 
 
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:
     paths.checkpoints.mkdir(exist_ok=True)
     checkpoints.clear_partial(paths.checkpoints)
-    drop_lines_after(paths.metrics, resumed.step if resumed else -1)
+    step = resumed.step if resumed else -1
+    drop_lines_after(paths.metrics, step)
+    for found, path in paths.step_results():
+        if found > step:
+            path.unlink()
 
 
 def reports(
@@ -140,10 +182,14 @@ def reports(
     return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
 
 
-def _announce(trainer: ClassifierTrainer, resumed: checkpoints.Checkpoint | None) -> None:
-    args, lengths = trainer.args, trainer.train_dataset.lengths
+def _announce(trainer: ClassifierTrainer, config: GlueConfig, resumed: checkpoints.Checkpoint | None) -> None:
+    args = trainer.args
     size = sum(weight.numel() for weight in trainer.model.parameters())
     log.info("model: %s, %.1f M weights", type(trainer.model).__name__, size / 1e6)
+    if not config.do_train:
+        log.info("no training: the weights are looked at as they are")
+        return
+    lengths = trainer.train_dataset.lengths
     log.info("tokens: %.0f an example on average, %d at most", lengths.mean(), lengths.max())
     log.info(
         "training: %d steps of %d examples on %d x %s%s, lr %g%s", args.max_steps,
@@ -189,19 +235,36 @@ def _outcome(
     config: GlueConfig,
     splits: Splits,
     paths: TrialFiles,
-    progress: Progress,
 ) -> Outcome:
+    if not config.do_train:
+        metrics, step = (_named_plainly(trainer.evaluate()) if config.do_eval else {}), 0
+    elif config.do_eval:
+        metrics, step = _of_best(state, trainer)
+    else:
+        metrics, step = {"loss": _last(state, "loss")}, state.global_step
+    for rate in ("samples_per_second", "tokens_per_second"):
+        found = [entry[rate] for entry in state.log_history if rate in entry]
+        metrics |= {rate: statistics.median(found)} if found else {}
+    if splits.tests and config.do_train and config.do_eval:
+        if trainer.args.should_save:
+            check_best(paths, step)
+        trainer.load_weights(checkpoints.at_step(paths.checkpoints, step).path / "model.safetensors")
+    outputs = {name: trainer.outputs(_tokenized(test, classifier, config)) for name, test in splits.tests.items()}
+    epochs = float(state.epoch or 0.0)
+    return Outcome(metrics, step, state.global_step, epochs, trainer.progress.seconds, outputs)
+
+
+def _of_best(state: TrainerState, trainer: ClassifierTrainer) -> tuple[dict[str, float], int]:
     best = state.best_global_step
     if best is None:
         raise RunError(f"no evaluation gave a finite {trainer.args.metric_for_best_model}: the training has diverged")
     evaluated = [entry for entry in state.log_history if "eval_score" in entry and entry["step"] == best]
-    found = {name.removeprefix("eval_"): value for name, value in evaluated[-1].items() if name.startswith("eval_")}
-    for rate in ("samples_per_second", "tokens_per_second"):
-        found[rate] = statistics.median(entry[rate] for entry in state.log_history if rate in entry)
-    outputs = None
-    if splits.test is not None:
-        if trainer.args.should_save:
-            check_best(paths, best)
-        trainer.load_weights(checkpoints.at_step(paths.checkpoints, best).path / "model.safetensors")
-        outputs = trainer.outputs(_tokenized(splits.test, classifier, config))
-    return Outcome(found, best, state.global_step, progress.seconds, outputs)
+    return _named_plainly(evaluated[-1]), best
+
+
+def _named_plainly(evaluated: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("eval_"): value for name, value in evaluated.items() if name.startswith("eval_")}
+
+
+def _last(state: TrainerState, name: str) -> float:
+    return float([entry[name] for entry in state.log_history if name in entry][-1])

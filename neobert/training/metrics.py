@@ -16,29 +16,47 @@ from neobert.data.glue_tasks import GlueTask
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def _accuracy(labels: Array, predictions: Array) -> float:
+def _accuracy(labels: Array, predictions: Array, classes: int) -> float:
     return float(np.mean(labels == predictions))
 
 
-def _f1(labels: Array, predictions: Array) -> float:
+def _f1(labels: Array, predictions: Array, classes: int) -> float:
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, predictions, zero_division=0))
+    return _of_classes(f1_score, labels, predictions, classes)
 
 
-def _matthews(labels: Array, predictions: Array) -> float:
+def _precision(labels: Array, predictions: Array, classes: int) -> float:
+    from sklearn.metrics import precision_score
+
+    return _of_classes(precision_score, labels, predictions, classes)
+
+
+def _recall(labels: Array, predictions: Array, classes: int) -> float:
+    from sklearn.metrics import recall_score
+
+    return _of_classes(recall_score, labels, predictions, classes)
+
+
+def _of_classes(function: Callable[..., Any], labels: Array, predictions: Array, classes: int) -> float:
+    """Of two classes that of class 1; of more, the mean over all of them, those that nobody has predicted too."""
+    kind = {"average": "binary"} if classes == 2 else {"average": "macro", "labels": np.arange(classes)}
+    return float(function(labels, predictions, zero_division=0, **kind))
+
+
+def _matthews(labels: Array, predictions: Array, classes: int) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     return float(matthews_corrcoef(labels, predictions))
 
 
-def _pearson(labels: Array, predictions: Array) -> float:
+def _pearson(labels: Array, predictions: Array, classes: int) -> float:
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, labels, predictions)
 
 
-def _spearman(labels: Array, predictions: Array) -> float:
+def _spearman(labels: Array, predictions: Array, classes: int) -> float:
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, labels, predictions)
@@ -54,23 +72,21 @@ def _correlation(function: Callable[[Array, Array], Any], labels: Array, predict
     return value if math.isfinite(value) else 0.0
 
 
-METRICS: dict[str, Callable[[Array, Array], float]] = {
-    "accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews, "pearson": _pearson, "spearmanr": _spearman,
+METRICS: dict[str, Callable[[Array, Array, int], float]] = {
+    "accuracy": _accuracy, "f1": _f1, "precision": _precision, "recall": _recall, "matthews_correlation": _matthews,
+    "pearson": _pearson, "spearmanr": _spearman,
 }  # fmt: skip
-
-
-_PACKAGES = {"f1": "scikit-learn", "matthews_correlation": "scikit-learn", "pearson": "scipy", "spearmanr": "scipy"}
-_MODULES = {"scikit-learn": "sklearn", "scipy": "scipy"}
+"""Each of (labels, predictions, number of classes)."""
 
 
 def check_packages(task: GlueTask) -> None:
-    """Raises `ConfigError` now, and not at the first evaluation, when a package for the task's metrics is missing."""
-    for package in (_PACKAGES[name] for name in task.metrics if name in _PACKAGES):
-        if find_spec(_MODULES[package]) is None:
-            raise ConfigError(
-                f"the package {package} is missing, which the metrics of {task.name} come from: "
-                "pip install 'neobert-slurm[eval]' brings it"
-            )
+    """Raises `ConfigError` now, and not at the first evaluation, when the package for the metrics is missing."""
+    package, module = ("scipy", "scipy") if task.is_regression else ("scikit-learn", "sklearn")
+    if find_spec(module) is None:
+        raise ConfigError(
+            f"the package {package} is missing, which the metrics of {task.name} come from: "
+            "pip install 'neobert-slurm[eval]' brings it"
+        )
 
 
 def compute(names: Sequence[str], outputs: Array, labels: Array) -> dict[str, float]:
@@ -82,7 +98,7 @@ def compute(names: Sequence[str], outputs: Array, labels: Array) -> dict[str, fl
     if not np.isfinite(outputs).all():
         return dict.fromkeys(names, math.nan)
     predictions = outputs[:, 0].astype(np.float64) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-    return {name: METRICS[name](labels, predictions) for name in names}
+    return {name: METRICS[name](labels, predictions, outputs.shape[1]) for name in names}
 
 
 def score(task: GlueTask, metrics: dict[str, float]) -> float:

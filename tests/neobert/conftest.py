@@ -21,11 +21,24 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # as the command its
 
 REPOSITORY = Path(__file__).parents[2]
 TINY_MODEL = [
+    "model.allow_random_weights=true",
     "model.hidden_size=16", "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=48",
     "model.initializer_range=0.1",
 ]  # fmt: skip
 TINY = [*TINY_MODEL, "data.max_length=32", "data.max_eval_samples=40", "optimizer.lr=3e-3", "trainer.logging_steps=3",
         "trainer.per_device_train_batch_size=8", "trainer.use_cpu=true"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill it."""
+    before = os.environ.get("NEOBERT_CACHE")
+    os.environ["NEOBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["NEOBERT_CACHE"]
+    else:
+        os.environ["NEOBERT_CACHE"] = before
 
 
 def need(there: bool, what: str) -> None:
@@ -53,7 +66,7 @@ def minilm() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT with random weights and without dropout: a model that is not ours, in a second."""
+    """A BERT without dropout, with weights as if trained: a model that is not ours, in a second."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
@@ -69,9 +82,20 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertForMaskedLM(shape).save_pretrained(path)
+        as_if_trained(BertForMaskedLM(shape)).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def as_if_trained(model: Any) -> Any:
+    """Its norms have left the values that they begin with."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name.lower():
+                weight.add_(torch.randn_like(weight) / 50)
+    return model
 
 
 @pytest.fixture

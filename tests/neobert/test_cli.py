@@ -61,7 +61,8 @@ def test_without_arguments_it_shows_how_to_use_it(neobert: Run, capsys: pytest.C
 def test_a_trial_of_a_manifest_runs_as_the_command_would(neobert: Run, tmp_path: Path) -> None:
     config = {
         "task_name": "sst2", "seed": 3, "data": {"generated": 32, "max_eval_samples": 20},
-        "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48},
+        "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48,
+                      "allow_random_weights": True},
         "trainer": {"max_steps": 2, "use_cpu": True},
     }  # fmt: skip
     trials = [{"id": "other", "task": "glue", "config": {}}, {"id": "a1", "task": "glue", "config": config}]
@@ -69,6 +70,7 @@ def test_a_trial_of_a_manifest_runs_as_the_command_would(neobert: Run, tmp_path:
     manifest.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
     assert neobert("trial", "--manifest", manifest, "--index", "1", "--output-dir", tmp_path / "trial") == 0
     flat = ["task_name=sst2", "seed=3", "data.generated=32", "data.max_eval_samples=20", "model.hidden_size=16",
+            "model.allow_random_weights=true",
             "model.num_hidden_layers=1", "model.num_attention_heads=2", "model.intermediate_size=48",
             "trainer.max_steps=2", "trainer.use_cpu=true"]  # fmt: skip
     assert neobert("glue", "--output-dir", tmp_path / "glue", *flat) == 0

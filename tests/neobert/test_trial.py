@@ -10,7 +10,13 @@ from neobert.config import ConfigError, GlueConfig
 from neobert.training.files import TrialFiles
 from neobert.trial import is_done, open_trial, write_settings
 
-CONFIG = GlueConfig.model_validate({"task_name": "rte", "data": {"generated": 9}})
+
+def settings(**more: object) -> GlueConfig:
+    data: dict[str, object] = {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 9}}
+    return GlueConfig.model_validate(data | more)
+
+
+CONFIG = settings()
 
 
 @pytest.fixture
@@ -26,11 +32,9 @@ def test_the_same_settings_may_go_on(under_way: TrialFiles) -> None:
 
 
 def test_what_only_shares_out_the_work_may_change(under_way: TrialFiles) -> None:
-    other = GlueConfig.model_validate(
-        {"task_name": "rte", "data": {"generated": 9}, "trainer": {"dataloader_num_workers": 2}}
-    )
+    other = settings(trainer={"dataloader_num_workers": 2})
     assert open_trial(under_way.directory, "glue", other, writes=True) == under_way
-    other = GlueConfig.model_validate({"task_name": "rte", "data": {"generated": 9}, "trainer": {"logging_steps": 2}})
+    other = settings(trainer={"logging_steps": 2})
     with pytest.raises(ConfigError, match=r"other settings: trainer.logging_steps is 10 there and 2 here. Choose"):
         open_trial(under_way.directory, "glue", other, writes=True)
 

@@ -19,6 +19,7 @@ name: sweep
 task: glue
 resources: {time: 00:10:00, cpus: 1, mem: 100M}
 config:
+  model: {allow_random_weights: true}
   data: {generated: 100}
 grid:
   task_name: [cola, rte]

@@ -204,14 +204,18 @@ def refuse(done: subprocess.CompletedProcess[str], *messages: str, code: int = 2
         ("name: x\ntask: glue\ngrid: {}", ["bad.yaml:3: grid: is empty: it gives no trial"]),
         ("name: x\ntask: glue\ngrid: {seed: []}", ["bad.yaml:3: grid.seed: is empty"]),
         (
-            "name: x\ntask: glue\nconfig: {task_name: rte, data: {generated: 5}}\ngrid: {seed: [1, 1]}",
+            "name: x\ntask: glue\nconfig: {task_name: rte, model: {name_or_path: m}, data: {generated: 5}}\n"
+            "grid: {seed: [1, 1]}",
             ["bad.yaml:4: grid.seed: two trials are the same: seed=1 and seed=1"],
         ),
         (
-            'name: x\ntask: glue\nconfig: {task_name: "{{ vars.t }}", data: {generated: 5}}',
+            'name: x\ntask: glue\nconfig: {task_name: "{{ vars.t }}", model: {name_or_path: m}, data: {generated: 5}}',
             ["bad.yaml:3: config.task_name: the Jinja variable 'vars.t' is not defined"],
         ),
-        ("name: x\ntask: glue\nconfig: {task_name: rte, data: {dir: no/where}}", ["data.dir: there is no no/where"]),
+        (
+            "name: x\ntask: glue\nconfig: {task_name: rte, model: {allow_random_weights: true}, data: {dir: no/where}}",
+            ["data.dir: there is no no/where"],
+        ),
         ("{", ["bad.yaml:2: is not valid YAML"]),
     ],
 )

@@ -175,8 +175,8 @@ def test_a_shell_is_opened_in_the_image_of_the_stage_that_is_meant(
     file = write("two.yaml", """
         name: two
         stages:
-          a: {task: glue, image: n.sif, config: {task_name: rte, data: {generated: 100}}}
-          b: {task: glue, image: m.sif, config: {task_name: cola, data: {generated: 100}}}
+          a: {task: glue, image: n.sif, config: {task_name: rte, model: {name_or_path: m}, data: {generated: 9}}}
+          b: {task: glue, image: m.sif, config: {task_name: cola, model: {name_or_path: m}, data: {generated: 9}}}
     """)  # fmt: skip
     for words, image in (([], "n.sif"), (["--trial", "1"], "m.sif")):
         done = run_recipe("shell", file, "--cluster", site, *words)

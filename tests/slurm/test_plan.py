@@ -16,6 +16,8 @@ from slurm.recipe import load_recipe
 
 Write = Callable[[str, str], Path]
 LOCAL = Profile(backend="local")
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+OWN = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent.name != "clusters")
 
 
 def plan(path: Path, *overrides: str, profile: Profile = LOCAL) -> Plan:
@@ -24,6 +26,11 @@ def plan(path: Path, *overrides: str, profile: Profile = LOCAL) -> Plan:
 
 def ids(made: Plan) -> list[str]:
     return [trial.id for _, trial in made.trials]
+
+
+@pytest.mark.parametrize("path", OWN, ids=[str(path.relative_to(RECIPES)) for path in OWN])
+def test_every_recipe_that_comes_with_the_project_has_trials(path: Path) -> None:
+    assert ids(plan(path))
 
 
 def test_a_trial_is_known_by_its_task_and_resolved_config_alone(recipe: Path) -> None:
@@ -68,7 +75,7 @@ def test_a_wrong_config_is_told_where_it_was_written(recipe: Path, override: str
 
 def test_the_line_in_the_file_is_named(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("generated: 100", "genrated: 100"))
-    with pytest.raises(ConfigError, match=r"sweep\.yaml:6: config\.data\.genrated: unknown key"):
+    with pytest.raises(ConfigError, match=r"sweep\.yaml:7: config\.data\.genrated: unknown key"):
         plan(recipe)
 
 
@@ -87,7 +94,7 @@ def test_a_value_is_filled_in_once_and_never_again(write: Write) -> None:
           one:
             task: glue
             env: {{B: {once}}}
-            config: {{task_name: rte, data: {{generated: 5}}, model: {{tokenizer: {once}}}}}
+            config: {{task_name: rte, data: {{generated: 5}}, model: {{tokenizer: {once}, allow_random_weights: true}}}}
             grid: {{model.name_or_path: [{once}]}}
     """)  # fmt: skip
     (stage,) = plan(path).stages
@@ -97,7 +104,7 @@ def test_a_value_is_filled_in_once_and_never_again(write: Write) -> None:
 
 
 def test_stages_with_the_same_trial_are_an_error(write: Write) -> None:
-    stage = "{task: glue, config: {task_name: rte, data: {generated: 9}}}"
+    stage = "{task: glue, config: {task_name: rte, model: {allow_random_weights: true}, data: {generated: 9}}}"
     path = write("same.yaml", f"name: same\nstages:\n  one: {stage}\n  two: {stage}\n")
     with pytest.raises(ConfigError, match=r"same\.yaml:4: stages\.two: its trial .* is one of stage 'one' as well"):
         plan(path)
@@ -111,7 +118,7 @@ def test_a_later_stage_names_the_directory_of_an_earlier_trial(write: Write) -> 
             task: glue
             needs: [first]
             config: {task_name: rte, data: {generated: 9}, model: {name_or_path: "{{ stages.first.dir }}/checkpoint"}}
-          first: {task: glue, config: {task_name: mnli, data: {generated: 9}}}
+          first: {task: glue, config: {task_name: mnli, model: {allow_random_weights: true}, data: {generated: 9}}}
     """)  # fmt: skip
     made = plan(path)
     assert [stage.name for stage in made.stages] == ["first", "second"], "in an order in which they can run"

@@ -64,7 +64,11 @@ Path({out!r}).write_text(json.dumps(told))
 (Path(sys.argv[sys.argv.index("--output-dir") + 1]) / "result.json").write_text("{{}}")
 """
 
-RECIPE: dict[str, Any] = {"name": "q", "task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}}
+RECIPE: dict[str, Any] = {
+    "name": "q",
+    "task": "glue",
+    "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
+}
 
 
 def run_job(

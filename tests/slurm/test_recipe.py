@@ -24,7 +24,11 @@ def test_extends_merges_mappings_over_several_levels_and_replaces_everything_els
         task: glue
         vars: {size: 8, list: [1, 2]}
         resources: {cpus: 2, time: 01:00:00}
-        config: {task_name: rte, data: {generated: 10}, trainer: {max_steps: 5, logging_steps: 1}}
+        config:
+          task_name: rte
+          model: {name_or_path: m}
+          data: {generated: 10}
+          trainer: {max_steps: 5, logging_steps: 1}
     """,
     )
     write("deep/middle.yaml", "extends: ../base.yaml\nvars: {list: [3]}\nconfig: {trainer: {max_steps: 6}}\n")
@@ -39,7 +43,12 @@ def test_extends_merges_mappings_over_several_levels_and_replaces_everything_els
     assert spec.name == "top"
     assert spec.vars == {"size": 8, "list": [3]}
     assert (stage.resources.cpus, stage.resources.time) == (4, 3600)
-    assert stage.config == {"task_name": "rte", "data": {"generated": 10}, "trainer": {"max_steps": 6}}
+    assert stage.config == {
+        "task_name": "rte",
+        "model": {"name_or_path": "m"},
+        "data": {"generated": 10},
+        "trainer": {"max_steps": 6},
+    }
 
 
 def test_an_inherited_value_is_blamed_on_its_own_file(write: Write) -> None:
@@ -111,8 +120,8 @@ def test_an_override_that_the_grid_would_hide_is_refused(recipe: Path, write: Wr
 
 
 def test_unset_of_what_is_not_set_is_an_error(recipe: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--unset config\.model: config\.model: is not set"):
-        load_recipe(recipe, [], ["config.model"])
+    with pytest.raises(ConfigError, match=r"--unset config\.trainer: config\.trainer: is not set"):
+        load_recipe(recipe, [], ["config.trainer"])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "task_name": "rte",
     "data": {"max_train_samples": 512, "max_eval_samples": 32, "max_length": 64},
     "model": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128,
-              "vocab_size": 4000},
+              "vocab_size": 4000, "allow_random_weights": True},
     "optimizer": {"lr": 1e-3},
     "trainer": {"per_device_train_batch_size": 8, "num_train_epochs": 1000, "eval_strategy": "steps",
                 "eval_steps": 100, "use_cpu": True},

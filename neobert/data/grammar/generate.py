@@ -21,14 +21,20 @@ _FUNCTIONS: dict[str, Callable[[Random], tuple[Texts, float]]] = {
 }  # fmt: skip
 
 
-def generated_splits(task: GlueTask, train_rows: int) -> Splits:
-    """Training and dev sets without a common or repeated example.
+def generated_splits(task: GlueTask, train_rows: int, tests: bool = False) -> Splits:
+    """Training, dev and test sets without a common or repeated example.
 
-    The dev sets are drawn first: they do not change with `train_rows`, and more training rows begin with the fewer.
+    The dev sets are drawn first: they do not change with `train_rows`, and more training rows begin with the fewer. Nor
+    do they change where test sets, which are drawn last, are asked for.
     """
     seen: set[Texts] = set()
     dev = {suffix: Examples.of(_fresh(task, name, DEV_ROWS, seen)) for suffix, name, _ in task.dev_sets}
-    return Splits(task, "generated", Examples.of(_fresh(task, "train", train_rows, seen)), dev)
+    train = Examples.of(_fresh(task, "train", train_rows, seen))
+    unlabelled = {
+        test.name: Examples([texts for texts, _ in _fresh(task, test.name, DEV_ROWS, seen)])
+        for test in (task.tests if tests else ())
+    }
+    return Splits(task, "generated", train, dev, unlabelled)
 
 
 def _fresh(task: GlueTask, split: str, count: int, seen: set[Texts]) -> Iterator[tuple[Texts, float]]:
@@ -46,15 +52,21 @@ def _fresh(task: GlueTask, split: str, count: int, seen: set[Texts]) -> Iterator
 
 
 def write_glue_directory(directory: Path, task_name: str, train_rows: int) -> Path:
-    """Writes TASK/train.tsv and the dev files exactly as GLUE lays them out; returns the task's folder."""
+    """Writes TASK/train.tsv, the dev files and the test files exactly as GLUE lays them out; returns the folder."""
     task = TASKS[task_name]
     assert task.tsv is not None
-    splits = generated_splits(task, train_rows)
+    splits = generated_splits(task, train_rows, tests=True)
     folder = directory / task.tsv.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.tsv").write_text("".join(_tsv_lines(task, splits.train)), encoding="utf-8")
     for suffix, name, _ in task.dev_sets:
         (folder / f"{name}.tsv").write_text("".join(_tsv_lines(task, splits.dev[suffix])), encoding="utf-8")
+    for test in task.tests:
+        path = folder / f"{test.file}.tsv" if test.config is None else directory / f"{test.file.split(', ')[0]}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        lines = [[str(number), *texts] for number, texts in enumerate(splits.tests[test.name].texts)]
+        header = ["index", *task.tsv.sentences]
+        path.write_text("".join("\t".join(cells) + "\n" for cells in [header, *lines]), encoding="utf-8")
     return folder
 
 

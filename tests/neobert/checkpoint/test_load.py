@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neobert.checkpoint import UnusableCheckpoint, load
+from neobert.checkpoint import UnusableCheckpoint, find, load
 from neobert.model import NeoBERT, NeoBERTForMaskedLM, NeoBERTForSequenceClassification, NeoBERTForTokenClassification
 from neobert.training import checkpoints
 from tests.neobert.checkpoint.models import logits, made, plain, split, wrapped, write_settings
@@ -73,7 +74,7 @@ def test_the_newest_whole_checkpoint_of_an_older_training_is_the_same_model(
     save: Callable[[Path, dict[str, Tensor]], None], model: NeoBERTForMaskedLM, tmp_path: Path
 ) -> None:
     save(tmp_path, plain(model))
-    loaded = load(tmp_path).model
+    loaded = load(find(tmp_path)).model
     assert isinstance(loaded, NeoBERTForMaskedLM)
     assert torch.equal(logits(loaded), logits(model))
 
@@ -83,7 +84,7 @@ def test_a_checkpoint_that_was_cut_off_is_told(
 ) -> None:
     one_tree_with_a_marker(tmp_path, plain(model))
     with caplog.at_level(logging.WARNING):
-        assert load(tmp_path).found.directory.name == "500"
+        assert load(find(tmp_path)).found.directory.name == "500"
     assert "1000: model.safetensors is missing, or has not the" in caplog.text
 
 
@@ -100,7 +101,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shards_of_deepspeed_are_put_together_by_its_own_conversion(shards: Path, stage: int) -> None:
     root = shards / f"stage-{stage}"
     write_settings(root / "config.yaml")
-    loaded = load(root)
+    loaded = load(find(root))
     assert loaded.found.layout == "DeepSpeed"
     expected = made()
     assert not torch.equal(logits(loaded.model), logits(expected))  # a step has been made
@@ -108,12 +109,37 @@ def test_shards_of_deepspeed_are_put_together_by_its_own_conversion(shards: Path
     torch.testing.assert_close(logits(loaded.model), logits(expected))
 
 
+@pytest.mark.parametrize("given", ["root", "tag", "step directory"])
+def test_shards_of_deepspeed_may_be_named_by_root_tag_or_directory(shards: Path, given: str) -> None:
+    root = shards / "stage-2"
+    write_settings(root / "config.yaml")
+    found = {"root": lambda: find(root), "tag": lambda: find(root, 700), "step directory": lambda: find(root / "700")}
+    assert found[given]() == find(root, "latest")
+
+
+@pytest.mark.parametrize(("safe", "layout"), [(True, "safetensors"), (False, "pytorch_model.bin")])
+@pytest.mark.parametrize("inside", [".", "accelerate"])
+def test_a_state_that_accelerate_saved(
+    model: NeoBERTForMaskedLM, tmp_path: Path, safe: bool, layout: str, inside: str
+) -> None:
+    from accelerate import Accelerator
+
+    write_settings(tmp_path / "config.yaml")
+    step = tmp_path / "checkpoints" / "700" / inside
+    accelerator = Accelerator(cpu=True)
+    accelerator.prepare(copy.deepcopy(model))
+    accelerator.save_state(str(step), safe_serialization=safe)
+    loaded = load(find(tmp_path))
+    assert (loaded.found.directory, loaded.found.layout) == (step.resolve(), layout)
+    assert torch.equal(logits(loaded.model), logits(model))
+
+
 def test_shards_of_accelerate_lie_one_directory_deeper(model: NeoBERTForMaskedLM, tmp_path: Path) -> None:
     inside = tmp_path / "checkpoints" / "700" / "pytorch_model"
     write_settings(tmp_path / "config.yaml")
     inside.mkdir(parents=True)
     torch.save({"module": wrapped(plain(model))}, inside / "mp_rank_00_model_states.pt")
-    assert torch.equal(logits(load(tmp_path).model), logits(model))
+    assert torch.equal(logits(load(find(tmp_path)).model), logits(model))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +151,7 @@ def test_what_save_pretrained_wrote_is_loaded_with_its_head(
 ) -> None:
     original = made(kind, id2label={0: "no", 1: "yes", 2: "both"}, **settings)
     original.save_pretrained(tmp_path)
-    loaded = load(tmp_path).model
+    loaded = load(find(tmp_path)).model
     assert type(loaded) is kind
     assert loaded.config.id2label == {0: "no", 1: "yes", 2: "both"}
     assert torch.equal(logits(loaded), logits(original))
@@ -140,9 +166,9 @@ def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp
         written.parent.mkdir()
         directory.rename(written)
         checkpoints.complete(written, tmp_path / "checkpoints")
-    assert load(tmp_path).found.directory.name == "checkpoint-10"
+    assert load(find(tmp_path)).found.directory.name == "checkpoint-10"
     made().save_pretrained(tmp_path / "model")
-    assert load(tmp_path).found.directory == tmp_path / "model"
+    assert load(find(tmp_path)).found.directory == tmp_path / "model"
 
 
 def test_a_tied_decoder_may_be_saved_once_or_twice(tmp_path: Path) -> None:
@@ -151,7 +177,7 @@ def test_a_tied_decoder_may_be_saved_once_or_twice(tmp_path: Path) -> None:
     weights = plain(original)
     for saved in (weights, {name: each for name, each in weights.items() if name != "decoder.weight"}):
         save_file(saved, tmp_path / "model.safetensors")
-        loaded = load(tmp_path).model
+        loaded = load(find(tmp_path)).model
         assert loaded.decoder.weight is loaded.model.encoder.weight
         assert torch.equal(logits(loaded), logits(original))
 
@@ -178,7 +204,7 @@ def test_weights_that_are_not_the_models_are_refused_by_name(
     write_settings(tmp_path / "config.yaml")
     torch.save(change(plain(model)), tmp_path / "state_dict.pt")
     with pytest.raises(UnusableCheckpoint, match=message):
-        load(tmp_path)
+        load(find(tmp_path))
 
 
 def test_random_weights_are_loaded_where_they_are_wanted(tmp_path: Path) -> None:
@@ -189,8 +215,8 @@ def test_random_weights_are_loaded_where_they_are_wanted(tmp_path: Path) -> None
                 weight.fill_(1.0)
     original.save_pretrained(tmp_path)
     with pytest.raises(UnusableCheckpoint, match="allow_random_weights: true"):
-        load(tmp_path)
-    assert torch.equal(logits(load(tmp_path, allow_random_weights=True).model), logits(original))
+        load(find(tmp_path))
+    assert torch.equal(logits(load(find(tmp_path), allow_random_weights=True).model), logits(original))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +236,7 @@ def test_settings_that_do_not_describe_the_weights_are_refused(
     write_settings(tmp_path / "config.yaml", **settings)
     save_file(plain(model), tmp_path / "model.safetensors")
     with pytest.raises(UnusableCheckpoint, match=message):
-        load(tmp_path)
+        load(find(tmp_path))
 
 
 class RunsCode:
@@ -233,7 +259,7 @@ def test_files_that_cannot_be_read_are_told(make: Callable[[Path], Any], message
     write_settings(tmp_path / "config.yaml")
     make(tmp_path)
     with pytest.raises(UnusableCheckpoint, match=message):
-        load(tmp_path)
+        load(find(tmp_path))
 
 
 def test_weights_without_settings_are_told_what_is_missing(model: NeoBERTForMaskedLM, tmp_path: Path) -> None:
@@ -241,18 +267,18 @@ def test_weights_without_settings_are_told_what_is_missing(model: NeoBERTForMask
     inside.mkdir(parents=True)
     save_file(plain(model), inside / "model.safetensors")
     with pytest.raises(UnusableCheckpoint, match=r"hold a config.yaml .* which tells the number of heads"):
-        load(inside)
+        load(find(inside))
     (inside / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UnusableCheckpoint, match="describes a bert, and only NeoBERT models are read here"):
-        load(inside)
+        load(find(inside))
 
 
 def test_a_file_and_a_name_that_is_not_there_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UnusableCheckpoint, match="does not exist"):
-        load(tmp_path / "none")
+        load(find(tmp_path / "none"))
     (tmp_path / "file").touch()
     with pytest.raises(UnusableCheckpoint, match="is a file; name the directory"):
-        load(tmp_path / "file")
+        load(find(tmp_path / "file"))
 
 
 def test_loading_takes_no_random_numbers_from_those_that_a_training_goes_on_with(
@@ -260,6 +286,6 @@ def test_loading_takes_no_random_numbers_from_those_that_a_training_goes_on_with
 ) -> None:
     model.save_pretrained(tmp_path)
     before = torch.get_rng_state()
-    load(tmp_path)
+    load(find(tmp_path))
     assert torch.equal(torch.get_rng_state(), before)
     assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict())

@@ -17,7 +17,10 @@ def problems(text: str) -> list[str]:
 
 
 def test_all_problems_are_told_with_line_key_and_nearest_known_key() -> None:
-    told = problems("task_name: rte\ndata:\n  generated: 10\n  max_lenght: 3\noptimizer: {lr: '1e-5'}\nsead: 1\n")
+    told = problems(
+        "task_name: rte\ndata:\n  generated: 10\n  max_lenght: 3\noptimizer: {lr: '1e-5'}\nsead: 1\n"
+        "model: {allow_random_weights: true}\n"
+    )
     assert told == [
         "f.yaml:4: data.max_lenght: unknown key; did you mean 'max_length'?",
         "f.yaml:5: optimizer.lr: expected number, found '1e-5' (str)",
@@ -28,18 +31,36 @@ def test_all_problems_are_told_with_line_key_and_nearest_known_key() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task_name: rtee\ndata: {generated: 9}", "task_name: expected 'cola', .* found 'rtee'; did you mean 'rte'"),
-        ("task_name: rte\ndata: 3", "data: expected a mapping of settings, found 3"),
-        ("task_name: rte", "data: is required"),
-        ("task_name: rte\ndata: {generated: 9}\nseed: true", r"seed: expected integer, found True \(bool\)"),
-        ("task_name: rte\ndata: {generated: 9}\nseed: 1.5", r"seed: expected integer, found 1\.5"),
         (
-            "task_name: rte\ndata: {generated: 9}\noptimizer: {lr: 0}",
+            "model: {allow_random_weights: true}\ntask_name: rtee\ndata: {generated: 9}",
+            "task_name: expected 'cola', .* found 'rtee'; did you mean 'rte'",
+        ),
+        (
+            "model: {allow_random_weights: true}\ntask_name: rte\ndata: 3",
+            "data: expected a mapping of settings, found 3",
+        ),
+        ("model: {allow_random_weights: true}\ntask_name: rte", "data: is required"),
+        (
+            "model: {allow_random_weights: true}\ntask_name: rte\ndata: {generated: 9}\nseed: true",
+            r"seed: expected integer, found True \(bool\)",
+        ),
+        (
+            "model: {allow_random_weights: true}\ntask_name: rte\ndata: {generated: 9}\nseed: 1.5",
+            r"seed: expected integer, found 1\.5",
+        ),
+        (
+            "model: {allow_random_weights: true}\ntask_name: rte\ndata: {generated: 9}\noptimizer: {lr: 0}",
             r"optimizer\.lr: expected greater than 0, found 0",
         ),
-        ("task_name: rte\ndata: {generated: 9}\noptimizer: {lr: .nan}", r"optimizer\.lr: expected .*found nan"),
-        ("task_name: rte\ndata: {generated: 9, dir: x}", "data: expected exactly one of .* found dir and generated"),
-        ("data: {generated: 9}", "task_name is required"),
+        (
+            "model: {allow_random_weights: true}\ntask_name: rte\ndata: {generated: 9}\noptimizer: {lr: .nan}",
+            r"optimizer\.lr: expected .*found nan",
+        ),
+        (
+            "model: {allow_random_weights: true}\ntask_name: rte\ndata: {generated: 9, dir: x}",
+            "data: expected exactly one of .* found dir and generated",
+        ),
+        ("model: {allow_random_weights: true}\ndata: {generated: 9}", "task_name is required"),
     ],
 )
 def test_a_wrong_value_is_told_with_what_was_expected(text: str, message: str) -> None:

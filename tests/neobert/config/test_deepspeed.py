@@ -17,7 +17,7 @@ File = Callable[[Any], Path]
 
 
 def glue(deepspeed: Any, **sections: Any) -> GlueConfig:
-    data = {"task_name": "rte", "data": {"generated": 10}, **sections}
+    data = {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 10}, **sections}
     return validate(GlueConfig, data if deepspeed is None else {**data, "deepspeed": deepspeed})
 
 
@@ -73,6 +73,13 @@ def test_the_whole_configuration_of_a_section() -> None:
 )  # fmt: skip
 def test_precision_and_clipping_are_the_recipes(trainer: dict[str, Any], expected: dict[str, Any]) -> None:
     assert expected.items() <= completed(glue({"zero_stage": 1}, trainer=trainer)).items()
+
+
+def test_where_the_device_decides_on_the_precision_a_file_may_name_any() -> None:
+    file = {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}}
+    glue({"config": file}, trainer={"mixed_precision": "auto"})
+    with pytest.raises(ConfigError, match=r"trainer\.mixed_precision is no"):
+        glue({"config": file})
 
 
 def test_without_the_section_a_trial_is_what_it_was_before_there_was_one() -> None:

@@ -207,8 +207,8 @@ def test_the_labels_of_a_test_file_are_not_read(tmp_path: Path, lines: list[str]
     train = write(tmp_path / "a.csv", "text,label", "t,yes", "t,no")
     test = write(tmp_path / "t.csv", *lines)
     splits = read(train, test=test)
-    assert splits.test is not None
-    assert (splits.test.texts, splits.test.labels) == ([("one",), ("two",)], [])
+    (unlabelled,) = splits.tests.values()
+    assert (unlabelled.texts, unlabelled.labels) == ([("one",), ("two",)], [])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from neobert.data.examples import Splits
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
 from neobert.model.loading import Classifier, build_classifier
+from tests.neobert.checkpoint.models import made, plain, split, wrapped, write_settings
+from tests.neobert.conftest import as_if_trained
 
 
 def build(path: Path, task: str = "rte", max_length: int = 32, **settings: object) -> Classifier:
@@ -50,7 +52,9 @@ def test_an_encoder_under_a_new_head_keeps_every_weight(tiny_bert: Path, caplog:
     assert len(encoder) > 30
     assert all(torch.equal(saved[name], loaded[name]) for name in encoder)
     # A model pretrained on masked words has no pooler; it is part of the head.
-    assert "new weights: bert.pooler.dense.bias, bert.pooler.dense.weight, classifier.bias" in caplog.text
+    told = "4 new (bert.pooler.dense.bias, bert.pooler.dense.weight, classifier.bias, classifier.weight), "
+    assert f"weights of {tiny_bert}: {len(encoder)} loaded, {told}" in caplog.text
+    assert "not used (cls.predictions.bias" in caplog.text
 
 
 def test_the_model_knows_the_tasks_classes_in_our_order(tiny_bert: Path) -> None:
@@ -65,7 +69,8 @@ def test_the_model_knows_the_tasks_classes_in_our_order(tiny_bert: Path) -> None
 def test_a_real_encoder_is_loaded_whole(minilm: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         classifier = build(minilm, max_length=128)
-    assert caplog.messages == ["new weights: classifier.bias, classifier.weight"]
+    (message,) = caplog.messages
+    assert message.startswith(f"weights of {minilm}: 103 loaded, 2 new (classifier.bias, classifier.weight)")
     assert classifier.inputs == ["input_ids", "token_type_ids", "attention_mask"]
     assert sum(weight.numel() for weight in classifier.model.parameters()) > 22e6
 
@@ -101,7 +106,7 @@ def test_a_head_of_another_size_is_made_anew_and_one_of_other_classes_is_told(
     trained.tokenizer.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO):
         assert build(tmp_path, "mnli").model.classifier.weight.shape == (3, 16)
-    assert "new weights: classifier.bias, classifier.weight" in caplog.text
+    assert "2 new (classifier.bias, classifier.weight)" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO):
         other = build(tmp_path, "sst2").model
@@ -113,16 +118,20 @@ def test_a_head_of_another_size_is_made_anew_and_one_of_other_classes_is_told(
     caplog.clear()
     with caplog.at_level(logging.INFO):
         build(tmp_path, "rte")
-    assert caplog.text == ""
+    assert " new " not in caplog.text
+    assert "has a head" not in caplog.text
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.mkdir(), "is a directory without config.json, so no Hugging Face model"),
-        (lambda path: path.touch(), "is a file; expected a directory with config.json and model.safetensors"),
+        (lambda path: path.mkdir(), "holds no checkpoint: no model.safetensors, state_dict.pt, or DeepSpeed's"),
+        (lambda path: path.touch(), "is a file; name the directory that it lies in"),
         (lambda path: path, "there is no directory '/"),
-        (lambda path: (path.mkdir(), (path / "config.json").write_text("{}")), "but no model can be loaded from it: "),
+        (
+            lambda path: (path.mkdir(), (path / "config.json").write_text("{}"), (path / "model.safetensors").touch()),
+            "but no model can be loaded from it: ",
+        ),
     ],
 )
 def test_what_is_no_model_is_refused_with_the_reason(tmp_path: Path, make: object, message: str) -> None:
@@ -245,7 +254,7 @@ def test_no_layer_of_a_bare_encoder_is_left_over(own_copy: Path) -> None:
 
 
 def saved(tokens_of: Path, path: Path, model: transformers.PreTrainedModel) -> Path:
-    model.save_pretrained(path)
+    as_if_trained(model).save_pretrained(path)
     for file in tokens_of.glob("token*"):
         shutil.copy(file, path)
     return path
@@ -301,8 +310,10 @@ def test_classifier_dropout_reaches_a_pretrained_model_only_when_set(tiny_bert: 
 
 
 def test_a_new_neobert_has_the_size_of_the_settings_and_the_vocabulary_of_the_data() -> None:
-    config = ModelConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48,
-                         max_position_embeddings=40, vocab_size=200, classifier_dropout=0.25)  # fmt: skip
+    config = ModelConfig(
+        allow_random_weights=True, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=40, vocab_size=200, classifier_dropout=0.25,
+    )  # fmt: skip
     classifier = build_classifier(config, splits("rte"), 32, None)
     shape = classifier.model.config
     assert (shape.hidden_size, shape.num_hidden_layers, shape.classifier_dropout) == (16, 3, 0.25)
@@ -312,8 +323,130 @@ def test_a_new_neobert_has_the_size_of_the_settings_and_the_vocabulary_of_the_da
 
 
 def test_a_new_neobert_may_use_a_tokenizer_that_exists(tiny_bert: Path) -> None:
-    config = ModelConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
-                         tokenizer=str(tiny_bert))  # fmt: skip
+    config = ModelConfig(allow_random_weights=True, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                         intermediate_size=48, tokenizer=str(tiny_bert))  # fmt: skip
     classifier = build_classifier(config, splits("sst2"), 32, None)
     assert classifier.model.config.vocab_size == len(classifier.tokenizer)
     assert classifier.tokenizer.tokenize("entirely") != []
+
+
+# -- checkpoints of trainings ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(tiny_bert: Path, tmp_path: Path) -> Path:
+    """Of older code: two steps with wrapped names, and a tokenizer."""
+    entries = entries_of(tiny_bert)
+    for step, settings in (
+        ("100", {"vocab_size": entries}),
+        ("200", {"vocab_size": entries, "initializer_range": 0.3}),
+    ):
+        place = tmp_path / "old" / "model_checkpoints" / step
+        write_settings(place / "config.yaml", vocab_size=entries)
+        torch.save(split(wrapped(plain(made(**settings)))), place / "state_dict.pt")
+    shutil.copytree(
+        tiny_bert, tmp_path / "old" / "tokenizer", ignore=shutil.ignore_patterns("*.safetensors", "config*")
+    )
+    return tmp_path / "old"
+
+
+def encoder(classifier: Classifier) -> torch.Tensor:
+    return classifier.model.model.transformer_encoder[1].qkv.weight
+
+
+@pytest.mark.parametrize(
+    ("named", "step"),
+    [
+        ({"name_or_path": ""}, 200),
+        ({"pretrained_checkpoint_dir": ""}, 200),
+        ({"pretrained_checkpoint_dir": "", "pretrained_checkpoint": "latest"}, 200),
+        ({"pretrained_checkpoint_dir": "", "pretrained_checkpoint": 100}, 100),
+        ({"pretrained_checkpoint": "model_checkpoints/100"}, 100),
+        ({"name_or_path": "model_checkpoints/100"}, 100),
+    ],
+)
+def test_a_checkpoint_of_a_training_is_named_by_directory_and_step(
+    training: Path, named: dict[str, object], step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = {key: str(training / value) if isinstance(value, str) and value != "latest" else value
+             for key, value in named.items()}  # fmt: skip
+    with caplog.at_level(logging.INFO):
+        classifier = build_classifier(ModelConfig(**paths), splits("rte"), 32, None)  # type: ignore[arg-type]
+    settings = {"vocab_size": classifier.model.config.vocab_size}
+    expected = made(**settings | ({"initializer_range": 0.3} if step == 200 else {}))
+    assert torch.equal(encoder(classifier), expected.model.transformer_encoder[1].qkv.weight)
+    assert "14 loaded, 4 new (classifier.bias, classifier.weight, dense.bias, dense.weight), 2 not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"pretrained_checkpoint_dir": "", "pretrained_checkpoint": 300},
+         r"^model.pretrained_checkpoint_dir: .*/old holds no checkpoint of step 300; steps there: 100, 200"),
+        ({"pretrained_checkpoint": "nowhere"}, r"^model.pretrained_checkpoint: .*/nowhere does not exist"),
+    ],
+)  # fmt: skip
+def test_a_step_that_is_not_there_is_told_with_those_that_are(
+    training: Path, named: dict[str, object], message: str
+) -> None:
+    paths = {key: str(training / value) if isinstance(value, str) else value for key, value in named.items()}
+    with pytest.raises(ConfigError, match=message):
+        build_classifier(ModelConfig(**paths), splits("rte"), 32, None)  # type: ignore[arg-type]
+
+
+def test_a_configuration_that_lies_elsewhere_is_named(training: Path, tmp_path: Path) -> None:
+    for step in (100, 200):
+        (training / f"model_checkpoints/{step}/config.yaml").rename(tmp_path / "elsewhere.yaml")
+    config = {"pretrained_checkpoint_dir": str(training)}
+    with pytest.raises(ConfigError, match=r"hold a config.yaml .*, which tells the number of heads"):
+        build_classifier(ModelConfig(**config), splits("rte"), 32, None)
+    config |= {"pretrained_config_path": str(tmp_path / "elsewhere.yaml")}
+    assert build_classifier(ModelConfig(**config), splits("rte"), 32, None)
+
+
+def test_of_several_trials_the_one_with_the_best_result_is_taken(tiny_bert: Path, tmp_path: Path) -> None:
+    trials = []
+    for number, score in enumerate((0.5, 0.75, 0.6)):
+        trials.append(tmp_path / f"trial-{number}")
+        saved(tiny_bert, trials[-1] / "model", made(vocab_size=entries_of(tiny_bert), initializer_range=0.1 + number))
+        (trials[-1] / "result.json").write_text(json.dumps({"metric": "accuracy+accuracy_mm", "score": score}))
+    config = ModelConfig(pretrained_checkpoint_dir=[str(trial) for trial in trials])
+    found = encoder(build_classifier(config, splits("rte"), 32, None))
+    assert torch.equal(
+        found, load_file(trials[1] / "model/model.safetensors")["model.transformer_encoder.1.qkv.weight"]
+    )
+    (trials[2] / "result.json").unlink()
+    with pytest.raises(ConfigError, match=r"trial-2 has no result.json: the best of several trials is chosen when all"):
+        build_classifier(config, splits("rte"), 32, None)
+
+
+def test_weights_as_at_the_beginning_need_the_permission(tiny_bert: Path, own_copy: Path) -> None:
+    change_weights(own_copy, lambda weights: {
+        name: torch.full_like(weight, float(name.endswith("weight"))) if "LayerNorm" in name else weight
+        for name, weight in weights.items()
+    })  # fmt: skip
+    with pytest.raises(ConfigError, match=r"^model.name_or_path: .* holds random weights: every norm is as before"):
+        build(own_copy)
+    build(own_copy, allow_random_weights=True)
+
+
+@pytest.mark.parametrize("names", ["CONTRADICTION Entailment neutral", "neutral entailment contradiction"])
+def test_a_head_that_counts_the_classes_in_another_order_is_put_into_ours(
+    tiny_bert: Path, tmp_path: Path, names: str
+) -> None:
+    """In whatever order a model has them: what it says of a text stays what it says."""
+    trained = build(tiny_bert, "mnli")
+    model, ids = trained.model.eval(), torch.arange(5, 25)[None]
+    expected = dict(zip(TASKS["mnli"].labels, model(ids).logits[0].tolist(), strict=True))
+    order = [TASKS["mnli"].labels.index(name.lower()) for name in names.split()]
+    with torch.no_grad():
+        model.classifier.weight.copy_(model.classifier.weight[order])
+        model.classifier.bias.copy_(model.classifier.bias[order])
+    model.config.id2label = dict(enumerate(names.split()))
+    model.config.label2id = {name: number for number, name in enumerate(names.split())}
+    model.save_pretrained(tmp_path)
+    trained.tokenizer.save_pretrained(tmp_path)
+    again = build(tmp_path, "mnli").model.eval()
+    assert again.config.id2label == {0: "entailment", 1: "neutral", 2: "contradiction"}
+    found = dict(zip(TASKS["mnli"].labels, again(ids).logits[0].tolist(), strict=True))
+    assert found == pytest.approx(expected)

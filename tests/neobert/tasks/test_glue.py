@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from neobert.config import GlueConfig, validate
 from neobert.data.grammar import write_glue_directory
 from neobert.tasks import glue
-from tests.neobert.conftest import TINY
+from tests.neobert.conftest import TINY, TINY_MODEL
 
 Run = Callable[..., int]
 SHORT = [*TINY, "data.generated=64", "trainer.num_train_epochs=2"]
@@ -39,7 +39,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     directory = tmp_path_factory.mktemp("learned")
     settings = [
-        "task_name=qnli", "data.generated=1600", "data.max_length=32", "model.hidden_size=32",
+        "task_name=qnli", "data.generated=1600", "data.max_length=32", "model.allow_random_weights=true",
+        "model.hidden_size=32",
         "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=96",
         "model.initializer_range=0.1", "optimizer.lr=3e-3", "trainer.num_train_epochs=3", "trainer.use_cpu=true",
     ]  # fmt: skip
@@ -66,8 +67,8 @@ def test_the_result_is_that_of_the_best_evaluation(learned: Path) -> None:
 def test_every_file_says_what_the_launcher_expects(learned: Path) -> None:
     result = read(learned / "result.json")
     assert set(result) == {
-        "schema", "task", "score", "metric", "baseline", "baseline_name", "metrics", "seconds", "step", "steps",
-        "versions", "data",
+        "schema", "task", "task_name", "score", "metric", "baseline", "baseline_name", "metrics", "seconds", "step",
+        "steps", "versions", "data",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["metric"], result["data"]) == (1, "glue", "accuracy", "generated")
     assert (result["baseline_name"], result["steps"]) == ("majority class", 150)
@@ -167,7 +168,7 @@ def test_own_files_give_predictions_of_the_best_checkpoint(neobert: Run, tmp_pat
              f"data.test_file={tmp_path}/test.csv"]  # fmt: skip
     settings = [*TINY, "data.max_eval_samples=90", "optimizer.lr=1e-2", "trainer.num_train_epochs=6"]
     assert neobert("glue", *settings, *files, "--output-dir", tmp_path / "out") == 0
-    header, *lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()
+    header, *lines = (tmp_path / "out" / "predictions" / "test.tsv").read_text().splitlines()
     assert header == "index\tprediction"
     assert [line.split("\t")[0] for line in lines] == [str(n) for n in range(90)]
     right = sum(line.split("\t")[1] == label for line, (_, label) in zip(lines, rows, strict=True))
@@ -183,7 +184,7 @@ def test_a_regression_of_ones_own_predicts_numbers(neobert: Run, tmp_path: Path)
     assert neobert("glue", *TINY, *files, "trainer.max_steps=2", "--output-dir", tmp_path / "out") == 0
     result = read(tmp_path / "out" / "result.json")
     assert result["metric"] == "pearson+spearmanr"
-    lines = (tmp_path / "out" / "predictions.tsv").read_text().splitlines()[1:]
+    lines = (tmp_path / "out" / "predictions" / "test.tsv").read_text().splitlines()[1:]
     assert all(len(line.split("\t")[1].split(".")[1]) == 3 for line in lines)
 
 
@@ -228,7 +229,7 @@ def test_what_must_come_from_the_hub_is_not_waited_for_without_one(
     asked = []
     monkeypatch.setattr(glue, "work_offline_if_unreachable", lambda: asked.append(setting))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    base = ["task_name=rte", "data.generated=9", "data.max_length=32"]
+    base = ["task_name=rte", "data.generated=9", "data.max_length=32", "model.allow_random_weights=true"]
     assert neobert("glue", *base, f"{setting}=no-such/model", "--output-dir", tmp_path) == 2
     assert asked == [setting]
 
@@ -238,8 +239,10 @@ def test_files_of_ones_own_decide_which_metrics_there_are(
 ) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,1\nb,2\n")
     files = [f"data.{name}_file={tmp_path}/a.csv" for name in ("train", "validation")]
-    assert neobert("glue", *TINY, *files, "trainer.metric_for_best_model=f1", "--output-dir", tmp_path / "out") == 2
-    assert "trainer.metric_for_best_model: 'f1' is not measured on own files" in capsys.readouterr().err
+    assert (
+        neobert("glue", *TINY, *files, "trainer.metric_for_best_model=pearson", "--output-dir", tmp_path / "out") == 2
+    )
+    assert "trainer.metric_for_best_model: 'pearson' is not measured on own files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["trainer.mixed_precision=bf16"], ["trainer.gradient_checkpointing=true"],
@@ -308,11 +311,15 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training_and_harms_no_othe
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["task_name=rte", "data.dir=/nowhere"], "neobert: /nowhere: does not exist; data.dir must be a directory"),
+        ([*TINY_MODEL, "task_name=rte", "data.dir=/nowhere"],
+         "neobert: /nowhere: does not exist; data.dir must be a directory"),
         (["task_name=rte", "data.generated=9", "model.name_or_path=/nowhere"], "model.name_or_path: there is no dir"),
-        (["task_name=rte", "data.generated=9", "trainer.mixed_precision=fp16", "trainer.use_cpu=true"],
+        ([*TINY_MODEL, "task_name=rte", "data.generated=9", "trainer.mixed_precision=fp16",
+          "trainer.use_cpu=true"],
          "neobert: trainer.mixed_precision: is fp16, which needs a GPU"),
-        (["task_name=wnli", "data.generated=99999"], "the grammar has hardly more than"),
+        (["task_name=rte", "data.generated=9"], "model: is required"),
+        (["task_name=rte", "data.generated=9", "model.hidden_size=64"], "allow_random_weights: true"),
+        ([*TINY_MODEL, "task_name=wnli", "data.generated=99999"], "the grammar has hardly more than"),
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_message_and_exit_code_2(
@@ -339,3 +346,76 @@ def test_a_real_encoder_trains_on_real_data(neobert: Run, glue_data: Path, minil
                 "trainer.num_train_epochs=1"]  # fmt: skip
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
     assert read(tmp_path / "result.json")["steps"] == 2
+
+
+# -- run_glue's ways ------------------------------------------------------------------------------------------------
+
+
+def test_each_evaluation_and_the_whole_leave_run_glues_files(neobert: Run, tmp_path: Path) -> None:
+    assert neobert("glue", *SHORT, "task_name=mnli", "--output-dir", tmp_path) == 0
+    result = read(tmp_path / "result.json")
+    steps = {path.name for path in tmp_path.glob("all_results_step_*.json")}
+    assert steps == {"all_results_step_8.json", "all_results_step_16.json"}
+    best = read(tmp_path / f"all_results_step_{result['step']}.json")
+    everything = read(tmp_path / "all_results.json")
+    for name in ("eval_accuracy", "eval_accuracy_mm", "eval_loss", "eval_f1", "eval_precision_mm", "eval_recall"):
+        assert everything[name] == best[name]
+    assert (everything["train_samples"], everything["eval_samples"], everything["eval_samples_mm"]) == (64, 40, 40)
+    lines = dict(line.split(" = ") for line in (tmp_path / "eval_results.txt").read_text().splitlines())
+    assert float(lines["eval_accuracy_mm"]) == best["eval_accuracy_mm"]
+    for name, suffix in (("mnli", ""), ("mnli-mm", "_mm")):
+        own = (tmp_path / f"eval_results_{name}.txt").read_text()
+        assert f"eval_accuracy = {best['eval_accuracy' + suffix]}\n" in own
+        assert "_mm" not in own
+
+
+def test_a_trained_model_is_only_looked_at_and_asked(neobert: Run, learned: Path, tmp_path: Path) -> None:
+    """do_train: false. What it scores is what it scored, and what it predicts is what it is scored on."""
+    write_glue_directory(tmp_path / "glue", "qnli", 20)
+    dev = (tmp_path / "glue/QNLI/dev.tsv").read_text().splitlines()
+    (tmp_path / "glue/QNLI/test.tsv").write_text("".join(line.rpartition("\t")[0] + "\n" for line in dev))
+    settings = ["task_name=qnli", "do_train=false", f"data.dir={tmp_path / 'glue'}", "data.max_length=32",
+                f"model.name_or_path={learned}", "trainer.use_cpu=true"]  # fmt: skip
+    assert neobert("glue", *settings, "do_predict=true", "--output-dir", tmp_path / "both") == 0
+    before, result = read(learned / "result.json"), read(tmp_path / "both/result.json")
+    assert result["score"] == before["score"]
+    assert (result["step"], result["steps"]) == (0, 0)
+    header, *lines = (tmp_path / "both/predictions/QNLI.tsv").read_text().splitlines()
+    right = [line.split("\t")[1] == row.split("\t")[-1] for line, row in zip(lines, dev[1:], strict=True)]
+    assert sum(right) / 400 == pytest.approx(result["score"])
+    assert neobert("glue", *settings, "do_eval=false", "do_predict=true", "--output-dir", tmp_path / "said") == 0
+    said = read(tmp_path / "said/result.json")
+    assert (said["metric"], said["score"]) == ("predictions", 400)
+    assert (tmp_path / "said/predictions/QNLI.tsv").read_text() == "\n".join([header, *lines, ""])
+
+
+def test_without_a_head_there_is_nothing_to_look_at(
+    neobert: Run, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["task_name=rte", "do_train=false", "data.generated=32", "data.max_length=32",
+                f"model.name_or_path={tiny_bert}"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path) == 2
+    assert "has no head for this task (not in it: bert.pooler.dense.bias" in capsys.readouterr().err
+
+
+def test_a_training_without_evaluations_ends_with_its_loss(neobert: Run, tmp_path: Path) -> None:
+    assert neobert("glue", *SHORT, "task_name=mnli", "do_eval=false", "do_predict=true", "--output-dir", tmp_path) == 0
+    result = read(tmp_path / "result.json")
+    assert (result["metric"], result["step"], result["steps"]) == ("loss", 16, 16)
+    assert not list(tmp_path.glob("eval_results*"))
+    assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["do_train=false", "do_eval=false"], "one of do_train, do_eval and do_predict must be true"),
+        (["do_train=false"], "do_train: false needs a model"),
+        (["do_eval=false", "trainer.early_stopping_patience=3"], "trainer.early_stopping_patience needs evaluations"),
+    ],
+)
+def test_what_leaves_nothing_to_do_is_refused(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: list[str], message: str
+) -> None:
+    assert neobert("glue", *SHORT, "task_name=rte", *settings, "--output-dir", tmp_path) == 2
+    assert message in capsys.readouterr().err

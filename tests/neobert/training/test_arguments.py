@@ -37,7 +37,7 @@ def test_no_two_neighbouring_seeds_see_the_same_order_of_the_data(tmp_path: Path
     for seed in range(20):
         arguments = training_arguments(
             TrainerConfig(use_cpu=True), OptimizerConfig(), SchedulerConfig(), seed=seed, train_examples=10,
-            world_size=1, metric="score", greater_is_better=True, checkpoints=tmp_path,
+            world_size=1, metric="score", greater_is_better=True, evaluates=True, checkpoints=tmp_path,
         )  # fmt: skip
         orders |= {arguments.data_seed + epoch for epoch in range(100)}
     assert len(orders) == 20 * 100
@@ -49,7 +49,7 @@ def test_settings_reach_trainer(tmp_path: Path, name: str, theirs: str) -> None:
         TrainerConfig(use_cpu=True, gradient_clipping=None, eval_strategy="steps", eval_steps=7),
         OptimizerConfig(lr=1e-3, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.2),
         SchedulerConfig(name=name, warmup_steps=0.25), seed=3, train_examples=64, world_size=1, metric="f1",
-        greater_is_better=True, checkpoints=tmp_path,
+        greater_is_better=True, evaluates=True, checkpoints=tmp_path,
     )  # fmt: skip
     assert (arguments.lr_scheduler_type, arguments.warmup_steps, arguments.max_grad_norm) == (theirs, 0.25, 0.0)
     assert (arguments.learning_rate, arguments.weight_decay, arguments.adam_epsilon) == (1e-3, 0.2, 1e-6)
@@ -73,3 +73,13 @@ def test_tf32_is_spoken_of_only_where_there_is_such_a_thing(
     )
     found = pretraining_arguments(config, world_size=1, max_steps=1, evaluates=False, checkpoints=tmp_path)
     assert {name: value for name, value in found.items() if name == "tf32"} == said  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "no")])
+def test_auto_is_bf16_where_the_processor_computes_it(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str
+) -> None:
+    monkeypatch.setattr(arguments, "_computes_bf16", lambda: has_bf16)
+    asked = TrainerConfig(use_cpu=True, mixed_precision="auto")
+    assert arguments.with_precision(asked) == TrainerConfig(use_cpu=True, mixed_precision=precision)
+    assert arguments.with_precision(TrainerConfig(mixed_precision="bf16")).mixed_precision == "bf16"

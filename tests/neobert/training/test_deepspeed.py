@@ -209,7 +209,7 @@ def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     for stage in (2, 3):
         trial = Path(shutil.copytree(undisturbed / f"numbers-{stage}", directory / f"numbers-{stage}"))
         (trial / "result.json").unlink()
-        (trial / "predictions.tsv").unlink()
+        (trial / "predictions" / "test.tsv").unlink()
         work[trial] = [*json.loads((undisturbed / "numbers.json").read_text()), *STAGES[stage]]
     codes, output = run_all(work)
     assert codes == [0] * len(work), output
@@ -261,7 +261,7 @@ def test_predictions_come_from_the_best_checkpoint(
     )
     assert (best - last).abs().max() > 0.05
     for directory in (undisturbed, interrupted[0]):
-        found = predictions(directory / f"numbers-{stage}" / "predictions.tsv")
+        found = predictions(directory / f"numbers-{stage}" / "predictions" / "test.tsv")
         torch.testing.assert_close(found, best, atol=1e-3, rtol=0)  # three decimals are written
     assert json.loads((undisturbed / "numbers" / "result.json").read_text())["metrics"]["pearson"] == pytest.approx(
         result["metrics"]["pearson"], abs=1e-5
@@ -386,9 +386,9 @@ def test_in_bf16_an_attempt_that_has_nothing_left_to_train_predicts_the_same(tmp
     work = {tmp_path / f"numbers-{stage}": [*settings, *STAGES[stage]] for stage in (1, 3)}
     codes, output = run_all(work)
     assert codes == [0, 0], output
-    before = [(trial / "predictions.tsv").read_text() for trial in work]
+    before = [(trial / "predictions" / "test.tsv").read_text() for trial in work]
     for trial in work:
         (trial / "result.json").unlink()
-        (trial / "predictions.tsv").unlink()
+        (trial / "predictions" / "test.tsv").unlink()
     assert run_all(work)[0] == [0, 0]
-    assert [(trial / "predictions.tsv").read_text() for trial in work] == before
+    assert [(trial / "predictions" / "test.tsv").read_text() for trial in work] == before

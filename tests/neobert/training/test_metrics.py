@@ -23,7 +23,10 @@ def outputs(classes: np.ndarray, count: int = 2) -> np.ndarray:
 def test_classification_metrics_follow_their_definitions() -> None:
     tp, tn = np.sum((GUESSES == 1) & (LABELS == 1)), np.sum((GUESSES == 0) & (LABELS == 0))
     fp, fn = np.sum((GUESSES == 1) & (LABELS == 0)), np.sum((GUESSES == 0) & (LABELS == 1))
-    found = metrics.compute(("accuracy", "f1", "matthews_correlation"), outputs(GUESSES), LABELS)
+    names = ("accuracy", "f1", "precision", "recall", "matthews_correlation")
+    found = metrics.compute(names, outputs(GUESSES), LABELS)
+    assert found["precision"] == pytest.approx(tp / (tp + fp), abs=1e-12)
+    assert found["recall"] == pytest.approx(tp / (tp + fn), abs=1e-12)
     assert found["accuracy"] == pytest.approx((tp + tn) / 200, abs=1e-12)
     assert found["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn), abs=1e-12)
     below = math.sqrt(float((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
@@ -70,3 +73,16 @@ def test_the_baseline_predicts_the_commonest_training_class_on_every_dev_set() -
     accuracy, f1 = 0.75, 2 * 3 / (2 * 3 + 1)
     assert metrics.baseline(TASKS["mrpc"], [1, 1, 0], {"": [1, 1, 1, 0]}) == pytest.approx((accuracy + f1) / 2)
     assert metrics.baseline(TASKS["stsb"], [1.0, 4.0], {"": [0.0, 3.0]}) == 0
+
+
+def test_of_several_classes_f1_precision_and_recall_are_means_over_all_of_them() -> None:
+    labels = RNG.integers(0, 3, 100)
+    guesses = np.where(RNG.random(100) < 0.6, labels, 0)  # never the third class but where it is right
+    found = metrics.compute(("f1", "precision", "recall"), outputs(guesses, 4), labels)
+    each = []
+    for one in range(4):  # of the fourth there is neither a label nor a guess
+        tp = np.sum((guesses == one) & (labels == one))
+        precision = tp / max(np.sum(guesses == one), 1)
+        recall = tp / max(np.sum(labels == one), 1)
+        each.append((2 * precision * recall / (precision + recall) if tp else 0.0, precision, recall))
+    assert tuple(found.values()) == pytest.approx(tuple(np.mean(each, axis=0)), abs=1e-12)

@@ -219,7 +219,10 @@ def test_when_the_queue_is_killed_its_trials_stop_and_a_new_submission_goes_on(
 def test_a_stage_waits_for_those_it_needs_and_does_not_start_when_one_failed(
     run_recipe: Recipe, stand_in: Path, work: Path
 ) -> None:
-    stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}}
+    stage = {
+        "task": "glue",
+        "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
+    }
     stages = {
         "first": stage | {"grid": {"seed": [1, 2]}},
         "second": stage | {"needs": ["first"], "grid": {"seed": [3]}},

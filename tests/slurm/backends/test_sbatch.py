@@ -166,7 +166,10 @@ def test_a_task_that_is_preempted_while_it_starts_comes_back(
 def test_a_stage_starts_when_those_it_needs_are_done(
     run_recipe: Recipe, slurm: Path, work: Path, plain_cluster: Cluster
 ) -> None:
-    stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}}
+    stage = {
+        "task": "glue",
+        "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
+    }
     stages = {
         "first": stage | {"grid": {"seed": [1, 2]}},
         "second": stage | {"needs": ["first"], "grid": {"seed": [3]}},
@@ -232,7 +235,10 @@ def test_inside_another_job_a_submission_is_like_any_other(
 def test_a_stage_waits_for_the_trials_that_are_run_again_and_for_those_that_still_run(
     run_recipe: Recipe, slurm: Path, work: Path
 ) -> None:
-    stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}}
+    stage = {
+        "task": "glue",
+        "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
+    }
     first = stage | {"grid": {"seed": [1, 2]}, "env": {"STAND_IN_STEPS": "150", "STAND_IN_FAIL_EARLY": "2"}}
     stages = {"first": first, "second": stage | {"needs": ["first"], "grid": {"seed": [3]}}}
     (work / "two.yaml").write_text(json.dumps({"name": "two", "stages": stages, "resources": {"mem": "100M"}}))
@@ -305,7 +311,11 @@ def test_an_array_that_never_left_the_queue_is_told_as_cancelled_by_accounts_too
 
 def check_array_that_never_left_the_queue(run_recipe: Recipe, profile: Path, work: Path) -> None:
     """Slurm tells of all of its tasks in one line, with and without accounts."""
-    stage = {"task": "glue", "config": {"task_name": "rte", "data": {"generated": 5}}, "grid": {"seed": [1, 2]}}
+    stage = {
+        "task": "glue",
+        "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
+        "grid": {"seed": [1, 2]},
+    }
     stages = {"first": stage, "second": stage | {"needs": ["first"], "grid": {"seed": [3, 4]}}}
     resources = {"time": "00:10:00", "mem": "100M"}
     recipe = work / "stages.yaml"

@@ -1,0 +1,90 @@
+"""`neobert submission`: the predictions of trials on GLUE as one zip file for the benchmark's server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from neobert.config import ConfigError
+from neobert.config.submission import SubmissionConfig
+from neobert.data.examples import at
+from neobert.data.glue_tasks import TASKS, GlueTask
+from neobert.data.submission import glue_score, read_checked, write_zip
+from neobert.errors import DONE
+from neobert.training import lease
+from neobert.training.distributed import Ranks
+from neobert.training.files import TrialFiles, write_json
+from neobert.training.preemption import Preemption
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The trial whose predictions of a task are submitted."""
+
+    task: GlueTask
+    files: TrialFiles
+    score: float
+
+
+def run(config: SubmissionConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
+    """Returns the exit code. The main process leaves submission.zip behind, and result.json last."""
+    if not ranks.is_main:
+        return DONE
+    since = time.time()
+    best = _best_of_each_task([Path(trial) for trial in config.trials])
+    missing = [name for name in TASKS if name not in best]
+    if missing and not config.partial:
+        raise ConfigError.at(
+            ("trials",),
+            f"none is of {', '.join(missing)}: the benchmark takes all nine tasks (partial: true leaves out)",
+        )
+    files = {}
+    for chosen in best.values():
+        for test in chosen.task.tests:
+            path = chosen.files.predictions / f"{test.name}.tsv"
+            if config.partial and test.config is not None and not path.exists():
+                missing.append(test.name)
+                continue
+            files[test.name] = read_checked(path, chosen.task, test)
+    lease.check()
+    write_zip(paths.directory / "submission.zip", files)
+    if missing:
+        log.warning("left out: %s", ", ".join(missing))
+    _write_result(best, complete=len(best) == len(TASKS), seconds=time.time() - since, paths=paths)
+    return DONE
+
+
+def _best_of_each_task(trials: list[Path]) -> dict[str, Chosen]:
+    """By the score on the dev set; in the order of the task table."""
+    found: dict[str, Chosen] = {}
+    for trial in trials:
+        files = TrialFiles(trial)
+        try:
+            result = json.loads(files.result.read_text(encoding="utf-8"))
+            task, score = TASKS[result["task_name"]], float(result["score"])
+        except FileNotFoundError:
+            raise at(str(trial), "has no result.json: it is not done") from None
+        except (ValueError, KeyError, TypeError):
+            raise at(str(files.result), "is no result of `neobert glue` on one of GLUE's tasks") from None
+        if result["metric"] != "+".join(task.scored):
+            raise at(str(files.result), f"has no score on the dev set, but {result['metric']}: leave do_eval true")
+        if task.name not in found or score > found[task.name].score:
+            found[task.name] = Chosen(task, files, score)
+    return {name: found[name] for name in TASKS if name in found}
+
+
+def _write_result(best: dict[str, Chosen], complete: bool, seconds: float, paths: TrialFiles) -> None:
+    scores = {name: chosen.score for name, chosen in best.items()}
+    score = glue_score(list(scores.values()))
+    metric = "glue" if complete else f"mean of {len(scores)} tasks"
+    result = {
+        "schema": 1, "task": "submission", "metric": metric, "score": score, "metrics": scores,
+        "seconds": round(seconds, 3), "trials": {name: str(chosen.files.directory) for name, chosen in best.items()},
+    }  # fmt: skip
+    write_json(paths.result, result, durable=True)
+    log.info("done: %s %.4f on the dev sets; %s", metric, score, paths.directory / "submission.zip")
