@@ -106,8 +106,10 @@ class PretrainTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of a step, and how many tokens are masked in those of all processes."""
         batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
-        if not rows:  # no process has any left of this epoch
-            self._batches.next_epoch()
+        for _ in range(self._batches.behind + 1):
+            if rows:
+                break
+            self._batches.next_epoch()  # no process has any left of this one
             batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
         if not rows:
             raise RunError("the data holds no text at all")

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -83,6 +84,25 @@ def test_measured_in_tokens_it_tells_how_many_steps_there_will_be(
     assert all(abs(total - told[-1][1]) < 3 for _, total in told[-5:]), told
     progress = json.loads((tmp_path / "trial/progress.json").read_text())
     assert (progress["step"], progress["total_steps"], progress["seconds_left"]) == (*told[-1], 0.0)
+
+
+def test_a_stream_with_lanes_that_have_no_text_goes_on_in_its_third_epoch(
+    neobert: Neobert, shards: Path, tmp_path: Path
+) -> None:
+    """One small file is one part, for one of the 8 lanes."""
+    file = settings_file(
+        tmp_path, None, dataset={"files": [str(write_text(tmp_path, 40))], "streaming": True},
+        tokenizer={"name_or_path": str(shards / "tokenizer")}, trainer={"save_total_limit": 9},
+    )  # fmt: skip
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "whole") == 0
+    trial = Path(shutil.copytree(tmp_path / "whole", tmp_path / "trial"))
+    (trial / "result.json").unlink()
+    shutil.rmtree(trial / "model")
+    shutil.rmtree(trial / "checkpoints/checkpoint-30")
+    assert 2 < json.loads((trial / "checkpoints/checkpoint-20/trainer_state.json").read_text())["epoch"] < 20
+    assert neobert("pretrain", "--config", file, "--output-dir", trial) == 0
+    assert same(trial, tmp_path / "whole")
+    assert logged(trial, "epoch") == logged(tmp_path / "whole", "epoch")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -78,7 +78,10 @@ class Training:
     def step(self) -> list[Row]:
         """The rows of all processes."""
         found = [next(iterator) for iterator in self.iterators]
-        if not any(batch["rows"] for batch in found):
+        (behind,) = {batches.behind for batches in self.batches}
+        for _ in range(behind + 1):
+            if any(batch["rows"] for batch in found):
+                break
             self.epochs += 1
             for batches in self.batches:
                 batches.next_epoch()
@@ -192,6 +195,25 @@ def test_more_lanes_than_blocks_leave_some_without_text() -> None:
     while not training.epochs:
         seen += names(training.step()) if not training.epochs else []
     assert sorted(set(seen)) == list(range(1, 28))
+
+
+@pytest.mark.parametrize("files", [1, 3])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_from_any_epoch_on_lanes_without_text_change_nothing(files: int, processes: int) -> None:
+    """Each file is a block of its own, and most of the 8 lanes have none."""
+    mixture = Mixture([Numbered(0, [30] * files)], None, 1)
+    some = Windows(mixture, 8, 1, 256, partial(pack, capacity=CAPACITY), MASKING)
+    undisturbed = Training(Place(8), processes, size=2, some=some)
+    steps, places, epochs = [], [undisturbed.place], [0]
+    while undisturbed.epoch < 5:
+        steps.append(texts(undisturbed.step()))
+        places.append(Place.from_json(json.loads(json.dumps(undisturbed.place.to_json()))))
+        epochs.append(undisturbed.epoch)
+    assert len(places[-1].reached) == files, "some lanes have no text"
+    for stop in range(len(steps)):
+        resumed = Training(places[stop], processes, size=2, some=some)
+        assert [texts(resumed.step()) for _ in steps[stop:]] == steps[stop:], stop
+        assert abs(some.epoch(places[stop]) - epochs[stop]) <= 1
 
 
 def test_epochs_differ_in_order_and_in_what_is_masked() -> None:
