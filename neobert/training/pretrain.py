@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from neobert.config import ConfigError, PretrainConfig
+from neobert.config import ConfigError, PretrainConfig, read_yaml, validate
 from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
@@ -75,6 +76,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     if args.device.type == "cuda":
         bind_to_gpu(args.device.index or 0)
     resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
+    if resumed is None:
+        _check_where_it_begins(paths, config, ranks)
     start = resumed or _given_checkpoint(config)
     if ranks.is_main:
         forget_lost_steps(paths, resumed)
@@ -112,6 +115,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     if config.trainer.profile_steps and ranks.is_main:
         trainer.add_callback(Profiling(config.trainer.profile_steps, paths.profile))
     for callback in [
+        OwnIntervals(),
         StopOnNaN(),
         *(reports(paths, progress, resumed) if ranks.is_main else []),
         EndWhenDone(trainer),
@@ -120,7 +124,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         trainer.add_callback(callback)
         if start and isinstance(callback, Restored):
             callback.restore(state)
-    _announce(trainer, data, length, resumed)
+    _announce(trainer, data, length, start, resumed)
     if not _finished(trainer, state):
         trainer.train(resume_from_checkpoint=str(load_from) if load_from else None)
         state = trainer.state
@@ -131,6 +135,13 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     trainer.write_model(paths.model)
     progress.end("done")
     return _outcome(trainer, state, data)
+
+
+class OwnIntervals(TrainerCallback):
+    """Evaluates, logs and saves as often as the settings say, and not as that of the checkpoint did."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 class EndWhenDone(TrainerCallback):
@@ -152,12 +163,14 @@ def _finished(trainer: PretrainTrainer, state: TrainerState) -> bool:
 
 
 def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
-    """The one to begin from, of another trial: its directory, or the directory of the trial."""
+    """The one to begin from, of another trial: its directory, the trial's, or that of the trial's checkpoints."""
     path = config.starts_from
     if path is None:
         return None
     if (path / "checkpoints").is_dir():
         found = checkpoints.newest_complete(path / "checkpoints")
+    elif any(path.glob("checkpoint-*")):
+        found = checkpoints.newest_complete(path)
     elif checkpoints.find_fault(path) is None:
         found = checkpoints.at_path(path)
     else:
@@ -165,6 +178,28 @@ def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
     if found is None:
         raise ConfigError.at(("trainer", "resume_from_checkpoint"), f"{path} holds no complete checkpoint")
     return found
+
+
+def _check_where_it_begins(paths: TrialFiles, config: PretrainConfig, ranks: Ranks) -> None:
+    """Where none of a trial's checkpoints can be used it begins again, and that has to be where it began before."""
+    fault = _other_beginning(paths, config) if ranks.is_main else None
+    (fault,) = broadcast_object_list([fault])
+    if fault is not None:
+        raise fault
+
+
+def _other_beginning(paths: TrialFiles, config: PretrainConfig) -> ConfigError | None:
+    source = read_yaml(paths.config)
+    before = validate(PretrainConfig, source.data["config"]).trainer.resume_from_checkpoint
+    now = config.trainer.resume_from_checkpoint
+    if before == now:
+        return None
+    place = ("trainer", "resume_from_checkpoint")
+    message = (
+        f"is {before!r} there and {now!r} here, and no checkpoint of the trial itself is complete, so that it has to "
+        "begin again. Begin where it began before, or choose another --output-dir"
+    )
+    return ConfigError.at(place, message, source.where(("config", *place)))
 
 
 def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks, data: TrainingData) -> tuple[Place, int]:
@@ -215,7 +250,9 @@ def _schedule(config: PretrainConfig, length: Length) -> Schedule:
     return Schedule(section.name, share("warmup", 0.02), share("decay", 0.2), section.final_lr_ratio)
 
 
-def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resumed: Checkpoint | None) -> None:
+def _announce(
+    trainer: PretrainTrainer, data: TrainingData, length: Length, start: Checkpoint | None, resumed: Checkpoint | None
+) -> None:
     args, config = trainer.args, trainer.model.config
     size = sum(weight.numel() for weight in trainer.model.parameters())
     log.info("model: %d x %d, %.1f M weights, vocabulary of %d", config.num_hidden_layers, config.hidden_size,
@@ -224,8 +261,14 @@ def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resu
     log.info("data: %s; held out: %d rows", known, len(data.held_out))
     goal = f"{length.tokens / 1e6:.1f} M tokens" if length.tokens else f"{length.steps} steps"
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    log.info("training: %s, %d rows a step on %d x %s, lr %g%s", goal, rows, args.world_size, args.device.type,
-             args.learning_rate, f", resumed from step {resumed.step}" if resumed else "")  # fmt: skip
+    log.info("training: %s, %d rows a step on %d x %s, lr %g, %s", goal, rows, args.world_size, args.device.type,
+             args.learning_rate, _beginning(start, resumed))  # fmt: skip
+
+
+def _beginning(start: Checkpoint | None, resumed: Checkpoint | None) -> str:
+    if start is None:
+        return "from the beginning: the trial has no checkpoint yet"
+    return f"{'resumed' if resumed else 'begun'} from step {start.step} ({start.path})"
 
 
 def _outcome(trainer: PretrainTrainer, state: TrainerState, data: TrainingData) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import resource
 import shutil
@@ -129,6 +130,61 @@ def test_another_model_in_the_same_directory_or_from_its_checkpoint(told: Told, 
     assert message.startswith("model: ")
     assert "is a checkpoint of another model: num_hidden_layers is 2 there and 3 here" in message
     assert contents(trained) == before
+
+
+def interrupted(trained: Path, directory: Path) -> Path:
+    """A copy of the trial as it was after step 5 of 10."""
+    shutil.copytree(trained, directory)
+    (directory / "result.json").unlink()
+    shutil.rmtree(directory / "model")
+    shutil.rmtree(directory / "checkpoints/checkpoint-10")
+    return directory
+
+
+@pytest.mark.parametrize("given", ["auto", "latest", True, "PATH"])
+def test_a_trial_is_resumed_whatever_was_said_of_where_to_begin(
+    neobert: Neobert, shards: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], given: str | bool
+) -> None:
+    trial = interrupted(trained, tmp_path / "trial")
+    said = str(trained) if given == "PATH" else given
+    size = {"max_steps": 10, "save_steps": 5, "resume_from_checkpoint": said}
+    file = settings_file(tmp_path, shards, trainer=size)
+    assert neobert("pretrain", "--config", file, "--output-dir", trial) == 0
+    assert f", resumed from step 5 ({trial}/checkpoints/checkpoint-5)\n" in capfd.readouterr().out
+    assert same(trial, trained)
+
+
+def test_without_a_checkpoint_it_begins_anew_and_says_so(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = settings_file(tmp_path, shards, trainer={"max_steps": 1, "resume_from_checkpoint": "latest"})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    assert ", from the beginning: the trial has no checkpoint yet\n" in capfd.readouterr().out
+
+
+def test_a_trial_without_a_usable_checkpoint_begins_only_where_it_did(
+    told: Told, trained: Path, tmp_path: Path
+) -> None:
+    trial = interrupted(trained, tmp_path / "trial")
+    (trial / "checkpoints/checkpoint-5/complete.json").unlink()
+    message = told(out=trial, trainer={"max_steps": 10, "save_steps": 5, "resume_from_checkpoint": str(trained)})
+    assert f"trainer.resume_from_checkpoint: is 'auto' there and {str(trained)!r} here, and no checkpoint of" in message
+
+
+def test_a_training_from_anothers_checkpoint_has_intervals_of_its_own(
+    neobert: Neobert, shards: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The directory of its checkpoints will do; the newest in it is taken."""
+    trainer = {"max_steps": 14, "save_steps": 3, "logging_steps": 1, "eval_steps": 2, "save_total_limit": 9,
+               "resume_from_checkpoint": str(trained / "checkpoints")}  # fmt: skip
+    file = settings_file(tmp_path, shards, trainer=trainer)
+    out = tmp_path / "trial"
+    assert neobert("pretrain", "--config", file, "--output-dir", out) == 0
+    assert f", begun from step 10 ({trained}/checkpoints/checkpoint-10)\n" in capfd.readouterr().out
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [11, 12, 13, 14]
+    assert [row["step"] for row in rows if "eval_loss" in row] == [12, 14]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-12", "checkpoint-14"]
 
 
 def test_a_disk_that_is_full_when_a_checkpoint_is_written(
