@@ -90,14 +90,71 @@ def test_a_tokenizer_that_is_not_that_of_the_model(
     assert neobert("pretrain", "--config", own, "--output-dir", tmp_path / "own") == 0
 
 
+def without_tokenizer_json(model: Path, directory: Path) -> Path:
+    """A copy whose tokenizer is a plain list of tokens, as that of older BERTs."""
+    from transformers import AutoTokenizer
+
+    vocabulary = AutoTokenizer.from_pretrained(model).get_vocab()
+    shutil.copytree(model, directory)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).unlink()
+    (directory / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=lambda token: vocabulary[token])) + "\n")
+    return directory
+
+
+@pytest.mark.parametrize("kind", [None, "BertTokenizer"])
+def test_a_tokenizer_of_the_model_that_is_a_list_of_tokens(
+    told: Told, neobert: Neobert, shards: Path, trained: Path, tmp_path: Path, kind: str | None
+) -> None:
+    """Alone, it tells the numbers of tokens; beside the name of a class, it is a tokenizer."""
+    other = write_shards(neobert, tmp_path, tokenizer={"train_vocab_size": 200})
+    model = without_tokenizer_json(trained / "model", tmp_path / "listed")
+    if kind is not None:
+        (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+        (tmp_path / "own").mkdir()
+        shards = write_shards(neobert, tmp_path / "own", tokenizer={"name_or_path": str(model)})
+    section = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(model)}
+    message = told(shards=other, model=section)
+    assert message.startswith(f"model.name_or_path: {model} goes with its own tokenizer (")
+    own = settings_file(tmp_path, shards, model=section, trainer={"max_steps": 1})
+    assert neobert("pretrain", "--config", own, "--output-dir", tmp_path / "right") == 0
+
+
+def test_a_tokenizer_that_is_not_that_of_a_model_of_the_hub(
+    neobert: Neobert, shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Read from the cache of the hub's library, where a fetch has put it."""
+    repository, commit = tmp_path / "home/hub/models--tiny--model", "a" * 40
+    shutil.copytree(trained / "model", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    other = write_shards(neobert, tmp_path, tokenizer={"train_vocab_size": 200})
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": "tiny/model"}
+    environ = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    file = settings_file(tmp_path, None, model=model, trainer={"max_steps": 1})
+    program = (
+        "import sys\nfrom neobert.cli import run\n"
+        "print([run([*sys.argv[3:], f'dataset.path={data}', '--output-dir', data + '-trial']) for data in sys.argv[1:3]])"
+    )
+    command = [sys.executable, "-c", program, str(other), str(shards), "pretrain", "--config", str(file)]
+    done = subprocess.run(command, env=environ, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.endswith("[2, 0]\n"), done.stderr
+    assert done.stderr.count("neobert: model.name_or_path: tiny/model goes with its own tokenizer (") == 1
+    assert "Make shards with `neobert preprocess tokenizer.name_or_path=tiny/model`" in done.stderr
+
+
 def test_a_tokenizer_with_more_entries_than_the_model(
-    told: Told, neobert: Neobert, trained: Path, tmp_path: Path
+    neobert: Neobert, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     other = write_shards(neobert, tmp_path, data={"generated": 500}, tokenizer={"train_vocab_size": 300})
     bare = Path(shutil.copytree(trained / "model", tmp_path / "bare"))
     (bare / "tokenizer.json").unlink()
     model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(bare)}
-    assert told(shards=other, model=model) == "tokenizer: has 300 entries, but the model only 201 embeddings"
+    file = settings_file(tmp_path, other, model=model)
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 2
+    error = capfd.readouterr().err
+    assert "neobert: tokenizer: has 300 entries, but the model only 201 embeddings\n" in error
+    assert f"{bare} comes with no tokenizer, so nothing tells whether {other / 'tokenizer'} is the one" in error
 
 
 def test_sequences_that_are_longer_than_the_model_takes(told: Told) -> None:
