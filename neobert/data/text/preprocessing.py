@@ -19,7 +19,7 @@ from neobert.config.text import PreprocessConfig
 from neobert.data.text.corpus import Corpus
 from neobert.data.text.documents import Block, Reader
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
-from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, write_manifest, write_shard
+from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, find_fault, write_manifest, write_shard
 from neobert.data.text.tokenizer import LEARNED, learn_tokenizer, load_tokenizer, save_tokenizer
 from neobert.errors import RunError
 from neobert.training.files import read_json, to_json, write_json
@@ -97,7 +97,8 @@ def plan(config: PreprocessConfig, source: Corpus, tokenizer: PreTrainedTokenize
 def is_done(work: Work, number: int) -> bool:
     """Whether a shard is there; raises `ConfigError` when it is there, but of other settings or other text.
 
-    Where a file has another time than before, its text is read again, and compared.
+    Where a file has another time than before, its text is read again, and compared. A shard that has lost a file, or a
+    part of one, is not there.
     """
     path = ShardFiles(work.output, number).summary
     if not path.exists():
@@ -117,7 +118,10 @@ def is_done(work: Work, number: int) -> bool:
             message = f"{path} is a shard of other text than now is in {files}{_ELSEWHERE}"
             raise ConfigError.at(("output",), message)
         write_json(path, summary | {"versions": versions}, durable=True)
-    return True
+    fault = find_fault(ShardFiles(work.output, number), summary, len(work.cutter.tokenizer))
+    if fault is not None:
+        log.warning("shard %d is made again: %s", number, fault)
+    return fault is None
 
 
 def make_shard(work: Work, number: int) -> int:

@@ -134,7 +134,8 @@ def test_a_tokenizer_that_is_not_that_of_a_model_of_the_hub(
     file = settings_file(tmp_path, None, model=model, trainer={"max_steps": 1})
     program = (
         "import sys\nfrom neobert.cli import run\n"
-        "print([run([*sys.argv[3:], f'dataset.path={data}', '--output-dir', data + '-trial']) for data in sys.argv[1:3]])"
+        "every = [[f'dataset.path={data}', '--output-dir', data + '-trial'] for data in sys.argv[1:3]]\n"
+        "print([run([*sys.argv[3:], *words]) for words in every])"
     )
     command = [sys.executable, "-c", program, str(other), str(shards), "pretrain", "--config", str(file)]
     done = subprocess.run(command, env=environ, cwd=REPOSITORY, capture_output=True, text=True)
