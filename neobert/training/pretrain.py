@@ -69,6 +69,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             "text in dataset.validation, or leave this out",
         )
     length = _length(config, data)
+    schedule = _schedule(config, length)
     args = pretraining_arguments(
         config, world_size=ranks.world_size, max_steps=length.steps, evaluates=bool(data.held_out),
         checkpoints=paths.checkpoints,
@@ -99,7 +100,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     mine += [windows.idle] * (-(-len(data.held_out) // ranks.world_size) - len(mine))  # as many in every process
     trainer = PretrainTrainer(
         config=config, windows=windows, place=place, tokens=tokens, epoch_tokens=data.tokens,
-        source=data.source, schedule=_schedule(config, length), max_tokens=length.tokens,
+        source=data.source, schedule=schedule, max_tokens=length.tokens,
         held_out=mine, collate=data.collate,
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
@@ -238,16 +239,26 @@ def _length(config: PretrainConfig, data: TrainingData) -> Length:
 
 
 def _schedule(config: PretrainConfig, length: Length) -> Schedule:
-    """In shares of the whole training."""
+    """In shares of the whole training.
+
+    A warm-up that is longer than that does not come to its end. A decay that is longer has no beginning, and is refused
+    by a `ConfigError`.
+    """
     section = config.scheduler
-    whole = length.tokens or length.steps
+    whole, unit = (length.tokens, "tokens") if length.tokens else (length.steps, "steps")
 
     def share(kind: str, otherwise: float) -> float:
-        count = getattr(section, f"{kind}_{'tokens' if length.tokens else 'steps'}")
-        ratio = getattr(section, f"{kind}_ratio")
-        return min(count / whole, 1.0) if count is not None else ratio if ratio is not None else otherwise
+        count, ratio = getattr(section, f"{kind}_{unit}"), getattr(section, f"{kind}_ratio")
+        return count / whole if count is not None else ratio if ratio is not None else otherwise
 
-    return Schedule(section.name, share("warmup", 0.02), share("decay", 0.2), section.final_lr_ratio)
+    warmup, decay = share("warmup", 0.02), share("decay", 0.2)
+    if decay > 1:
+        message = f"is more than the {whole} {unit} of the training. scheduler.name: linear goes down all the way"
+        raise ConfigError.at(("scheduler", f"decay_{unit}"), message)
+    if warmup > 1:
+        log.warning("scheduler.warmup_%s is more than the %d %s of the training: the learning rate comes to %.3g of "
+                    "optimizer.lr, and not down again", unit, whole, unit, 1 / warmup)  # fmt: skip
+    return Schedule(section.name, warmup, decay, section.final_lr_ratio)
 
 
 def _announce(

@@ -165,6 +165,26 @@ def test_sequences_that_are_longer_than_the_model_takes(told: Told) -> None:
     assert "dataset.max_seq_length: is 16, but" in told(dataset={"max_seq_length": 16}, out=Path("/nonexistent/trial"))
 
 
+@pytest.mark.parametrize("unit", ["steps", "tokens"])
+def test_a_warm_up_that_is_longer_than_the_training_is_as_slow_as_was_asked(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], unit: str
+) -> None:
+    trainer = {"max_steps": None, f"max_{unit}": 4 if unit == "steps" else 400, "logging_steps": 1}
+    scheduler = {f"warmup_{unit}": 8 if unit == "steps" else 800}
+    file = settings_file(tmp_path, shards, trainer=trainer, scheduler=scheduler, optimizer={"lr": 1.0})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
+    told = f"scheduler.warmup_{unit} is more than the {trainer[f'max_{unit}']} {unit} of the training: the learning"
+    assert f"{told} rate comes to 0.5 of optimizer.lr, and not down again" in capfd.readouterr().err
+    if unit == "steps":
+        rows = [json.loads(line) for line in (tmp_path / "trial/metrics.jsonl").read_text().splitlines()]
+        assert [row["learning_rate"] for row in rows if "loss" in row] == [0.125, 0.25, 0.375, 0.5]
+
+
+def test_a_decay_that_is_longer_than_the_training(told: Told) -> None:
+    message = told(scheduler={"name": "wsd", "decay_steps": 31})
+    assert message.startswith("scheduler.decay_steps: is more than the 30 steps of the training. ")
+
+
 def test_evaluations_where_nothing_is_held_out(told: Told, neobert: Neobert, tmp_path: Path) -> None:
     whole = write_shards(neobert, tmp_path, validation_fraction=0.0)
     message = told(shards=whole, trainer={"eval_steps": 5})
