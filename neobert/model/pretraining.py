@@ -16,6 +16,7 @@ from neobert.config.pretrain import EncoderConfig
 from neobert.config.text import TokenizerConfig
 from neobert.data.text.pieces import fingerprint
 from neobert.data.text.tokenizer import load_tokenizer
+from neobert.errors import RunError
 from neobert.hub import how_to_fetch
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM, verify
 from neobert.model.attention import UnknownBackend, choose
@@ -29,12 +30,18 @@ def build_model(
 ) -> NeoBERTForMaskedLM:
     """The model of `checkpoint` when resuming, otherwise what the settings name or describe.
 
-    Raises `ConfigError` when model, tokenizer and the length of sequences do not go together.
+    Raises `ConfigError` when model, tokenizer and the length of sequences do not go together, and `RunError` for a
+    checkpoint that is damaged.
     """
     if checkpoint is None and config.name_or_path is None:
         model = NeoBERTForMaskedLM(_shape(config, tokenizer))
     else:
-        model = _load(str(checkpoint or config.name_or_path), config)
+        try:
+            model = _load(str(checkpoint or config.name_or_path), config)
+        except ConfigError as error:
+            if checkpoint is None:
+                raise
+            raise RunError(error.problems[0].message) from None
         if config.name_or_path is None:
             _check_shape(model.config, config, checkpoint)
         elif checkpoint is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +84,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     start = resumed or _given_checkpoint(config)
     if ranks.is_main:
         forget_lost_steps(paths, resumed)
-    place, tokens = _place(start, config, ranks, data)
+    found = _read_place(start, resumed) if start else None
+    place, tokens = _place(start, found, config, ranks, data)
     load_from = start.path if start else None
     reshaped = universal.is_needed(start, config.deepspeed.stage if config.deepspeed else 0, ranks)
     if start and reshaped:
@@ -90,7 +93,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     state = TrainerState(**start.state) if start else TrainerState()
     known = length.steps if length.tokens is None else 0
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, known)
-    with deepspeed.whole_model():
+    with deepspeed.whole_model(), _advising(start, resumed):
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
     check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
     if config.trainer.torch_compile:
@@ -99,14 +102,13 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     mine = data.held_out[ranks.rank :: ranks.world_size]
     mine += [windows.idle] * (-(-len(data.held_out) // ranks.world_size) - len(mine))  # as many in every process
     trainer = PretrainTrainer(
-        config=config, windows=windows, place=place, tokens=tokens, epoch_tokens=data.tokens,
-        source=data.source, schedule=schedule, max_tokens=length.tokens,
-        held_out=mine, collate=data.collate,
+        config=config, windows=windows, place=place, tokens=tokens, data=data, schedule=schedule,
+        max_tokens=length.tokens, held_out=mine,
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
     if start:
-        trainer.restore_judgement(start.path)
+        trainer.restore_judgement(start.path, own=resumed is not None)
     stop = StopWhenAsked(preemption)
     if load_from and reshaped:
         if config.deepspeed and config.deepspeed.stage == 3:
@@ -125,6 +127,9 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         trainer.add_callback(callback)
         if start and isinstance(callback, Restored):
             callback.restore(state)
+    if ranks.is_main:
+        for warning in _unexpected(config, schedule, start, resumed, found, data, ranks):
+            log.warning("%s", warning)
     _announce(trainer, data, length, start, resumed)
     if not _finished(trainer, state):
         trainer.train(resume_from_checkpoint=str(load_from) if load_from else None)
@@ -203,17 +208,53 @@ def _other_beginning(paths: TrialFiles, config: PretrainConfig) -> ConfigError |
     return ConfigError.at(place, message, source.where(("config", *place)))
 
 
-def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks, data: TrainingData) -> tuple[Place, int]:
-    """Where the training begins in its data, and how many tokens it has seen by then."""
-    if start is None:
+@contextmanager
+def _advising(start: Checkpoint | None, resumed: Checkpoint | None) -> Iterator[None]:
+    """Lets an error that tells of a damaged checkpoint say what to do: its files had the right sizes, and no more."""
+    try:
+        yield
+    except RunError as error:
+        if start is None:
+            raise
+        other = "name another in trainer.resume_from_checkpoint"
+        if resumed is not None:
+            other = (
+                f"remove {start.path}, and the same command goes on from the checkpoint before it, or anew if there is "
+                "none"
+            )
+        raise RunError(f"{error}. To go on without this checkpoint, {other}") from None
+
+
+def _read_place(start: Checkpoint, resumed: Checkpoint | None) -> dict[str, Any]:
+    path = start.path / PLACE
+    with _advising(start, resumed):
+        found = read_json(path)
+        try:
+            Place.from_json(found)
+            missing = {"tokens", "source"} - found.keys()
+        except (KeyError, TypeError, ValueError, AttributeError):
+            missing = {"lanes", "reached"}
+        if missing:
+            raise RunError(f"{path} is damaged: expected {' and '.join(sorted(missing))} in it")
+        return found
+
+
+def _place(
+    start: Checkpoint | None, found: dict[str, Any] | None, config: PretrainConfig, ranks: Ranks, data: TrainingData
+) -> tuple[Place, int]:
+    """Where the training begins in its data, and how many tokens it has seen by then.
+
+    `found` is what the checkpoint tells of that.
+    """
+    if start is None or found is None:
         place, tokens = Place(config.dataset.lanes or LANES * ranks.world_size), 0
     else:
-        found = read_json(start.path / PLACE)
         changed = [name for name, value in data.source.items() if found["source"].get(name) != value]
         if changed:
             raise RunError(
                 f"{start.path} was trained on other data, or on the same in another form: its {' and '.join(changed)} "
-                "differ. Start with what it was before, or begin anew: from its weights, with model.name_or_path"
+                f"{'differ' if changed[1:] else 'differs'}. Start with what it was before, or begin anew: from its "
+                "weights, with model.name_or_path"
             )
         place, tokens = Place.from_json(found), found["tokens"]
     if place.lanes % ranks.world_size:
@@ -255,10 +296,35 @@ def _schedule(config: PretrainConfig, length: Length) -> Schedule:
     if decay > 1:
         message = f"is more than the {whole} {unit} of the training. scheduler.name: linear goes down all the way"
         raise ConfigError.at(("scheduler", f"decay_{unit}"), message)
-    if warmup > 1:
-        log.warning("scheduler.warmup_%s is more than the %d %s of the training: the learning rate comes to %.3g of "
-                    "optimizer.lr, and not down again", unit, whole, unit, 1 / warmup)  # fmt: skip
     return Schedule(section.name, warmup, decay, section.final_lr_ratio)
+
+
+def _unexpected(
+    config: PretrainConfig, schedule: Schedule, start: Checkpoint | None, resumed: Checkpoint | None,
+    found: dict[str, Any] | None, data: TrainingData, ranks: Ranks,
+) -> Iterator[str]:  # fmt: skip
+    """What is done otherwise than a user may think who has read the settings alone."""
+    if schedule.warmup > 1:
+        yield (f"the warm-up is longer than the training: the learning rate comes to {1 / schedule.warmup:.3g} of "
+               "optimizer.lr, and not down again")  # fmt: skip
+    if config.datacollator.pack_sequences and config.datacollator.pad_to_multiple_of > 1:
+        yield "datacollator.pad_to_multiple_of does nothing: with pack_sequences there is no padding"
+    if start is None or found is None:
+        return
+    lanes = config.dataset.lanes
+    if lanes is not None and lanes != found["lanes"]:
+        yield f"dataset.lanes is {lanes}, but the {found['lanes']} lanes of {start.path} count"
+    if config.model.name_or_path is not None and resumed is None:
+        yield f"the weights are those of {start.path}, and not of model.name_or_path, {config.model.name_or_path}"
+    before = found.get("versions", data.versions)  # older checkpoints do not tell
+    for place, version in data.versions.items():
+        if before.get(place) != version:
+            yield (f"{place}: a file has another time than when {start.path} was written. If its text is another, too, "
+                   "pieces may be repeated or left out")  # fmt: skip
+    if resumed is not None and resumed.processes != ranks.world_size:
+        one = config.trainer.per_device_train_batch_size * config.trainer.gradient_accumulation_steps
+        yield (f"{start.path} was written by {start.processes} processes, and now there are {ranks.world_size}: a step "
+               f"has {one * ranks.world_size} rows instead of {one * start.processes}")  # fmt: skip
 
 
 def _announce(

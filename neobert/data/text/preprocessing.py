@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -66,7 +66,11 @@ def find_tokenizer(config: PreprocessConfig, source: Corpus) -> PreTrainedTokeni
             message = f"there is no {own} yet: learn it before the parts start, with step: tokenizer"
             raise ConfigError.at(("tokenizer", "train_vocab_size"), message)
         _make_directory(own.parent)
-        learn_tokenizer(source.sample(LEARN_FROM), int(section.train_vocab_size or 0), own, what)
+        try:
+            learn_tokenizer(source.sample(LEARN_FROM), int(section.train_vocab_size or 0), own, what)
+        except ValueError as error:
+            message = f"holds no text to learn a tokenizer from: {error} in {_named(source.files)}"
+            raise ConfigError.at(("data",), message) from None
     if not (own / LEARNED).exists():
         raise ConfigError.at(("output",), f"{own} is a tokenizer that was not learned for these shards{_ELSEWHERE}")
     _check_same(read_json(own / LEARNED), what, f"{own} was learned from something else")
@@ -199,6 +203,10 @@ def _put_tokenizer(work: Work) -> None:
     if found != work.identity["tokenizer"]:
         message = f"{own} is another tokenizer ({found}) than the shards were made with ({work.identity['tokenizer']})"
         raise ConfigError.at(("output",), message + _ELSEWHERE)
+
+
+def _named(files: Sequence[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more files" if files[3:] else "")
 
 
 def _mark(text: str) -> bytes:

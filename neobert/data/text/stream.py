@@ -78,6 +78,10 @@ class Row:
     """Where its lane is once this row is gone."""
 
 
+class NoText(RunError):
+    """All data was read, and there was not a row in it."""
+
+
 @dataclass(frozen=True)
 class LaneEnd:
     """In the place of a row: the lane has no more of them in this epoch."""
@@ -183,7 +187,7 @@ class RowStream(IterableDataset[Row | LaneEnd | Exception]):
                 yield LaneEnd(lane)
                 empty, turn = 0, 0
             window, gone = following, 0
-        raise RunError("the data holds no text at all")
+        raise NoText
 
 
 class Turns:

@@ -186,6 +186,11 @@ def test_the_same_command_looks_whether_it_still_is_done(
     [
         ({"data": {"files": ["none"]}}, 2, "neobert: data.files: none: there is no such file"),
         ({"data": {"files": ["empty.txt"]}}, 2, "neobert: data: holds no text: 1 files, all of them empty"),
+        (
+            {"data": {"files": ["blank.txt"]}},
+            2,
+            "neobert: data: holds no text to learn a tokenizer from: no document has a word in blank.txt\n",
+        ),
         ({"data": {"files": ["latin.txt"]}}, 2, "neobert: latin.txt, at byte 3: is not UTF-8: there stands 0xe9"),
         ({"data": {"files": ["rows.jsonl"]}}, 2, "neobert: rows.jsonl, at byte 0: has no 'text'; there are content"),
         ({"tokenizer": {"name_or_path": "bare"}}, 2, "neobert: tokenizer.name_or_path: 'bare': no tokenizer can be"),
@@ -201,6 +206,7 @@ def test_what_goes_wrong_is_one_message(
     change: dict[str, Any], code: int, message: str,
 ) -> None:  # fmt: skip
     Path("empty.txt").touch()
+    Path("blank.txt").write_text("\n \n\n")
     Path("bare").mkdir()
     Path("latin.txt").write_bytes(b"caf\xe9\n")
     Path("rows.jsonl").write_text('{"content": "a"}\n')
@@ -209,6 +215,7 @@ def test_what_goes_wrong_is_one_message(
     assert errors.startswith(message)
     assert "Traceback" not in errors
     assert not Path("trial/result.json").exists()
+    assert not Path("shards/tokenizer").exists()
 
 
 def test_missing_shards_are_named_by_the_merge(

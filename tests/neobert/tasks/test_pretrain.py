@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.neobert.conftest import REPOSITORY, need
-from tests.neobert.training.pretraining import SETTINGS, Neobert, same, settings_file, write_shards
+from tests.neobert.training.pretraining import SETTINGS, Neobert, same, settings_file, write_shards, write_text
 
 Told = Callable[..., str]
 
@@ -173,8 +173,8 @@ def test_a_warm_up_that_is_longer_than_the_training_is_as_slow_as_was_asked(
     scheduler = {f"warmup_{unit}": 8 if unit == "steps" else 800}
     file = settings_file(tmp_path, shards, trainer=trainer, scheduler=scheduler, optimizer={"lr": 1.0})
     assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
-    told = f"scheduler.warmup_{unit} is more than the {trainer[f'max_{unit}']} {unit} of the training: the learning"
-    assert f"{told} rate comes to 0.5 of optimizer.lr, and not down again" in capfd.readouterr().err
+    told = "warning: the warm-up is longer than the training: the learning rate comes to 0.5 of optimizer.lr, and not"
+    assert told in capfd.readouterr().err
     if unit == "steps":
         rows = [json.loads(line) for line in (tmp_path / "trial/metrics.jsonl").read_text().splitlines()]
         assert [row["learning_rate"] for row in rows if "loss" in row] == [0.125, 0.25, 0.375, 0.5]
@@ -183,6 +183,19 @@ def test_a_warm_up_that_is_longer_than_the_training_is_as_slow_as_was_asked(
 def test_a_decay_that_is_longer_than_the_training(told: Told) -> None:
     message = told(scheduler={"name": "wsd", "decay_steps": 31})
     assert message.startswith("scheduler.decay_steps: is more than the 30 steps of the training. ")
+
+
+@pytest.mark.parametrize("weight", [None, 1.0])
+def test_a_stream_without_text(told: Told, shards: Path, tmp_path: Path, weight: float | None) -> None:
+    blank = tmp_path / "blank.txt"
+    blank.write_text("\n \n" * 9)
+    text = {"files": [str(blank)]} | ({"weight": weight} if weight else {})
+    data = {"path": None, "streaming": True} | ({"sources": [text]} if weight else text)
+    message = told(dataset=data, tokenizer={"name_or_path": str(shards / "tokenizer")})
+    place = "dataset.sources[0].files" if weight else "dataset.files"
+    assert message == (
+        f"{place}: holds no text: all of ['{blank}'] was read, and no document in it has a token to train on"
+    )
 
 
 def test_evaluations_where_nothing_is_held_out(told: Told, neobert: Neobert, tmp_path: Path) -> None:
@@ -263,6 +276,81 @@ def test_a_training_from_anothers_checkpoint_has_intervals_of_its_own(
     assert [row["step"] for row in rows if "loss" in row] == [11, 12, 13, 14]
     assert [row["step"] for row in rows if "eval_loss" in row] == [12, 14]
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-12", "checkpoint-14"]
+
+
+def test_what_has_no_effect_is_told(
+    neobert: Neobert, shards: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(trained / "model")}
+    trainer = {"max_steps": 11, "resume_from_checkpoint": str(trained)}
+    other = settings_file(tmp_path, shards, model=model, dataset={"lanes": 16}, trainer=trainer)
+    assert neobert("pretrain", "--config", other, "--output-dir", tmp_path / "other") == 0
+    error = capfd.readouterr().err
+    start = trained / "checkpoints/checkpoint-10"
+    assert f"dataset.lanes is 16, but the 8 lanes of {start} count" in error
+    assert f"the weights are those of {start}, and not of model.name_or_path, {trained / 'model'}" in error
+    new = settings_file(tmp_path, shards, datacollator={"pad_to_multiple_of": 8}, trainer={"max_steps": 1})
+    assert neobert("pretrain", "--config", new, "--output-dir", tmp_path / "new") == 0
+    assert "datacollator.pad_to_multiple_of does nothing: with pack_sequences there" in capfd.readouterr().err
+
+
+def damage(path: Path) -> None:
+    """At the same size, so that its marker does not tell."""
+    path.write_bytes(b"#" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "place.json"])
+def test_a_checkpoint_that_is_damaged_at_the_same_size(told: Told, trained: Path, tmp_path: Path, name: str) -> None:
+    trial = Path(shutil.copytree(trained, tmp_path / "trial"))
+    (trial / "result.json").unlink()
+    newest = trial / "checkpoints/checkpoint-10"
+    damage(newest / name)
+    size = {"max_steps": 10, "save_steps": 5}
+    message = told(code=1, out=trial, trainer=size)
+    assert "model.name_or_path" not in message
+    assert message.startswith(
+        f"{newest / name} is damaged: " if name == "place.json" else f"'{newest}': no model can be"
+    )
+    assert f". To go on without this checkpoint, remove {newest}, and the same command goes on from the" in message
+    message = told(code=1, out=tmp_path / "new", trainer=size | {"resume_from_checkpoint": str(trial)})
+    assert message.endswith(". To go on without this checkpoint, name another in trainer.resume_from_checkpoint")
+
+
+def test_a_stream_whose_file_has_another_time_at_the_same_size_is_told(
+    neobert: Neobert, shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = write_text(tmp_path, 200)
+    data = {"files": [str(text)], "streaming": True}
+    file = settings_file(tmp_path, None, dataset=data, tokenizer={"name_or_path": str(shards / "tokenizer")})
+    words = ["pretrain", "--config", file, "--output-dir", tmp_path / "trial", "trainer.max_steps=2"]
+    assert neobert(*words) == 0
+    for time in (None, (1, 1)):
+        (tmp_path / "trial/result.json").unlink()
+        if time:
+            os.utime(text, time)
+        assert neobert(*words) == 0
+        told = "dataset: a file has another time than when" in capfd.readouterr().err
+        assert told == (time is not None)
+
+
+def test_held_out_text_of_the_hub_is_looked_for_in_the_cache_where_there_is_no_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import neobert.training.pretrain
+    from neobert.config import PretrainConfig
+    from neobert.tasks import pretrain
+    from neobert.training.distributed import Ranks
+    from neobert.training.files import TrialFiles
+    from neobert.training.preemption import Preemption
+
+    asked: list[str] = []
+    monkeypatch.setattr(pretrain, "work_offline_if_unreachable", lambda: asked.append("hub"))
+    monkeypatch.setattr(neobert.training.pretrain, "pretrain", lambda *_: None)
+    for validation, expected in ((None, []), ({"files": ["a.txt"]}, []), ({"hub": "some/text"}, ["hub"])):
+        section = {"path": "shards", "validation": validation}
+        config = PretrainConfig.model_validate({"dataset": section, "trainer": {"max_steps": 1}})
+        assert pretrain.run(config, TrialFiles(tmp_path), Ranks(), Preemption()) == 85
+        assert asked == expected
 
 
 def test_a_disk_that_is_full_when_a_checkpoint_is_written(

@@ -16,8 +16,7 @@ from neobert.data.order import key
 from neobert.data.text.masking import Masking
 from neobert.data.text.packing import pack
 from neobert.data.text.sources import Mixture, Piece
-from neobert.data.text.stream import Batches, PaddedBatch, Place, Row, Windows, packed_batch, row_loader
-from neobert.errors import RunError
+from neobert.data.text.stream import Batches, NoText, PaddedBatch, Place, Row, Windows, packed_batch, row_loader
 
 CAPACITY = 32
 VOCABULARY = 10_000
@@ -31,6 +30,7 @@ class Numbered:
     sizes: list[int]
     """How many pieces are in each block."""
     identity: str = ""
+    version: str = ""
 
     @property
     def blocks(self) -> int:
@@ -260,7 +260,7 @@ def test_data_without_text_is_refused() -> None:
     endless.weighted, endless._turns, endless._counts = True, np.array([0, 0, 1]), np.array([2, 1])
     empty = Windows(endless, 2, 1, 256, partial(pack, capacity=8), MASKING)
     for workers in (0, 1):
-        with pytest.raises(RunError, match=r"^the data holds no text at all$"):
+        with pytest.raises(NoText):
             next(iter(Batches(empty, Place(2), 0, 1, workers, 1, packed_batch)))
 
 
