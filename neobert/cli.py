@@ -27,6 +27,9 @@ RUNNERS = {
 }
 """The module with `run(config, paths, ranks, preemption) -> exit code` of each task."""
 
+CHECKS_ITSELF = {"preprocess"}
+"""Tasks that look themselves whether their result still stands: what it was made of may have changed."""
+
 BROKEN_PIPE = 141
 """As of a process that SIGPIPE has ended."""
 
@@ -174,7 +177,7 @@ def _run_trial(options: argparse.Namespace) -> int:
     else:
         trial = settings.from_command_line(options.task, options.config, options.settings)
     paths = open_trial(options.output_dir, trial.task, trial.config, writes=ranks.is_main)
-    if is_done(paths):
+    if is_done(paths) and trial.task not in CHECKS_ITSELF:
         log.info("already done: %s", paths.result)
         return DONE
     claim = claim_trial(paths, os.environ, ranks.is_main)

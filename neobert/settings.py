@@ -46,7 +46,7 @@ def from_command_line(task: str, file: Path | None, overrides: Sequence[str]) ->
         raise ConfigError([Problem((), "expected a mapping of settings", source.where(()))])
     given = dict(map(_override, overrides))
     if task == "pretrain" and is_legacy(data):
-        data = _translated(data, set(given), source)
+        data = _translated(data, given, source)
     for path, value in given.items():
         set_at(data, path, value)
 
@@ -64,7 +64,7 @@ def _override(text: str) -> tuple[KeyPath, Any]:
     return tuple(key.split(".")), parse_value(value)
 
 
-def _translated(data: dict[str, Any], given: set[KeyPath], source: Source) -> dict[str, Any]:
+def _translated(data: dict[str, Any], given: dict[KeyPath, Any], source: Source) -> dict[str, Any]:
     """The settings of a file of older NeoBERT code, less what is `given` on the command line, in today's words."""
     data = copy.deepcopy(data)
     for path in given:
@@ -74,7 +74,7 @@ def _translated(data: dict[str, Any], given: set[KeyPath], source: Source) -> di
         if isinstance(inner, dict):
             inner.pop(path[-1], None)
     try:
-        data, notices = translate(data)
+        data, notices = translate(data, given)
     except ConfigError as error:
         raise error.located(source.where) from None
     if find_ranks(dict(os.environ)).is_main:

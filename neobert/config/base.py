@@ -22,8 +22,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
     may_change: ClassVar[frozenset[str]] = frozenset()
-    """Of a task's settings, the dotted keys that another attempt of the same trial may set otherwise: they say how its
-    work is shared out, and the result is the same."""
+    """Of a task's settings, the dotted keys that another attempt of the same trial may set otherwise, and the result is
+    the same: they say how its work is shared out, or where it began."""
 
 
 @dataclass(frozen=True)

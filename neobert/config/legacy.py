@@ -21,21 +21,25 @@ from neobert.config.source import set_at
 
 GUIDE = "docs/legacy.md"
 
+Translated = tuple[dict[str, Any], list[str]]
+
 
 def is_legacy(data: Mapping[str, Any]) -> bool:
     """Whether there are keys that only older code had."""
     return bool(_only(dict(_leaves(data)), KEYS, _OURS))
 
 
-def translate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def translate(data: Mapping[str, Any], given: Mapping[KeyPath, Any] = types.MappingProxyType({})) -> Translated:
     """Old settings in the words of `PretrainConfig`, and a notice for each key that is not simply the same.
 
-    What was left out has the value that it had there. Raises `ConfigError` with every key that has no equivalent.
+    What was left out has the value that it had there. `given` is what will be put over the outcome: where it says where
+    the data is, the file does not. Raises `ConfigError` with every key that has no equivalent.
     """
     old = dict(_leaves(data))
     words = ", ".join(_only(old, KEYS, _OURS)[:3])
-    work = _Work()
+    work = _Work(dict(given))
     _refuse_mixture(old, work)
+    _make_room(old, work)
     _resolve_aliases(old, work)
     _agree(old, work)
     for key, value in old.items():
@@ -52,6 +56,7 @@ def translate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 class _Work:
     """What a translation has come to so far."""
 
+    given: dict[KeyPath, Any]
     new: dict[str, Any] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -61,6 +66,32 @@ class _Work:
 
     def set(self, key: str, value: Any) -> None:
         set_at(self.new, _path(key), value)
+
+    def is_given(self, key: str) -> bool:
+        """Whether something will be put over this key or its section."""
+        path = _path(key)
+        return any(self.given.get(path[:end]) is not None for end in range(1, len(path) + 1))
+
+    @property
+    def places(self) -> list[str]:
+        """Where the data is, as far as that will be put over the file's."""
+        section = self.given.get(("dataset",))
+        inner = section if isinstance(section, Mapping) else {}
+        return [name for name in _PLACES if (inner.get(name), self.given.get(("dataset", name))) != (None, None)]
+
+
+_PLACES = ("path", "hub", "files", "generated", "sources")
+
+
+def _make_room(old: dict[str, Any], work: _Work) -> None:
+    """Takes out where the file has its data, and what is said of it there, when other data is given."""
+    if not work.places:
+        return
+    names = ["name", "config", "path", "path_to_disk", "train_split", "eval_split"]
+    names += ["text_column", "column"] if "path" in work.places else []
+    for key in (f"dataset.{name}" for name in names):
+        if old.pop(key, None):
+            work.notices.append(f"{key} is left out: the data is dataset.{work.places[0]} instead")
 
 
 def _translate_key(key: str, value: Any, work: _Work) -> None:
@@ -127,6 +158,9 @@ def _data(old: dict[str, Any], work: _Work) -> None:
     for key in ("dataset.train_split", "dataset.eval_split"):
         if "[" in str(old.get(key)):
             work.refuse(key, f"is {old.pop(key)!r}: {KEYS[key].instead}")
+    if "dataset.streaming" in old and (old.get("dataset.path") or "path" in work.places):
+        del old["dataset.streaming"]
+        work.notices.append("dataset.streaming is left out: data at a dataset.path is not streamed")
     hub, held_out = old.get("dataset.name"), old.get("dataset.eval_split")
     if hub is not None and old.get("dataset.path"):
         del old["dataset.name"]
@@ -137,7 +171,9 @@ def _data(old: dict[str, Any], work: _Work) -> None:
         for name, to in (("name", "hub"), ("config", "hub_config"), ("text_column", "text_column")):
             if old.get(f"dataset.{name}") is not None:
                 work.set(f"dataset.validation.{to}", old[f"dataset.{name}"])
-    elif old.get("dataset.eval_samples") is not None:
+    elif old.get("dataset.eval_samples") is not None and not (
+        "path" in work.places or work.is_given("dataset.validation")
+    ):
         work.refuse("dataset.eval_samples", "a stream's first pieces are not held out: name a dataset.eval_split")
 
 
@@ -202,14 +238,19 @@ def _schedule(old: dict[str, Any], work: _Work) -> None:
 
 def _fill_defaults(old: Mapping[str, Any], work: _Work) -> None:
     """What the file does not say is as it was there, where that is another default than here."""
+    streams = (
+        _has(work.new, "dataset.hub")
+        or bool({"hub", "files", "generated"} & set(work.places))
+        or work.given.get(("dataset", "streaming")) is True
+    )
     for key, rule in KEYS.items():
-        if rule.default is ... or key in old or _has(work.new, rule.to):
+        if rule.default is ... or key in old or _has(work.new, rule.to) or work.is_given(rule.to):
             continue
         section = rule.to.split(".")[0]
         if key == "scheduler.warmup_steps" and _has(work.new, "scheduler.warmup_ratio"):
             continue
         if section == "tokenizer" or key == "dataset.streaming":
-            if not _has(work.new, "dataset.hub"):  # shards have a tokenizer
+            if not streams:  # shards have a tokenizer
                 continue
         elif key == "trainer.eval_steps" and not _has(work.new, "dataset.validation"):
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from neobert.config.base import Strict
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
@@ -219,7 +219,9 @@ class PretrainTrainer(Strict):
     logging_steps: Positive = 10
     save_total_limit: Positive = 2
     resume_from_checkpoint: Literal["auto", "latest", True] | LocalPath = Field(
-        "auto", description="the newest of this trial, which it does in any case; or one to begin from: its directory"
+        "auto",
+        description="the newest of this trial, which it does in any case; or one to begin from, of another trial: its "
+        "directory, that of the trial, or of the trial's checkpoints",
     )
     max_skipped_steps: NonNegative = Field(10, description="steps with a gradient that is no number, or a spike")
     spike_factor: float | None = Field(None, gt=1, description="a spike: so many times the usual size of the gradient")
@@ -231,6 +233,12 @@ class PretrainTrainer(Strict):
         None, description="of the device, for MFU: given, or measured at the start; known ones need none"
     )
     use_cpu: bool = False
+
+    @field_validator("resume_from_checkpoint")
+    @classmethod
+    def _one_word(cls, given: str | bool) -> str | bool:
+        """Three words for the same must not make three trials of it."""
+        return "auto" if given in ("latest", True) else given
 
     @model_validator(mode="after")
     def _one_length(self) -> PretrainTrainer:
@@ -244,7 +252,8 @@ class PretrainTrainer(Strict):
 class PretrainConfig(Strict):
     """Pretrains an encoder on masked words (https://arxiv.org/abs/1810.04805)."""
 
-    may_change = frozenset({"dataset.num_workers"})
+    # Where a training has begun is past once it has a checkpoint of its own, from which it goes on in any case.
+    may_change = frozenset({"dataset.num_workers", "trainer.resume_from_checkpoint"})
 
     seed: int = Field(42, ge=0, lt=2**32)
     model: EncoderConfig = EncoderConfig()
@@ -311,4 +320,4 @@ class PretrainConfig(Strict):
     def starts_from(self) -> Path | None:
         """The checkpoint that a new trial begins from, if another's."""
         given = self.trainer.resume_from_checkpoint
-        return None if given in ("auto", "latest", True) else Path(str(given))
+        return None if given == "auto" else Path(str(given))

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
 from neobert.config.pretrain import EncoderConfig
+from neobert.config.text import TokenizerConfig
 from neobert.data.text.pieces import fingerprint
 from neobert.data.text.tokenizer import load_tokenizer
+from neobert.errors import RunError
 from neobert.hub import how_to_fetch
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM, verify
 from neobert.model.attention import UnknownBackend, choose
@@ -27,16 +30,22 @@ def build_model(
 ) -> NeoBERTForMaskedLM:
     """The model of `checkpoint` when resuming, otherwise what the settings name or describe.
 
-    Raises `ConfigError` when model, tokenizer and the length of sequences do not go together.
+    Raises `ConfigError` when model, tokenizer and the length of sequences do not go together, and `RunError` for a
+    checkpoint that is damaged.
     """
     if checkpoint is None and config.name_or_path is None:
         model = NeoBERTForMaskedLM(_shape(config, tokenizer))
     else:
-        model = _load(str(checkpoint or config.name_or_path), config)
+        try:
+            model = _load(str(checkpoint or config.name_or_path), config)
+        except ConfigError as error:
+            if checkpoint is None:
+                raise
+            raise RunError(error.problems[0].message) from None
         if config.name_or_path is None:
             _check_shape(model.config, config, checkpoint)
         elif checkpoint is None:
-            _check_tokenizer(Path(config.name_or_path), tokenizer)
+            _check_tokenizer(config.name_or_path, config.revision, tokenizer)
     model.model.attn_backend = config.attn_backend
     entries, embeddings = len(tokenizer), model.config.vocab_size
     if entries > embeddings:
@@ -62,17 +71,44 @@ def check_backend(model: NeoBERTForMaskedLM, device: torch.device, dtype: torch.
         raise ConfigError.at(("model", "attn_backend"), str(error)) from None
 
 
-def _check_tokenizer(model: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_tokenizer(model: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> None:
     """With another one, every embedding would be that of another token, and nothing else would tell."""
-    if not (model / "tokenizer.json").is_file():
-        return
-    theirs, ours = fingerprint(load_tokenizer(str(model))), fingerprint(tokenizer)
-    if theirs != ours:
+    ours = fingerprint(tokenizer)
+    try:
+        theirs = fingerprint(load_tokenizer(model, TokenizerConfig(name_or_path=model, revision=revision)))
+        same = theirs == ours
+    except ConfigError as error:
+        if _file_of(model, revision, "tokenizer.json") is not None:
+            raise error.located(lambda path: "", lambda path: ("model", "name_or_path")) from None
+        vocabulary = _file_of(model, revision, "vocab.txt")
+        if vocabulary is None:
+            log.warning("%s comes with no tokenizer, so nothing tells whether %s is the one that it was trained with",
+                        model, tokenizer.name_or_path)  # fmt: skip
+            return
+        theirs, same = "its vocab.txt", _agrees(vocabulary, tokenizer)
+    if not same:
+        named = f"tokenizer.name_or_path={model}" + (f" tokenizer.revision={revision}" if revision else "")
         raise ConfigError.at(
             ("model", "name_or_path"),
             f"{model} goes with its own tokenizer ({theirs}), and {tokenizer.name_or_path} ({ours}) is another one. "
-            f"Make shards with `neobert preprocess tokenizer.name_or_path={model}`, or begin with new weights",
+            f"Make shards with `neobert preprocess {named}`, or begin with new weights",
         )
+
+
+def _file_of(model: str, revision: str | None, name: str) -> Path | None:
+    """Of a directory, or of the hub or its cache."""
+    try:
+        found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except OSError:  # neither there nor here
+        return None
+    return Path(found) if found else None
+
+
+def _agrees(vocabulary: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer numbers the tokens as they stand in a vocab.txt. How it splits words is not told there."""
+    tokens = vocabulary.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+    known = tokenizer.get_vocab()
+    return all(known.get(token) == number for number, token in enumerate(tokens))
 
 
 def _check_shape(shape: NeoBERTConfig, config: EncoderConfig, checkpoint: Path | None) -> None:

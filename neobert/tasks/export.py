@@ -34,6 +34,7 @@ def run(config: ExportConfig, paths: TrialFiles, ranks: Ranks, preemption: Preem
         loaded = load(find(Path(config.source)), config.allow_random_weights)
     except UnusableCheckpoint as error:
         raise ConfigError.at(("source",), str(error)) from None
+    _check_apart(loaded.found.directory, paths.model)
     log.info("source: %s, a %s in the layout %s", loaded.found.directory, type(loaded.model).__name__,
              loaded.found.layout)  # fmt: skip
     tokenizer = _tokenizer(config, loaded)
@@ -41,6 +42,14 @@ def run(config: ExportConfig, paths: TrialFiles, ranks: Ranks, preemption: Preem
     difference = _write(config, loaded, tokenizer, paths.model)
     _write_result(config, loaded, difference, time.time() - since, paths)
     return DONE
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """What stands at the target is removed before it is written, and the source must not go with it."""
+    here, there = source.resolve(), target.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        message = f"{source} and {target}, which is to be written, are in one another. Choose another --output-dir"
+        raise ConfigError.at(("source",), message)
 
 
 def _tokenizer(config: ExportConfig, loaded: Loaded) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neobert.config.text import PreprocessConfig
 from neobert.errors import DONE, RUN_AGAIN
 from neobert.hub import work_offline_if_unreachable
+from neobert.training import lease
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from neobert.data.text.preprocessing import Work
 
 log = logging.getLogger(__name__)
+
+LEFT = {"tokenizer": ["tokenizer"], "part": [], "merge": ["tokenizer", "manifest.json"],
+        "all": ["tokenizer", "manifest.json"]}  # fmt: skip
+"""What each step leaves in `output`, beside shards."""
 
 
 def run(config: PreprocessConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
@@ -32,15 +37,21 @@ def run(config: PreprocessConfig, paths: TrialFiles, ranks: Ranks, preemption: P
 
     # Imported here, because that switch must come first.
     from neobert.data.text.corpus import find_corpus
-    from neobert.data.text.preprocessing import find_tokenizer, merge, plan
+    from neobert.data.text.preprocessing import find_tokenizer, is_done, merge, plan
 
+    complete = paths.result.exists() and all((Path(config.output) / name).exists() for name in LEFT[config.step])
     source = find_corpus(config.data, ("data",))
     tokenizer = find_tokenizer(config, source)
     if config.step == "tokenizer":
-        return _end(paths, since, "vocabulary", len(tokenizer), {})
+        return _already(paths) if complete else _end(paths, since, "vocabulary", len(tokenizer), {})
     work = plan(config, source, tokenizer)
     mine = range(config.part, len(work.shards), config.parts) if config.part is not None else range(len(work.shards))
-    if config.step != "merge" and not _make(work, mine, paths, lambda: preemption.requested):
+    missing = [number for number in mine if not is_done(work, number)]
+    if complete and not missing:
+        return _already(paths)
+    lease.check()
+    paths.result.unlink(missing_ok=True)  # of before some of it was removed: it is true again at the end alone
+    if config.step != "merge" and not _make(work, mine, missing, paths, lambda: preemption.requested):
         return RUN_AGAIN
     if config.step == "part":
         return _end(paths, since, "shards", len(mine), {})
@@ -53,12 +64,16 @@ def run(config: PreprocessConfig, paths: TrialFiles, ranks: Ranks, preemption: P
     return _end(paths, since, "tokens", train["tokens"], figures)
 
 
-def _make(work: Work, mine: range, paths: TrialFiles, stop: Callable[[], bool]) -> bool:
+def _already(paths: TrialFiles) -> int:
+    log.info("already done: %s", paths.result)
+    return DONE
+
+
+def _make(work: Work, mine: range, missing: list[int], paths: TrialFiles, stop: Callable[[], bool]) -> bool:
     """Makes those of these shards that are not there yet; whether it came to the end."""
-    from neobert.data.text.preprocessing import is_done, make_shard
+    from neobert.data.text.preprocessing import make_shard
     from neobert.training.progress import Progress
 
-    missing = [number for number in mine if not is_done(work, number)]
     done = len(mine) - len(missing)
     if done:
         log.info("%d of %d shards are there already", done, len(mine))

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 def run(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption: Preemption) -> int:
     """Returns the exit code. The main process leaves the trial's files behind: the model, and result.json last."""
     names = [config.model.name_or_path, config.tokenizer.name_or_path if config.tokenizer else None]
-    if any(text.hub for text in config.dataset.all_sources) or any(name and not Path(name).exists() for name in names):
+    texts = [*config.dataset.all_sources, *filter(None, [config.dataset.validation])]
+    if any(text.hub for text in texts) or any(name and not Path(name).exists() for name in names):
         work_offline_if_unreachable()
     from neobert.training.pretrain import pretrain  # torch and transformers take seconds
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from neobert.config import ConfigError, PretrainConfig
+from neobert.config import ConfigError, PretrainConfig, read_yaml, validate
 from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
@@ -69,6 +72,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             "text in dataset.validation, or leave this out",
         )
     length = _length(config, data)
+    schedule = _schedule(config, length)
     args = pretraining_arguments(
         config, world_size=ranks.world_size, max_steps=length.steps, evaluates=bool(data.held_out),
         checkpoints=paths.checkpoints,
@@ -78,10 +82,13 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     else:
         keep_freed_memory()
     resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
+    if resumed is None:
+        _check_where_it_begins(paths, config, ranks)
     start = resumed or _given_checkpoint(config)
     if ranks.is_main:
         forget_lost_steps(paths, resumed)
-    place, tokens = _place(start, config, ranks, data)
+    found = _read_place(start, resumed) if start else None
+    place, tokens = _place(start, found, config, ranks, data)
     load_from = start.path if start else None
     reshaped = universal.is_needed(start, config.deepspeed.stage if config.deepspeed else 0, ranks)
     if start and reshaped:
@@ -89,7 +96,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     state = TrainerState(**start.state) if start else TrainerState()
     known = length.steps if length.tokens is None else 0
     progress = Progress(paths.progress if ranks.is_main else None, state.global_step, known)
-    with deepspeed.whole_model():
+    with deepspeed.whole_model(), _advising(start, resumed):
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
     check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
     if config.trainer.torch_compile:
@@ -98,14 +105,13 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     mine = data.held_out[ranks.rank :: ranks.world_size]
     mine += [windows.idle] * (-(-len(data.held_out) // ranks.world_size) - len(mine))  # as many in every process
     trainer = PretrainTrainer(
-        config=config, windows=windows, place=place, tokens=tokens, epoch_tokens=data.tokens,
-        source=data.source, schedule=_schedule(config, length), max_tokens=length.tokens,
-        held_out=mine, collate=data.collate,
+        config=config, windows=windows, place=place, tokens=tokens, data=data, schedule=schedule,
+        max_tokens=length.tokens, held_out=mine,
         model=model, args=args, processing_class=data.tokenizer, progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )  # fmt: skip
     if start:
-        trainer.restore_judgement(start.path)
+        trainer.restore_judgement(start.path, own=resumed is not None)
     stop = StopWhenAsked(preemption)
     if load_from and reshaped:
         if config.deepspeed and config.deepspeed.stage == 3:
@@ -115,6 +121,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     if config.trainer.profile_steps and ranks.is_main:
         trainer.add_callback(Profiling(config.trainer.profile_steps, paths.profile))
     for callback in [
+        OwnIntervals(),
         StopOnNaN(),
         *(reports(paths, progress, resumed) if ranks.is_main else []),
         EndWhenDone(trainer),
@@ -123,7 +130,10 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
         trainer.add_callback(callback)
         if start and isinstance(callback, Restored):
             callback.restore(state)
-    _announce(trainer, data, length, resumed)
+    if ranks.is_main:
+        for warning in _unexpected(config, schedule, start, resumed, found, data, ranks):
+            log.warning("%s", warning)
+    _announce(trainer, data, length, start, resumed)
     if not _finished(trainer, state):
         trainer.train(resume_from_checkpoint=str(load_from) if load_from else None)
         state = trainer.state
@@ -134,6 +144,13 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     trainer.write_model(paths.model)
     progress.end("done")
     return _outcome(trainer, state, data)
+
+
+class OwnIntervals(TrainerCallback):
+    """Evaluates, logs and saves as often as the settings say, and not as that of the checkpoint did."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 class EndWhenDone(TrainerCallback):
@@ -155,12 +172,14 @@ def _finished(trainer: PretrainTrainer, state: TrainerState) -> bool:
 
 
 def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
-    """The one to begin from, of another trial: its directory, or the directory of the trial."""
+    """The one to begin from, of another trial: its directory, the trial's, or that of the trial's checkpoints."""
     path = config.starts_from
     if path is None:
         return None
     if (path / "checkpoints").is_dir():
         found = checkpoints.newest_complete(path / "checkpoints")
+    elif any(path.glob("checkpoint-*")):
+        found = checkpoints.newest_complete(path)
     elif checkpoints.find_fault(path) is None:
         found = checkpoints.at_path(path)
     else:
@@ -170,17 +189,75 @@ def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
     return found
 
 
-def _place(start: Checkpoint | None, config: PretrainConfig, ranks: Ranks, data: TrainingData) -> tuple[Place, int]:
-    """Where the training begins in its data, and how many tokens it has seen by then."""
-    if start is None:
+def _check_where_it_begins(paths: TrialFiles, config: PretrainConfig, ranks: Ranks) -> None:
+    """Where none of a trial's checkpoints can be used it begins again, and that has to be where it began before."""
+    fault = _other_beginning(paths, config) if ranks.is_main else None
+    (fault,) = broadcast_object_list([fault])
+    if fault is not None:
+        raise fault
+
+
+def _other_beginning(paths: TrialFiles, config: PretrainConfig) -> ConfigError | None:
+    source = read_yaml(paths.config)
+    before = validate(PretrainConfig, source.data["config"]).trainer.resume_from_checkpoint
+    now = config.trainer.resume_from_checkpoint
+    if before == now:
+        return None
+    place = ("trainer", "resume_from_checkpoint")
+    message = (
+        f"is {before!r} there and {now!r} here, and no checkpoint of the trial itself is complete, so that it has to "
+        "begin again. Begin where it began before, or choose another --output-dir"
+    )
+    return ConfigError.at(place, message, source.where(("config", *place)))
+
+
+@contextmanager
+def _advising(start: Checkpoint | None, resumed: Checkpoint | None) -> Iterator[None]:
+    """Lets an error that tells of a damaged checkpoint say what to do: its files had the right sizes, and no more."""
+    try:
+        yield
+    except RunError as error:
+        if start is None:
+            raise
+        other = "name another in trainer.resume_from_checkpoint"
+        if resumed is not None:
+            other = (
+                f"remove {start.path}, and the same command goes on from the checkpoint before it, or anew if there is "
+                "none"
+            )
+        raise RunError(f"{error}. To go on without this checkpoint, {other}") from None
+
+
+def _read_place(start: Checkpoint, resumed: Checkpoint | None) -> dict[str, Any]:
+    path = start.path / PLACE
+    with _advising(start, resumed):
+        found = read_json(path)
+        try:
+            Place.from_json(found)
+            missing = {"tokens", "source"} - found.keys()
+        except (KeyError, TypeError, ValueError, AttributeError):
+            missing = {"lanes", "reached"}
+        if missing:
+            raise RunError(f"{path} is damaged: expected {' and '.join(sorted(missing))} in it")
+        return found
+
+
+def _place(
+    start: Checkpoint | None, found: dict[str, Any] | None, config: PretrainConfig, ranks: Ranks, data: TrainingData
+) -> tuple[Place, int]:
+    """Where the training begins in its data, and how many tokens it has seen by then.
+
+    `found` is what the checkpoint tells of that.
+    """
+    if start is None or found is None:
         place, tokens = Place(config.dataset.lanes or LANES * ranks.world_size), 0
     else:
-        found = read_json(start.path / PLACE)
         changed = [name for name, value in data.source.items() if found["source"].get(name) != value]
         if changed:
             raise RunError(
                 f"{start.path} was trained on other data, or on the same in another form: its {' and '.join(changed)} "
-                "differ. Start with what it was before, or begin anew: from its weights, with model.name_or_path"
+                f"{'differ' if changed[1:] else 'differs'}. Start with what it was before, or begin anew: from its "
+                "weights, with model.name_or_path"
             )
         place, tokens = Place.from_json(found), found["tokens"]
     if place.lanes % ranks.world_size:
@@ -206,19 +283,56 @@ def _length(config: PretrainConfig, data: TrainingData) -> Length:
 
 
 def _schedule(config: PretrainConfig, length: Length) -> Schedule:
-    """In shares of the whole training."""
+    """In shares of the whole training.
+
+    A warm-up that is longer than that does not come to its end. A decay that is longer has no beginning, and is refused
+    by a `ConfigError`.
+    """
     section = config.scheduler
-    whole = length.tokens or length.steps
+    whole, unit = (length.tokens, "tokens") if length.tokens else (length.steps, "steps")
 
     def share(kind: str, otherwise: float) -> float:
-        count = getattr(section, f"{kind}_{'tokens' if length.tokens else 'steps'}")
-        ratio = getattr(section, f"{kind}_ratio")
-        return min(count / whole, 1.0) if count is not None else ratio if ratio is not None else otherwise
+        count, ratio = getattr(section, f"{kind}_{unit}"), getattr(section, f"{kind}_ratio")
+        return count / whole if count is not None else ratio if ratio is not None else otherwise
 
-    return Schedule(section.name, share("warmup", 0.02), share("decay", 0.2), section.final_lr_ratio)
+    warmup, decay = share("warmup", 0.02), share("decay", 0.2)
+    if decay > 1:
+        message = f"is more than the {whole} {unit} of the training. scheduler.name: linear goes down all the way"
+        raise ConfigError.at(("scheduler", f"decay_{unit}"), message)
+    return Schedule(section.name, warmup, decay, section.final_lr_ratio)
 
 
-def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resumed: Checkpoint | None) -> None:
+def _unexpected(
+    config: PretrainConfig, schedule: Schedule, start: Checkpoint | None, resumed: Checkpoint | None,
+    found: dict[str, Any] | None, data: TrainingData, ranks: Ranks,
+) -> Iterator[str]:  # fmt: skip
+    """What is done otherwise than a user may think who has read the settings alone."""
+    if schedule.warmup > 1:
+        yield (f"the warm-up is longer than the training: the learning rate comes to {1 / schedule.warmup:.3g} of "
+               "optimizer.lr, and not down again")  # fmt: skip
+    if config.datacollator.pack_sequences and config.datacollator.pad_to_multiple_of > 1:
+        yield "datacollator.pad_to_multiple_of does nothing: with pack_sequences there is no padding"
+    if start is None or found is None:
+        return
+    lanes = config.dataset.lanes
+    if lanes is not None and lanes != found["lanes"]:
+        yield f"dataset.lanes is {lanes}, but the {found['lanes']} lanes of {start.path} count"
+    if config.model.name_or_path is not None and resumed is None:
+        yield f"the weights are those of {start.path}, and not of model.name_or_path, {config.model.name_or_path}"
+    before = found.get("versions", data.versions)  # older checkpoints do not tell
+    for place, version in data.versions.items():
+        if before.get(place) != version:
+            yield (f"{place}: a file has another time than when {start.path} was written. If its text is another, too, "
+                   "pieces may be repeated or left out")  # fmt: skip
+    if resumed is not None and resumed.processes != ranks.world_size:
+        one = config.trainer.per_device_train_batch_size * config.trainer.gradient_accumulation_steps
+        yield (f"{start.path} was written by {start.processes} processes, and now there are {ranks.world_size}: a step "
+               f"has {one * ranks.world_size} rows instead of {one * start.processes}")  # fmt: skip
+
+
+def _announce(
+    trainer: PretrainTrainer, data: TrainingData, length: Length, start: Checkpoint | None, resumed: Checkpoint | None
+) -> None:
     args, config = trainer.args, trainer.model.config
     size = sum(weight.numel() for weight in trainer.model.parameters())
     log.info("model: %d x %d, %.1f M weights, vocabulary of %d", config.num_hidden_layers, config.hidden_size,
@@ -227,8 +341,14 @@ def _announce(trainer: PretrainTrainer, data: TrainingData, length: Length, resu
     log.info("data: %s; held out: %d rows", known, len(data.held_out))
     goal = f"{length.tokens / 1e6:.1f} M tokens" if length.tokens else f"{length.steps} steps"
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    log.info("training: %s, %d rows a step on %d x %s, lr %g%s", goal, rows, args.world_size, args.device.type,
-             args.learning_rate, f", resumed from step {resumed.step}" if resumed else "")  # fmt: skip
+    log.info("training: %s, %d rows a step on %d x %s, lr %g, %s", goal, rows, args.world_size, args.device.type,
+             args.learning_rate, _beginning(start, resumed))  # fmt: skip
+
+
+def _beginning(start: Checkpoint | None, resumed: Checkpoint | None) -> str:
+    if start is None:
+        return "from the beginning: the trial has no checkpoint yet"
+    return f"{'resumed' if resumed else 'begun'} from step {start.step} ({start.path})"
 
 
 def _outcome(trainer: PretrainTrainer, state: TrainerState, data: TrainingData) -> Outcome:

@@ -6,7 +6,6 @@ import logging
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any, Literal
@@ -17,7 +16,8 @@ from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from neobert.config import PretrainConfig
-from neobert.data.text.stream import Batches, Place, Reached, Row, Windows
+from neobert.data.text.stream import Batches, NoText, Place, Reached, Row, Windows
+from neobert.data.text.training import TrainingData, no_text
 from neobert.errors import RunError
 from neobert.training import metering
 from neobert.training.files import read_json, write_json
@@ -40,7 +40,7 @@ DIVERGED = (
 
 
 class PretrainTrainer(Trainer):
-    """`collate` makes batches of rows; `held_out` are the rows of this process that are never trained on."""
+    """`held_out` are the rows of this process that are never trained on."""
 
     optimizer: Any
     lr_scheduler: Any
@@ -52,12 +52,10 @@ class PretrainTrainer(Trainer):
         windows: Windows,
         place: Place,
         tokens: int,
-        epoch_tokens: int | None,
-        source: dict[str, Any],
+        data: TrainingData,
         schedule: Schedule,
         max_tokens: int | None,
         held_out: list[Row],
-        collate: Callable[[list[Row]], dict[str, Any]],
         **kwargs: Any,
     ):
         super().__init__(eval_dataset=held_out, **kwargs)
@@ -68,8 +66,7 @@ class PretrainTrainer(Trainer):
         self.place = place
         self.tokens = tokens
         """Real tokens that all processes together have seen."""
-        self._epoch_tokens = epoch_tokens
-        self._source = source
+        self._data = data
         self._schedule = schedule
         self.max_tokens = max_tokens
         self._tell_share()
@@ -79,7 +76,6 @@ class PretrainTrainer(Trainer):
         rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         self._tokens_ahead = rows * (config.datacollator.max_tokens or config.dataset.max_seq_length)
         self._held_out = held_out
-        self._collate = collate
         self._sizes: deque[float] = deque(maxlen=USUAL)
         self._skipped = 0
         self._skip = False
@@ -99,18 +95,23 @@ class PretrainTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         self._batches = Batches(
             self._windows, self.place, self.args.process_index, self.args.world_size,
-            self._config.dataset.num_workers, self.args.per_device_train_batch_size, self._collate,
+            self._config.dataset.num_workers, self.args.per_device_train_batch_size, self._data.collate,
         )  # fmt: skip
         return self._batches
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of a step, and how many tokens are masked in those of all processes."""
+        """The micro-batches of a step, and how many tokens are masked in those of all processes.
+
+        Raises `ConfigError` when there is no text.
+        """
         batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
-        if not rows:  # no process has any left of this epoch
-            self._batches.next_epoch()
+        for _ in range(self._batches.behind + 1):
+            if rows:
+                break
+            self._batches.next_epoch()  # no process has any left of this one
             batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
         if not rows:
-            raise RunError("the data holds no text at all")
+            raise no_text(self._config.dataset)
         self._tokens_ahead = tokens
         self._begun, self._tokens_begun = self.state.global_step + 1, self.tokens + tokens
         return batches, max(masked, 1)
@@ -118,7 +119,10 @@ class PretrainTrainer(Trainer):
     def _fetch(self, epoch_iterator: Any, count: int) -> tuple[list, list[int]]:
         """Micro-batches of this process, and how many masked tokens, tokens and rows those of all processes have."""
         with self._watch.time("data"):
-            batches = [next(epoch_iterator) for _ in range(count)]
+            try:
+                batches = [next(epoch_iterator) for _ in range(count)]
+            except NoText:
+                raise no_text(self._config.dataset) from None
         some = [batch for batch in batches if batch["rows"]]  # the others are there for the processes to keep step
         masked = sum(int((batch["labels"] >= 0).sum()) for batch in some)
         tokens, rows = sum(map(_real_tokens, some)), sum(batch["rows"] for batch in some)
@@ -228,14 +232,15 @@ class PretrainTrainer(Trainer):
             self._sizes.append(size)
             return size
         self._skipped += 1
+        told = f"{size:g} (usual: {usual:g})" if math.isfinite(usual) else f"{size:g}"
         limit = self._config.trainer.max_skipped_steps
         if self._skipped > limit:
             raise RunError(
-                f"step {self.state.global_step + 1} has a gradient of {size:g} (usual: {usual:g}), and at most {limit} "
-                f"such steps are skipped: {DIVERGED}"
+                f"step {self.state.global_step + 1} has a gradient of {told}, and at most {limit} such steps are "
+                f"skipped: {DIVERGED}"
             )
-        log.warning("step %d has a gradient of %g (usual: %g) and is skipped; %d of at most %d",
-                    self.state.global_step + 1, size, usual, self._skipped, limit)  # fmt: skip
+        log.warning("step %d has a gradient of %s and is skipped; %d of at most %d", self.state.global_step + 1, told,
+                    self._skipped, limit)  # fmt: skip
         return size
 
     def _end_if_lost(self, size: float | None) -> None:
@@ -262,7 +267,7 @@ class PretrainTrainer(Trainer):
         return peak
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        known = self._epoch_tokens
+        known = self._data.tokens
         self.state.epoch = self.tokens / known if known else self._windows.epoch(self.place)
         super().log(logs, start_time)
 
@@ -294,7 +299,7 @@ class PretrainTrainer(Trainer):
         with self.progress.phase("evaluating"), self.meter.paused(), same_random_numbers(), torch.no_grad():
             model.eval()
             for start in range(0, len(self._held_out), size):
-                inputs = self._prepare_inputs(self._collate(self._held_out[start : start + size]))
+                inputs = self._prepare_inputs(self._data.collate(self._held_out[start : start + size]))
                 with self.compute_loss_context_manager():
                     found = model(**inputs)
                 totals += torch.stack([found.loss_sum, found.correct, found.masked]).to(totals)
@@ -315,14 +320,18 @@ class PretrainTrainer(Trainer):
         self.place = Place(self.place.lanes, reached)
         if self.args.should_save:
             judged = {"gradient_sizes": list(self._sizes), "skipped_steps": self._skipped}
-            known = {"schema": 1, "tokens": self.tokens, "source": self._source, **judged}
+            known = {"schema": 1, "tokens": self.tokens, "source": self._data.source, "versions": self._data.versions}
+            known |= judged
             write_json(directory / PLACE, known | self.place.to_json())
 
-    def restore_judgement(self, checkpoint: Path) -> None:
-        """By what gradients are judged, as it was when the checkpoint was saved; to be called in all processes."""
+    def restore_judgement(self, checkpoint: Path, own: bool) -> None:
+        """By what gradients are judged, as it was when the checkpoint was saved; to be called in all processes.
+
+        Steps that another trial has skipped are not counted: that one may have ended for them.
+        """
         found = read_json(checkpoint / PLACE)
         self._sizes.extend(found.get("gradient_sizes", []))  # older checkpoints have neither
-        self._skipped = found.get("skipped_steps", 0)
+        self._skipped = found.get("skipped_steps", 0) if own else 0
 
 
 def _real_tokens(batch: dict[str, Any]) -> int:

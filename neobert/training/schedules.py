@@ -21,6 +21,8 @@ Shape = Callable[[float], float]
 class Schedule:
     """`warmup` and `decay` (of wsd) are shares of the training, `final` is the last learning rate's of the highest.
 
+    A `warmup` of more than 1 is one that the training ends in.
+
     Up in a straight line, then `cosine` or `linear` down to the end; `wsd`: constant, and in the last part down with
     1 - sqrt (https://arxiv.org/abs/2405.18392); `constant`.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -19,7 +19,7 @@ from neobert.config.text import PreprocessConfig
 from neobert.data.text.corpus import Corpus
 from neobert.data.text.documents import Block, Reader
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
-from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, write_manifest, write_shard
+from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, find_fault, write_manifest, write_shard
 from neobert.data.text.tokenizer import LEARNED, learn_tokenizer, load_tokenizer, save_tokenizer
 from neobert.errors import RunError
 from neobert.training.files import read_json, to_json, write_json
@@ -66,7 +66,11 @@ def find_tokenizer(config: PreprocessConfig, source: Corpus) -> PreTrainedTokeni
             message = f"there is no {own} yet: learn it before the parts start, with step: tokenizer"
             raise ConfigError.at(("tokenizer", "train_vocab_size"), message)
         _make_directory(own.parent)
-        learn_tokenizer(source.sample(LEARN_FROM), int(section.train_vocab_size or 0), own, what)
+        try:
+            learn_tokenizer(source.sample(LEARN_FROM), int(section.train_vocab_size or 0), own, what)
+        except ValueError as error:
+            message = f"holds no text to learn a tokenizer from: {error} in {_named(source.files)}"
+            raise ConfigError.at(("data",), message) from None
     if not (own / LEARNED).exists():
         raise ConfigError.at(("output",), f"{own} is a tokenizer that was not learned for these shards{_ELSEWHERE}")
     _check_same(read_json(own / LEARNED), what, f"{own} was learned from something else")
@@ -97,7 +101,8 @@ def plan(config: PreprocessConfig, source: Corpus, tokenizer: PreTrainedTokenize
 def is_done(work: Work, number: int) -> bool:
     """Whether a shard is there; raises `ConfigError` when it is there, but of other settings or other text.
 
-    Where a file has another time than before, its text is read again, and compared.
+    Where a file has another time than before, its text is read again, and compared. A shard that has lost a file, or a
+    part of one, is not there.
     """
     path = ShardFiles(work.output, number).summary
     if not path.exists():
@@ -117,7 +122,10 @@ def is_done(work: Work, number: int) -> bool:
             message = f"{path} is a shard of other text than now is in {files}{_ELSEWHERE}"
             raise ConfigError.at(("output",), message)
         write_json(path, summary | {"versions": versions}, durable=True)
-    return True
+    fault = find_fault(ShardFiles(work.output, number), summary, len(work.cutter.tokenizer))
+    if fault is not None:
+        log.warning("shard %d is made again: %s", number, fault)
+    return fault is None
 
 
 def make_shard(work: Work, number: int) -> int:
@@ -195,6 +203,10 @@ def _put_tokenizer(work: Work) -> None:
     if found != work.identity["tokenizer"]:
         message = f"{own} is another tokenizer ({found}) than the shards were made with ({work.identity['tokenizer']})"
         raise ConfigError.at(("output",), message + _ELSEWHERE)
+
+
+def _named(files: Sequence[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more files" if files[3:] else "")
 
 
 def _mark(text: str) -> bytes:

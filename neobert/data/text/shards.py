@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +33,7 @@ from neobert.training.files import sync_directory, write_json
 
 SCHEMA = 1
 SPLITS = ("train", "validation")
-_ANEW = "Remove the summary of its shard (NUMBER.json beside it), and run `neobert preprocess` in a new --output-dir"
+_ANEW = "The same `neobert preprocess` as before makes its shard again"
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,24 @@ def write_shard(files: ShardFiles, pieces: Iterable[tuple[str, Ids]], vocabulary
     return totals
 
 
+def find_fault(files: ShardFiles, totals: Mapping[str, Any], vocabulary: int) -> str | None:
+    """What is wrong with the files of a shard that has so many pieces and tokens of each split, and with which."""
+    width = np.dtype(kind_of_ids(vocabulary)).itemsize
+    sizes = {files.ends(split): 8 * totals[split]["pieces"] for split in SPLITS}
+    sizes |= {files.ids(split): width * totals[split]["tokens"] for split in SPLITS}
+    faults = {path: _fault(path, expected) for path, expected in sizes.items()}
+    return next((f"{path} {fault}" for path, fault in faults.items() if fault), None)
+
+
+def _fault(path: Path, expected: int) -> str | None:
+    """Only sizes are looked at: there may be thousands of files, on a slow file system."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if size == expected else f"is damaged: it has {size} bytes and not {expected}"
+
+
 class MappedShard:
     """One split of one shard, mapped into memory: so many pieces, and tokens in all of them."""
 
@@ -102,13 +120,9 @@ class MappedShard:
 
     @staticmethod
     def _check(path: Path, expected: int) -> None:
-        """Only their sizes are looked at: there may be thousands, on a slow file system."""
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise at(str(path), f"cannot be read: {error.strerror}. {_ANEW}") from None
-        if size != expected:
-            raise at(str(path), f"is damaged: it has {size} bytes and not {expected}. {_ANEW}")
+        fault = _fault(path, expected)
+        if fault is not None:
+            raise at(str(path), f"{fault}. {_ANEW}")
 
     def __len__(self) -> int:
         return self._count

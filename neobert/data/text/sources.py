@@ -46,10 +46,11 @@ class Source(Protocol):
     """`blocks` is how many there are; `read` gives the pieces of the one at `place` in an epoch's order.
 
     `amount` is how much text they hold, in a unit that all sources of a mixture share; `identity` is another for other
-    text, as far as can be told without reading all of it.
+    text, as far as can be told without reading all of it; `version` may also be another for the same text.
     """
 
     identity: str
+    version: str
 
     def for_lanes(self, lanes: int) -> Source:
         """The same, in blocks that so many lanes can share out evenly, where that can be."""
@@ -69,7 +70,7 @@ class MappedSource:
     def __init__(self, shards: Shards, together: int = TOGETHER):
         self._shards = shards
         self._together = together
-        self.identity = f"{len(shards)} pieces of shards {shards.manifest['digest']}"
+        self.identity = self.version = f"{len(shards)} pieces of shards {shards.manifest['digest']}"
 
     def for_lanes(self, lanes: int) -> MappedSource:
         return MappedSource(self._shards, max(1, min(TOGETHER, len(self._shards) // (WINDOWS * lanes))))
@@ -95,8 +96,9 @@ class StreamedSource:
         self._blocks = corpus.blocks
         self._reader = corpus.reader
         self._cutter = cutter
-        names = json.dumps(corpus.identity)
+        names, versions = json.dumps(corpus.identity), json.dumps(list(corpus.versions.values()))
         self.identity = f"{len(corpus.files)} files: {hashlib.sha256(names.encode()).hexdigest()[:16]}"
+        self.version = hashlib.sha256(versions.encode()).hexdigest()[:16]
 
     def for_lanes(self, lanes: int) -> StreamedSource:
         if len(self._blocks) < lanes:

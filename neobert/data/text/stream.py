@@ -78,6 +78,10 @@ class Row:
     """Where its lane is once this row is gone."""
 
 
+class NoText(RunError):
+    """All data was read, and there was not a row in it."""
+
+
 @dataclass(frozen=True)
 class LaneEnd:
     """In the place of a row: the lane has no more of them in this epoch."""
@@ -129,9 +133,9 @@ class Windows:
         return 0 if self.mixture.weighted else window // self.in_an_epoch
 
     def epoch(self, place: Place) -> float:
-        """About how many times all blocks have been seen."""
-        begun = sum(place.of_lane(lane).window // self.lanes for lane in range(self.lanes))
-        return begun / self.in_an_epoch
+        """About how many times all blocks have been seen. A lane that has no text never begins, and does not count."""
+        begun = [where.window // self.lanes for where in place.reached.values()]
+        return sum(begun) / max(len(begun), 1) * self.lanes / self.in_an_epoch
 
     @property
     def idle(self) -> Row:
@@ -183,7 +187,7 @@ class RowStream(IterableDataset[Row | LaneEnd | Exception]):
                 yield LaneEnd(lane)
                 empty, turn = 0, 0
             window, gone = following, 0
-        raise RunError("the data holds no text at all")
+        raise NoText
 
 
 class Turns:
@@ -198,7 +202,11 @@ class Turns:
         self._waiting: dict[int, deque[Row | LaneEnd]] = {lane: deque() for lane in lanes}
         self._reached = {lane: place.of_lane(lane) for lane in lanes}
         # Of all lanes, also those of other processes: they too must have ended.
-        self._epoch = min(windows.epoch_of(place.of_lane(lane).window) for lane in range(place.lanes))
+        epochs = [windows.epoch_of(place.of_lane(lane).window) for lane in range(place.lanes)]
+        self._epoch = min(epochs)
+        self.behind = max(epochs) - self._epoch
+        """How many epochs may have no rows any more: a lane that never has any stays in the first, wherever the others
+        are by now."""
         self._open: list[int] = []
         self._begin()
 
@@ -210,6 +218,7 @@ class Turns:
     def next_epoch(self) -> None:
         """All lanes of all processes have ended."""
         self._epoch += 1
+        self.behind = max(self.behind - 1, 0)
         self._begin()
 
     def next(self) -> Row | None:
@@ -279,6 +288,11 @@ class Batches:
         self._rows = rows
         self._idle = windows.idle
         self._collate = collate
+
+    @property
+    def behind(self) -> int:
+        """The same in all processes: so many epochs may be without rows, and have to be passed over."""
+        return self._turns.behind
 
     def next_epoch(self) -> None:
         self._turns.next_epoch()

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+import neobert.model  # noqa: F401  # without our kind of model, the library would warn of its configuration
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
 from neobert.config.text import TokenizerConfig
@@ -53,9 +54,12 @@ def load_tokenizer(source: str, config: TokenizerConfig | None = None) -> PreTra
 def learn_tokenizer(documents: Iterable[str], vocab_size: int, directory: Path, what: Mapping[str, Any]) -> None:
     """A WordPiece tokenizer of these documents, saved with a note of `what` it was learned from.
 
-    The same documents give the same one.
+    The same documents give the same one. Raises `ValueError` where there is not a word in them.
     """
-    save_tokenizer(train_wordpiece(((document,) for document in documents), vocab_size, ENDLESS), directory, what)
+    tokenizer = train_wordpiece(((document,) for document in documents), vocab_size, ENDLESS)
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
+        raise ValueError("no document has a word")
+    save_tokenizer(tokenizer, directory, what)
 
 
 def save_tokenizer(

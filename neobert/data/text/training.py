@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from neobert.config import ConfigError, PretrainConfig
-from neobert.config.base import KeyPath
+from neobert.config import ConfigError, PretrainConfig, Problem
+from neobert.config.base import KeyPath, dotted
 from neobert.config.pretrain import DatasetConfig
 from neobert.config.text import TrainingText
 from neobert.data.text.corpus import find_corpus
@@ -44,6 +44,8 @@ class TrainingData:
     collate: Callable[[list[Row]], dict[str, Any]]
     source: dict[str, Any]
     """What rows are made of: with anything else, a place in the data would mean something else."""
+    versions: dict[str, str]
+    """Of each text, by its place in the settings: changes with the times of files, and perhaps with nothing else."""
 
 
 def load_data(config: PretrainConfig) -> TrainingData:
@@ -88,7 +90,18 @@ def load_data(config: PretrainConfig) -> TrainingData:
             "datacollator": collator.model_dump(mode="json"),
             "seed": config.seed,
         },
+        versions={dotted(place): source.version for place, source in zip(texts, sources, strict=True)},
     )
+
+
+def no_text(dataset: DatasetConfig) -> ConfigError:
+    """What is told of data that was read to its end without a single token."""
+    problems = []
+    for place, text in _texts(dataset).items():
+        key = next(name for name in ("path", "files", "hub", "generated") if getattr(text, name) is not None)
+        message = f"holds no text: all of {getattr(text, key)} was read, and no document in it has a token to train on"
+        problems.append(Problem((*place, key), message))
+    return ConfigError(problems)
 
 
 def _texts(dataset: DatasetConfig) -> dict[KeyPath, TrainingText]:

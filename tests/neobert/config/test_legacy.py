@@ -313,6 +313,63 @@ def test_the_command_line_takes_the_place_of_what_has_no_equivalent(tmp_path: Pa
     assert (config.dataset.path, config.dataset.max_seq_length, config.tokenizer) == ("shards", 64, None)
 
 
+ON_DISK = """\
+dataset: {path: ./tokenized, streaming: false, max_seq_length: 64, text_column: body}
+trainer: {max_steps: 9, output_dir: x}
+"""
+
+
+def test_a_data_set_on_disk_can_be_replaced_as_the_messages_say(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(ON_DISK)
+    with pytest.raises(ConfigError) as caught:
+        from_command_line("pretrain", file, [])
+    assert [problem.path for problem in caught.value.problems[1:]] == [("dataset", "path")], "streaming is plainly off"
+    with Listener() as heard:
+        config = from_command_line("pretrain", file, ["dataset.path=shards"]).config
+    assert isinstance(config, PretrainConfig)
+    assert (config.dataset.path, config.dataset.streaming, config.tokenizer) == ("shards", False, None)
+    assert "dataset.streaming is left out: data at a dataset.path is not streamed" in heard.lines
+    assert "dataset.text_column is left out: the data is dataset.path instead" in heard.lines
+    for words in (["dataset.path=null", "dataset.files=[a.txt]", "dataset.streaming=true"],
+                  ["dataset.files=[a.txt]", "dataset.streaming=true"]):  # fmt: skip
+        config = from_command_line("pretrain", file, words).config
+        assert isinstance(config, PretrainConfig)
+        assert (config.dataset.files, config.dataset.streaming) == (["a.txt"], True)
+        assert config.tokenizer is not None and config.tokenizer.name_or_path == "bert-base-uncased"
+        assert config.dataset.text_column == "body"
+
+
+@pytest.mark.parametrize(
+    "place", ["path=shards", "files=[a.txt]", "hub=other/text", "sources=[{path: a}, {path: b}]", "generated=9"]
+)
+def test_where_the_data_is_on_the_command_line_it_is_not_in_the_file(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(
+        "dataset: {name: some/text, config: en, train_split: first, eval_split: second}\ntrainer: {output_dir: x}\n"
+    )
+    with Listener() as heard:
+        config = from_command_line("pretrain", file, [f"dataset.{place}"]).config
+    assert isinstance(config, PretrainConfig)
+    name = place.partition("=")[0]
+    section = config.dataset.model_dump(exclude_defaults=True)
+    assert {"path", "files", "hub", "sources", "generated", "hub_config", "split", "validation"} & set(section) == {
+        name
+    }
+    shards = name in ("path", "sources")
+    assert (config.dataset.streaming, config.tokenizer is None) == (not shards, shards)
+    for key in ("name", "config", "train_split", "eval_split"):
+        assert f"dataset.{key} is left out: the data is dataset.{name} instead" in heard.lines
+
+
+def test_a_default_of_before_is_not_told_where_the_command_line_says_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(OLDEST)
+    with Listener() as heard:
+        from_command_line("pretrain", file, ["seed=3", "optimizer.weight_decay=0.3"])
+    assert not [line for line in heard.lines if line.startswith("optimizer.weight_decay is")]
+
+
 def test_other_tasks_do_not_read_old_files(tmp_path: Path) -> None:
     file = tmp_path / "old.yaml"
     file.write_text("trainer: {output_dir: x}\n")

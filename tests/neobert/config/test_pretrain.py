@@ -27,6 +27,15 @@ def test_spikes_are_not_told_with_deepspeed_which_skips_none() -> None:
     assert told.startswith("trainer.spike_factor: DeepSpeed has taken a step before its gradient can be judged")
 
 
+def test_three_words_for_a_resume_are_one_trial() -> None:
+    first, *others = (
+        validate(PretrainConfig, settings(trainer={"max_steps": 9, "resume_from_checkpoint": word}))
+        for word in ("auto", "latest", True)
+    )
+    assert others == [first, first]
+    assert first.starts_from is None
+
+
 @pytest.mark.parametrize(
     ("scaling", "message"),
     [

@@ -142,6 +142,17 @@ def test_an_interrupted_export_is_written_anew(tokenizer_of: Path, tmp_path: Pat
     assert not (written / "half.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("source", "output"), [("model", "."), ("model/inner", "."), ("model", "model"), ("model", "model/sub")]
+)
+def test_the_source_is_never_overwritten(tokenizer_of: Path, tmp_path: Path, source: str, output: str) -> None:
+    found = save(made(), tmp_path / source, tokenizer_of)
+    before = {path: path.read_bytes() for path in found.iterdir()}
+    with pytest.raises(ConfigError, match=r"^source: .* are in one another. Choose another --output-dir"):
+        run(found, tmp_path / output)
+    assert {path: path.read_bytes() for path in found.iterdir() if path.is_file()} == before
+
+
 def test_mistakes_are_told_at_their_setting(tokenizer_of: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"source: .*none does not exist"):
         run(tmp_path / "none", tmp_path / "out")

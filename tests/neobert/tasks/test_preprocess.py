@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,11 +144,53 @@ def test_the_same_again_makes_nothing(neobert: Neobert, settings: Callable[..., 
     assert made("shards") == before
 
 
+def test_the_same_command_looks_whether_it_still_is_done(
+    neobert: Neobert, settings: Callable[..., list[str]], corpus: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    text = Path(shutil.copytree(corpus, tmp_path / "text"))
+    words = settings("trial", data={"files": [str(text)]})
+    assert neobert(*words) == 0
+    result, before, whole = Path("trial/result.json"), made("shards"), contents("shards")
+    first = result.stat().st_mtime_ns
+    assert neobert(*words) == 0
+    assert "already done: trial/result.json\n" in capsys.readouterr().out
+    assert (made("shards"), result.stat().st_mtime_ns) == (before, first)
+
+    Path("shards/shards/train-00003.ids").unlink()
+    Path("shards/shards/train-00004.ends").write_bytes(b"cut")
+    Path("shards/shards/00005.json").unlink()
+    assert neobert(*words) == 0
+    assert "shard 3 is made again: shards/shards/train-00003.ids cannot be read: No such" in capsys.readouterr().err
+    changed = {name for name, time in made("shards").items() if time != before[name]}
+    assert changed == {"00003.json", "00004.json", "00005.json"}
+    assert contents("shards") == whole
+    shutil.rmtree("shards/tokenizer")
+    Path("shards/manifest.json").unlink()
+    assert neobert(*words) == 0
+    assert contents("shards") == whole
+
+    file = text / "03.txt"
+    file.write_text(file.read_text().swapcase())
+    assert neobert(*words) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"neobert: output: \S+ is a shard of other text than now is in .*/03.txt. Choose another", error)
+    file.write_text(file.read_text() + "and more")
+    assert neobert(*words) == 2
+    assert "learned from something else: files of the source are changed: 03.txt. Choose" in capsys.readouterr().err
+    assert contents("shards") == whole
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
         ({"data": {"files": ["none"]}}, 2, "neobert: data.files: none: there is no such file"),
         ({"data": {"files": ["empty.txt"]}}, 2, "neobert: data: holds no text: 1 files, all of them empty"),
+        (
+            {"data": {"files": ["blank.txt"]}},
+            2,
+            "neobert: data: holds no text to learn a tokenizer from: no document has a word in blank.txt\n",
+        ),
         ({"data": {"files": ["latin.txt"]}}, 2, "neobert: latin.txt, at byte 3: is not UTF-8: there stands 0xe9"),
         ({"data": {"files": ["rows.jsonl"]}}, 2, "neobert: rows.jsonl, at byte 0: has no 'text'; there are content"),
         ({"tokenizer": {"name_or_path": "bare"}}, 2, "neobert: tokenizer.name_or_path: 'bare': no tokenizer can be"),
@@ -162,6 +206,7 @@ def test_what_goes_wrong_is_one_message(
     change: dict[str, Any], code: int, message: str,
 ) -> None:  # fmt: skip
     Path("empty.txt").touch()
+    Path("blank.txt").write_text("\n \n\n")
     Path("bare").mkdir()
     Path("latin.txt").write_bytes(b"caf\xe9\n")
     Path("rows.jsonl").write_text('{"content": "a"}\n')
@@ -170,6 +215,7 @@ def test_what_goes_wrong_is_one_message(
     assert errors.startswith(message)
     assert "Traceback" not in errors
     assert not Path("trial/result.json").exists()
+    assert not Path("shards/tokenizer").exists()
 
 
 def test_missing_shards_are_named_by_the_merge(

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -83,6 +84,25 @@ def test_measured_in_tokens_it_tells_how_many_steps_there_will_be(
     assert all(abs(total - told[-1][1]) < 3 for _, total in told[-5:]), told
     progress = json.loads((tmp_path / "trial/progress.json").read_text())
     assert (progress["step"], progress["total_steps"], progress["seconds_left"]) == (*told[-1], 0.0)
+
+
+def test_a_stream_with_lanes_that_have_no_text_goes_on_in_its_third_epoch(
+    neobert: Neobert, shards: Path, tmp_path: Path
+) -> None:
+    """One small file is one part, for one of the 8 lanes."""
+    file = settings_file(
+        tmp_path, None, dataset={"files": [str(write_text(tmp_path, 40))], "streaming": True},
+        tokenizer={"name_or_path": str(shards / "tokenizer")}, trainer={"save_total_limit": 9},
+    )  # fmt: skip
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "whole") == 0
+    trial = Path(shutil.copytree(tmp_path / "whole", tmp_path / "trial"))
+    (trial / "result.json").unlink()
+    shutil.rmtree(trial / "model")
+    shutil.rmtree(trial / "checkpoints/checkpoint-30")
+    assert 2 < json.loads((trial / "checkpoints/checkpoint-20/trainer_state.json").read_text())["epoch"] < 20
+    assert neobert("pretrain", "--config", file, "--output-dir", trial) == 0
+    assert same(trial, tmp_path / "whole")
+    assert logged(trial, "epoch") == logged(tmp_path / "whole", "epoch")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -170,8 +190,11 @@ def test_however_a_step_is_split_it_is_the_same(neobert: Neobert, shards: Path, 
 def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(
     shards: Path, tmp_path: Path, streaming: bool
 ) -> None:
-    """kill -9, at moments of a fixed list: before the first step, and soon after some step or other."""
-    text = {"path": None, "files": [str(write_text(tmp_path))], "streaming": True}
+    """kill -9, at moments of a fixed list: before the first step, and soon after some step or other.
+
+    A stream passes several epochs, and most of its lanes have no text.
+    """
+    text = {"path": None, "files": [str(write_text(tmp_path, 300))], "streaming": True}
     sections = {"dataset": text, "tokenizer": {"name_or_path": str(shards / "tokenizer")}} if streaming else {}
     trainer = {"max_steps": 200, "save_steps": 2, "logging_steps": 2}
     file = settings_file(tmp_path, None if streaming else shards, trainer=trainer, **sections)
@@ -193,6 +216,7 @@ def test_killed_at_twenty_random_moments_it_ends_bit_for_bit_the_same(
         return _steps(trial)
 
     attempt("whole")
+    assert logged(tmp_path / "whole", "epoch")[-1] > (4 if streaming else 1)
     reached = 0
     for number in range(20):
         reached = attempt("trial", 0 if number % 5 == 4 else reached + moments.randint(2, 10))
@@ -235,6 +259,50 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint_of_two(
     assert logged(other, "loss") == pytest.approx(logged(two, "loss")[6:], rel=1e-5)
     assert same(other, two, 1e-5)
     assert not list(other.glob("checkpoints/universal-*"))
+
+
+@pytest.mark.slow
+def test_saved_by_four_processes_a_trial_goes_on_with_two_and_with_eight(
+    neobert: Neobert, shards: Path, tmp_path: Path
+) -> None:
+    """In its own directory and with its own settings, as a job that gets other nodes; with ZeRO and without.
+
+    What each comes to is compared with one process that has as many rows a step.
+    """
+    size = {"max_steps": 12, "save_steps": 6, "logging_steps": 1}
+
+    def settings(name: str, rows: int = 1, sharing: dict[str, object] | None = None, **trainer: object) -> Path:
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        sections = {"trainer": size | {"per_device_train_batch_size": rows} | trainer}
+        return settings_file(directory, shards, **sections, **({"deepspeed": sharing} if sharing else {}))
+
+    def trained(file: Path, directory: Path, processes: int) -> str:
+        ranks = launch(["pretrain", "--config", file, "--output-dir", directory], processes, 29810 + processes)
+        told = [rank.communicate(timeout=300)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0] * processes, told
+        return told[0]
+
+    references: dict[int, Path] = {}
+    for name, sharing in (("plain", None), ("zero", {"zero_stage": 2})):
+        file, four = settings(name, sharing=sharing), tmp_path / name
+        trained(file, four, 4)
+        for many in (2, 8):
+            trial = Path(shutil.copytree(four, tmp_path / f"{name}-{many}"))
+            (trial / "result.json").unlink()
+            shutil.rmtree(trial / "model")
+            shutil.rmtree(trial / "checkpoints/checkpoint-12")
+            told = trained(file, trial, many)
+            assert f"was written by 4 processes, and now there are {many}: a step has {many} rows instead of 4" in told
+            if many not in references:
+                start = str(four / "checkpoints/checkpoint-6")
+                reference = settings(f"reference-{many}", many, resume_from_checkpoint=start)
+                references[many] = tmp_path / f"reference-{many}"
+                assert neobert("pretrain", "--config", reference, "--output-dir", references[many]) == 0
+            assert logged(trial, "step") == list(range(1, 13))
+            assert logged(trial, "tokens")[6:] == logged(references[many], "tokens")
+            assert logged(trial, "loss")[6:] == pytest.approx(logged(references[many], "loss"), rel=1e-5)
+            assert same(trial, references[many], 1e-5)
 
 
 def test_in_its_epochs_every_piece_is_trained_on_though_processes_have_unequal_shares(

@@ -39,6 +39,11 @@ def test_the_warm_up_ends_at_the_highest(schedule: Schedule) -> None:
         assert schedule(schedule.warmup) == 1
 
 
+@given(st.sampled_from(NAMES), st.floats(1, 20, exclude_min=True), share)
+def test_a_training_may_end_in_the_warm_up(name: str, warmup: float, done: float) -> None:
+    assert Schedule(name, warmup, 0.2, 0.1)(done) == done / warmup
+
+
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 @given(warmup=st.floats(0, 0.99), decay=st.floats(0.01, 1), final=share, beyond=st.floats(0, 10))
 def test_the_end_is_the_final_share_and_nothing_is_beyond(

@@ -88,12 +88,24 @@ def test_too_many_end_it_and_it_can_go_on_from_before(
     harm(dict.fromkeys((12, 13, 14), float("nan")))
     assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 1
     told = capfd.readouterr().err
-    assert "step 13 has a gradient of nan (usual: inf) and is skipped; 2 of at most 2" in told
-    assert "step 14 has a gradient of nan (usual: inf), and at most 2 such steps are skipped: the training has" in told
+    assert "step 13 has a gradient of nan and is skipped; 2 of at most 2" in told
+    assert "step 14 has a gradient of nan, and at most 2 such steps are skipped: the training has" in told
     assert [path.name for path in (tmp_path / "trial/checkpoints").iterdir()] == ["checkpoint-10"]
     harm({})
     assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
     assert same(tmp_path / "trial", tmp_path / "undisturbed")
+
+
+def test_what_another_trial_has_skipped_does_not_count(
+    neobert: Neobert, shards: Path, tmp_path: Path, harm: Harm
+) -> None:
+    harm(dict.fromkeys((4, 12), float("nan")))
+    file = settings_file(tmp_path, shards, trainer={"max_steps": 10, "max_skipped_steps": 1})
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "first") == 0
+    trainer = {"max_steps": 15, "max_skipped_steps": 1, "resume_from_checkpoint": str(tmp_path / "first")}
+    file = settings_file(tmp_path, shards, trainer=trainer)
+    assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "then") == 0
+    assert logged(tmp_path / "then", "skipped_steps") == [1]
 
 
 def test_stopped_and_resumed_it_skips_the_same_steps(

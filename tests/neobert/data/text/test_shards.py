@@ -124,7 +124,7 @@ def test_files_that_are_not_whole_are_named(tmp_path: Path, name: str, damage: s
         path.write_bytes(path.read_bytes()[:-3])
     else:
         path.unlink()
-    with pytest.raises(ConfigError, match=rf"{message}.*Remove the summary of its shard"):
+    with pytest.raises(ConfigError, match=rf"{message}.*makes its shard again"):
         Shards(tmp_path, name.split("-")[0])
 
 

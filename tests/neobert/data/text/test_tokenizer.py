@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from neobert.data.grammar import generated_splits
 from neobert.data.text.pieces import fingerprint
 from neobert.data.text.tokenizer import LEARNED, learn_tokenizer, load_tokenizer, save_tokenizer
 from neobert.errors import RunError
+from tests.neobert.conftest import REPOSITORY
 
 TEXTS = [pair[0] for pair in generated_splits(TASKS["sst2"], 60).train.texts]
 
@@ -79,6 +82,16 @@ def test_one_that_text_cannot_be_masked_with_is_refused(
     found.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=message):
         load_tokenizer(str(tmp_path), TokenizerConfig(name_or_path=str(tmp_path)))
+
+
+def test_that_of_a_neobert_is_loaded_without_a_warning(tmp_path: Path) -> None:
+    """The library reads the configuration of the model as well, and complains of a kind that it does not know."""
+    learn_tokenizer(TEXTS, 150, tmp_path / "own", {})
+    (tmp_path / "own/config.json").write_text('{"model_type": "neobert"}')
+    program = "import sys; from neobert.data.text.tokenizer import load_tokenizer; load_tokenizer(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(tmp_path / "own")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_directory_without_one_is_told(tmp_path: Path) -> None:
