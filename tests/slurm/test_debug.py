@@ -84,7 +84,7 @@ def test_what_a_job_would_make_in_the_run_is_made_apart(run_recipe: Recipe, work
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--trial", "9"], "expected 0 to 3 or the beginning of an id"), (["--trial", "x"], "no trial begins so")],
+    [(["--trial", "99999999"], "expected 0 to 3 or the beginning of an id"), (["--trial", "x"], "no trial begins so")],
 )
 def test_a_trial_that_is_not_there_is_told(call: Recipe, words: list[str], said: str) -> None:
     done = call("exec", *words)
