@@ -100,7 +100,8 @@ def test_an_image_that_was_cut_off_is_told_without_its_record_too(
 )
 def test_what_a_recipe_needs_is_what_its_trials_need(tmp_path: Path, text: str, needs: Needs) -> None:
     file = tmp_path / "r.yaml"
-    file.write_text(f"name: r\ntask: glue\nconfig: {{task_name: rte, data: {{generated: 100}}}}\n{text}\n")
+    config = "{task_name: rte, model: {allow_random_weights: true}, data: {generated: 100}}"
+    file.write_text(f"name: r\ntask: glue\nconfig: {config}\n{text}\n")
     assert needs_of(str(file)) == needs
 
 

@@ -117,7 +117,8 @@ def test_it_fits_this_checkout(cpu_image: Path) -> None:
 
 def test_it_does_not_fit_a_recipe_for_gpus(cpu_image: Path, tmp_path: Path) -> None:
     file = tmp_path / "gpus.yaml"
-    file.write_text("name: gpus\ntask: glue\nresources: {gpus_per_node: 1}\nconfig: {task_name: rte, data: {dir: .}}\n")
+    config = "{task_name: rte, model: {name_or_path: m}, data: {dir: .}}"
+    file.write_text(f"name: gpus\ntask: glue\nresources: {{gpus_per_node: 1}}\nconfig: {config}\n")
     answer = recipe("image", "check", cpu_image, file)
     assert answer.returncode == 1
     assert "GPUs: the image has PyTorch for CPUs, needed is PyTorch for CUDA" in answer.stdout
