@@ -66,10 +66,19 @@ def build_classifier(
 
 
 def _select(config: ModelConfig) -> Found | None:
+    shape = config.pretrained_config_path
+    if shape is not None and not Path(shape).is_file():
+        raise _problem("pretrained_config_path", f"there is no file {shape!r}")
     try:
-        return select(config)
+        found = select(config)
     except UnusableCheckpoint as error:
         raise _problem(key_of(config), str(error)) from None
+    if shape is not None and (found is None or found.layout == "Hugging Face"):
+        why = "there is no checkpoint on this machine to need it"
+        if found is not None:
+            why = f"{found.directory} has a config.json of its own"
+        raise _problem("pretrained_config_path", f"would not be used: {why}. Leave it out")
+    return found
 
 
 def _new(task: GlueTask, config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -117,6 +117,18 @@ def test_shards_of_deepspeed_may_be_named_by_root_tag_or_directory(shards: Path,
     assert found[given]() == find(root, "latest")
 
 
+def test_a_tag_of_deepspeed_that_names_no_checkpoint_is_told_with_those_there(
+    model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    write_settings(tmp_path / "config.yaml")
+    (tmp_path / "global_step100").mkdir()
+    torch.save({"module": plain(model)}, tmp_path / "global_step100" / "mp_rank_00_model_states.pt")
+    (tmp_path / "latest").write_text("global_step200\n")
+    with pytest.raises(UnusableCheckpoint, match=r"latest names .*/global_step200 .*steps there: global_step100"):
+        find(tmp_path)
+    assert find(tmp_path, 100).directory.name == "global_step100"
+
+
 @pytest.mark.parametrize(("safe", "layout"), [(True, "safetensors"), (False, "pytorch_model.bin")])
 @pytest.mark.parametrize("inside", [".", "accelerate"])
 def test_a_state_that_accelerate_saved(
@@ -167,6 +179,15 @@ def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp
         directory.rename(written)
         checkpoints.complete(written, tmp_path / "checkpoints")
     assert load(find(tmp_path)).found.directory.name == "checkpoint-10"
+    weights = tmp_path / "checkpoints/checkpoint-10/model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(
+        UnusableCheckpoint, match=r"checkpoint-10, the best .* bytes instead of .*/checkpoint-20, the n"
+    ):
+        find(tmp_path)
+    assert find(tmp_path, "latest").directory.name == "checkpoint-20"
+    weights.write_bytes(whole)
     made().save_pretrained(tmp_path / "model")
     assert load(find(tmp_path)).found.directory == tmp_path / "model"
 
@@ -259,6 +280,17 @@ def test_files_that_cannot_be_read_are_told(make: Callable[[Path], Any], message
     write_settings(tmp_path / "config.yaml")
     make(tmp_path)
     with pytest.raises(UnusableCheckpoint, match=message):
+        load(find(tmp_path))
+
+
+@pytest.mark.parametrize("size", [64, 59])
+def test_a_vocabulary_of_another_size_than_the_embeddings_is_refused(
+    size: int, model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(said | {"vocab_size": size}))
+    with pytest.raises(UnusableCheckpoint, match=f"config.json: vocab_size is {size}, but the weights have 60"):
         load(find(tmp_path))
 
 

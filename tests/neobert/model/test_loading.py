@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file, save_file
 
+from neobert.checkpoint import UnusableCheckpoint
+from neobert.checkpoint.select import best_trial
 from neobert.config import ConfigError
 from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
@@ -264,7 +267,8 @@ SIZE: dict[str, int] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attentio
 
 
 def entries_of(tiny_bert: Path) -> int:
-    return int(json.loads((tiny_bert / "config.json").read_text())["vocab_size"])
+    """How many the tokenizer of a directory has."""
+    return len(json.loads((tiny_bert / "tokenizer.json").read_text())["model"]["vocab"])
 
 
 def test_classifier_dropout_has_another_name_in_other_models(tiny_bert: Path, tmp_path: Path) -> None:
@@ -404,6 +408,32 @@ def test_a_configuration_that_lies_elsewhere_is_named(training: Path, tmp_path: 
     assert build_classifier(ModelConfig(**config), splits("rte"), 32, None)
 
 
+@pytest.mark.parametrize("section", ["training", "Hugging Face"])
+def test_the_configuration_of_bare_weights_may_be_of_either_kind(training: Path, tmp_path: Path, section: str) -> None:
+    """What it says tells which it is, not its name alone."""
+    step = training / "model_checkpoints/200"
+    expected = made(vocab_size=entries_of(training / "tokenizer"), initializer_range=0.3)
+    shape = expected.config.to_dict()
+    (step / "config.yaml").unlink()
+    write_settings(tmp_path / "config.json", vocab_size=shape["vocab_size"])
+    settings = yaml.safe_load((tmp_path / "config.json").read_text()) if section == "training" else shape
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    config = ModelConfig(pretrained_checkpoint=str(step), pretrained_config_path=str(tmp_path / "config.json"))
+    found = build_classifier(config, splits("rte"), 32, None)
+    assert torch.equal(encoder(found), expected.model.transformer_encoder[1].qkv.weight)
+
+
+def test_a_configuration_that_would_not_be_used_or_is_not_there_is_refused(tiny_bert: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^model.pretrained_config_path: there is no file '/nowhere/config.json'"):
+        build(tiny_bert, pretrained_config_path="/nowhere/config.json")
+    own = str(tiny_bert / "config.json")
+    with pytest.raises(ConfigError, match=r"pretrained_config_path: would not be used: .*tiny-bert has a config.json"):
+        build(tiny_bert, pretrained_config_path=own)
+    new = ModelConfig(allow_random_weights=True, hidden_size=16, num_attention_heads=2, pretrained_config_path=own)
+    with pytest.raises(ConfigError, match=r"pretrained_config_path: would not be used: there is no checkpoint"):
+        build_classifier(new, splits("rte"), 32, None)
+
+
 def test_of_several_trials_the_one_with_the_best_result_is_taken(tiny_bert: Path, tmp_path: Path) -> None:
     trials = []
     for number, score in enumerate((0.5, 0.75, 0.6)):
@@ -418,6 +448,31 @@ def test_of_several_trials_the_one_with_the_best_result_is_taken(tiny_bert: Path
     (trials[2] / "result.json").unlink()
     with pytest.raises(ConfigError, match=r"trial-2 has no result.json: the best of several trials is chosen when all"):
         build_classifier(config, splits("rte"), 32, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "best"),
+    [
+        ("loss", [2.0, 1.0, 3.0], 1),
+        ("eval_loss", [0.5, 0.4, 0.4], 1),
+        ("accuracy", [0.5, 0.7, 0.7], 1),
+        ("predictions", [20.0, 30.0, 10.0], "have made predictions alone"),
+        ("accuracy", [float("nan"), 0.5, 0.6], "the score of .*trial-0 is no finite number"),
+        ("accuracy", [0.5, None, 0.6], "the score of .*trial-1 is no finite number"),
+    ],
+)
+def test_the_best_of_several_losses_is_the_smallest_and_what_is_no_score_is_refused(
+    tmp_path: Path, metric: str, scores: list[float], best: int | str
+) -> None:
+    trials = [tmp_path / f"trial-{number}" for number in range(3)]
+    for trial, score in zip(trials, scores, strict=True):
+        trial.mkdir()
+        (trial / "result.json").write_text(json.dumps({"metric": metric, "score": score}))
+    if isinstance(best, int):
+        assert best_trial(trials) == trials[best]
+    else:
+        with pytest.raises(UnusableCheckpoint, match=best):
+            best_trial(trials)
 
 
 def test_weights_as_at_the_beginning_need_the_permission(tiny_bert: Path, own_copy: Path) -> None:
