@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neobert.checkpoint.errors import UnusableCheckpoint
+from neobert.checkpoint.damage import read_mapping, unreadable
+from neobert.checkpoint.errors import UnusableCheckpoint, reason_of
 from neobert.checkpoint.find import Found
 from neobert.config import ConfigError, read_yaml
 from neobert.model import NeoBERTConfig
@@ -49,7 +49,7 @@ def shape_of(found: Found, weights: Mapping[str, Tensor]) -> NeoBERTConfig:
     try:
         config: NeoBERTConfig = NeoBERTConfig.from_dict({**said, **told})
     except Exception as error:  # noqa: BLE001  # huggingface_hub's own, which wrap ValueError and TypeError
-        raise UnusableCheckpoint(f"{found.config}: {str(error).strip().splitlines()[-1].strip()}") from None
+        raise UnusableCheckpoint(f"{found.config}: {reason_of(error)}") from None
     _compare(found.config, {**said, **{name: getattr(config, name) for name in _SIZES}}, weights)
     return config
 
@@ -61,14 +61,11 @@ def said_of(found: Found) -> dict[str, Any]:
     """
     path = found.config
     try:
-        is_json = path.suffix == ".json"
-        settings = json.loads(path.read_text(encoding="utf-8")) if is_json else read_yaml(path).data
+        settings = read_mapping(path) if path.suffix == ".json" else read_yaml(path).data
     except ConfigError as error:
         raise UnusableCheckpoint(str(error)) from None
-    except (OSError, ValueError) as error:
-        raise UnusableCheckpoint(f"{path} is damaged: {error}") from None
     if not isinstance(settings, dict):
-        raise UnusableCheckpoint(f"{path} is damaged: expected a mapping")
+        raise unreadable(path, "it is damaged (expected a mapping)")
     return _hugging_face(path, settings) if "model_type" in settings else _of_training(path, settings)
 
 

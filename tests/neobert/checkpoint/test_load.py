@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -269,18 +270,32 @@ class RunsCode:
     ("make", "message"),
     [
         (lambda path: None, "holds no checkpoint: no model.safetensors, state_dict.pt, or DeepSpeed's"),
-        (lambda path: torch.save({"a": RunsCode()}, path / "state_dict.pt"), "cannot be read as a file of tensors"),
+        (lambda path: torch.save({"a": RunsCode()}, path / "state_dict.pt"),
+         r"as a file of tensors: it also holds \w+.system, and what is no tensor could run code"),
         (lambda path: torch.save({"a": 1}, path / "state_dict.pt"), "does not hold a mapping of names to tensors"),
-        (lambda path: (path / "state_dict.pt").write_bytes(b"cut"), "cannot be read as a file of tensors"),
-        (lambda path: (path / "model.safetensors").write_bytes(b"cut off"), "model.safetensors cannot be read"),
-        (lambda path: (path / "mp_rank_00_model_states.pt").write_bytes(b""), "shards in .* cannot be put together"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"cut"), "state_dict.pt cannot be read: it is cut short"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b""), "state_dict.pt cannot be read: it is empty. Fetch"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"hello world, a text"), "cannot be read: it is cut short"),
+        (lambda path: (path / "state_dict.pt").write_bytes(bytes(5000)), "cannot be read: it holds zeros instead of"),
+        (lambda path: (path / "state_dict.pt").write_bytes(pickle.dumps({"a": 1})), "or no file of tensors that torch"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+         "state_dict.pt cannot be read: it is a pointer of Git LFS.*Fetch or copy it again"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"cut off"),
+         "model.safetensors cannot be read: it is cut short or damaged"),
+        (lambda path: (path / "model.safetensors.index.json").write_text("{"), "index.json cannot be read: it is d"),
+        (lambda path: (path / "model.safetensors.index.json").write_text("{}"), "index.json .* has no weight_map"),
+        (lambda path: (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
+         "b.safetensors cannot be read: No such file"),
+        (lambda path: (path / "mp_rank_00_model_states.pt").write_bytes(b""),
+         "shards in .* cannot be put together: mp_rank_00_model_states.pt: it is empty"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_read_are_told(make: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     write_settings(tmp_path / "config.yaml")
     make(tmp_path)
-    with pytest.raises(UnusableCheckpoint, match=message):
+    with pytest.raises(UnusableCheckpoint, match=message) as caught:
         load(find(tmp_path))
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [64, 59])
