@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neobert.checkpoint.damage import fault_of, read_mapping, unreadable
+from neobert.checkpoint.damage import check_small_files, fault_of, read_mapping, unreadable
 from neobert.checkpoint.errors import UnusableCheckpoint, reason_of
-from neobert.checkpoint.find import Found
+from neobert.checkpoint.find import Found, layout_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
@@ -24,6 +24,18 @@ def read(found: Found) -> dict[str, Tensor]:
     if not weights:
         raise UnusableCheckpoint(f"{found.directory} holds no weights")
     return weights
+
+
+def find_damage(directory: Path) -> str | None:
+    """Which file of a Hugging Face model is damaged, and how: what their libraries raise seldom names it."""
+    layout = layout_of(directory)
+    try:
+        check_small_files(directory)
+        if layout is not None and layout != "DeepSpeed":
+            read(Found(directory, layout, directory / "config.json", None))
+    except UnusableCheckpoint as error:
+        return str(error)
+    return None
 
 
 def _read(found: Found) -> dict[str, Tensor]:

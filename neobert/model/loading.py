@@ -24,10 +24,9 @@ from transformers.utils import cached_file
 
 from neobert.checkpoint import Found, UnusableCheckpoint, is_neobert, load
 from neobert.checkpoint.convert import unwrapped
-from neobert.checkpoint.damage import check_small_files
 from neobert.checkpoint.errors import reason_of
 from neobert.checkpoint.find import layout_of
-from neobert.checkpoint.read import read
+from neobert.checkpoint.read import find_damage, read
 from neobert.checkpoint.select import key_of, select
 from neobert.checkpoint.shape import said_of
 from neobert.config import ConfigError, Problem
@@ -228,9 +227,8 @@ def _explained(source: str, key: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
         path = Path(source)
         if path.is_dir():
-            message = (
-                f"{source!r} is a directory, but no model can be loaded from it: {_damage(path) or reason_of(error)}"
-            )
+            reason = find_damage(path) or reason_of(error)
+            message = f"{source!r} is a directory, but no model can be loaded from it: {reason}"
             if not (path / "config.json").is_file():
                 hint = verify.EXPORT_FIRST.format(source=source)
                 message = f"{source!r} is a directory without config.json, so no Hugging Face model. {hint}"
@@ -246,18 +244,6 @@ def _explained(source: str, key: str) -> Iterator[None]:
                 "  give its directory."
             )
         raise _problem(key, message) from None
-
-
-def _damage(directory: Path) -> str | None:
-    """Which file of a model is damaged, and how: what Hugging Face raises seldom names it."""
-    layout = layout_of(directory)
-    try:
-        check_small_files(directory)
-        if layout is not None and layout != "DeepSpeed":
-            read(Found(directory, layout, directory / "config.json", None))
-    except UnusableCheckpoint as error:
-        return str(error)
-    return None
 
 
 @contextmanager
