@@ -130,10 +130,12 @@ def test_weights_of_a_wrong_value_are_refused_in_a_head_that_is_kept(tiny_bert: 
         build(tmp_path)
 
 
-def test_what_a_model_says_of_its_outputs_is_overridden(own_copy: Path, tmp_path: Path) -> None:
-    shape = json.loads((own_copy / "config.json").read_text())
-    (own_copy / "config.json").write_text(json.dumps(shape | {"return_dict": False, "output_attentions": True}))
-    model = build(own_copy).model
+@pytest.mark.parametrize("kind", ["BERT", "NeoBERT"])
+def test_what_a_model_says_of_its_outputs_is_overridden(tiny_bert: Path, tmp_path: Path, kind: str) -> None:
+    a_head_for("entailment not_entailment", kind, tiny_bert, tmp_path, ("id2label",))
+    shape = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"return_dict": False, "output_attentions": True}))
+    model = build(tmp_path).model
     assert "logits" in model(torch.tensor([[5, 6, 7]]))
     model.save_pretrained(tmp_path / "saved")
 
@@ -199,7 +201,11 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
         ("model.safetensors", bytes(5000), "model.safetensors cannot be read: it holds zeros"),
         ("pytorch_model.bin", LFS, "pytorch_model.bin cannot be read: it is a pointer of Git LFS"),
         ("pytorch_model.bin", b"what is this", "pytorch_model.bin cannot be read: it is cut short or damaged"),
-        ("pytorch_model.bin", pickle.dumps({"a": 1}), "pytorch_model.bin cannot be read: it is cut short or damaged"),
+        (
+            "pytorch_model.bin",
+            pickle.dumps({"a": 1}, 2),
+            "pytorch_model.bin cannot be read: it is cut short or damaged",
+        ),
         ("config.json", b"[]", r"config.json cannot be read: it is damaged \(expected a mapping"),
         ("config.json", b'{"model_ty', r"config.json cannot be read: it is damaged"),
         ("tokenizer.json", LFS, "tokenizer.json cannot be read: it is a pointer of Git LFS"),
