@@ -10,6 +10,8 @@ from transformers import PreTrainedConfig
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")
 """Ways to stretch RoPE to longer sequences, as `transformers.modeling_rope_utils` has them."""
 
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+
 
 @strict
 class NeoBERTConfig(PreTrainedConfig):
@@ -63,6 +65,12 @@ class NeoBERTConfig(PreTrainedConfig):
         kind = (self.rope_parameters or {}).get("rope_type", "default")
         if kind not in ROPE_TYPES:
             raise ValueError(f"rope_parameters: rope_type {kind!r} is none of {', '.join(ROPE_TYPES)}")
+        for name in ("vocab_size", *_SIZES):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} is {size!r}; expected a whole number above 0")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id is {self.pad_token_id}, and there are {self.vocab_size} embeddings")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of 2 x num_attention_heads {self.num_attention_heads} "

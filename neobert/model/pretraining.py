@@ -10,6 +10,8 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from neobert.checkpoint.errors import reason_of
+from neobert.checkpoint.read import find_damage
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
 from neobert.config.pretrain import EncoderConfig
@@ -142,7 +144,7 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
     except ConfigError as error:
         raise error.located(lambda path: "", lambda path: ("model", "name_or_path")) from None
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = (find_damage(Path(source)) if Path(source).is_dir() else None) or reason_of(error)
         if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
             first = f"it has no config.json. {EXPORT_FIRST.format(source=source)}"
         if not Path(source).exists():

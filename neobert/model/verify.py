@@ -7,10 +7,10 @@ looks like a bad hyperparameter.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
@@ -33,18 +33,22 @@ def encoder_of(model: Any) -> tuple[str, nn.Module]:
 
 
 def check_weights(source: str, key: str, model: Any, info: dict[str, Any]) -> None:
-    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over.
+    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over; all be finite.
 
     `key` is the setting that names the model, `info` what `from_pretrained` tells of the loading.
     """
     name, encoder = encoder_of(model)
     # A checkpoint of the bare encoder lacks the encoder's own name.
     first = {name, *(key.partition(".")[0] for key, _ in encoder.named_parameters())}
-    mismatched = [entry[0] for entry in info["mismatched_keys"]]
     faults = {
         "not in the checkpoint": [key for key in info["missing_keys"] if _of_encoder(key, first)],
-        "of another shape": [key for key in mismatched if _of_encoder(key, first)],
+        "of another shape": [
+            f"{key} {tuple(found)} instead of {tuple(expected)}"
+            for key, found, expected in info["mismatched_keys"]
+            if _of_encoder(key, first)
+        ],
         "not in the model": [key for key in info["unexpected_keys"] if _of_encoder(key, first)],
+        "not finite": [key for key, weight in model.named_parameters() if not bool(weight.isfinite().all())],
     }
     found = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}, ...)" for what, keys in faults.items() if keys]
     if found:
@@ -53,7 +57,7 @@ def check_weights(source: str, key: str, model: Any, info: dict[str, Any]) -> No
 
 def check_trained(source: str, key: str, model: Any) -> None:
     """The encoder's weights must have left the values that they begin with; raises `ConfigError`."""
-    if is_untrained(encoder_of(model)[1].state_dict()):
+    if is_untrained(encoder_of(model)[1]):
         raise _problem(key, f"{source!r} holds {UNTRAINED}")
 
 
@@ -63,12 +67,18 @@ UNTRAINED = (
 )
 
 
-def is_untrained(weights: Mapping[str, Tensor]) -> bool:
+def is_untrained(encoder: nn.Module) -> bool:
     """Whether all norms have the values that they begin with: the first step of a training changes them."""
-    norms = {name: tensor for name, tensor in weights.items() if "norm" in name.lower().split(".")[-2:][0]}
-    scales = [tensor for name, tensor in norms.items() if name.endswith("weight")]
-    shifts = [tensor for name, tensor in norms.items() if name.endswith("bias")]
+    norms = [dict(module.named_parameters(recurse=False)) for name, module in encoder.named_modules()
+             if _is_norm(name, module)]  # fmt: skip
+    scales = [norm["weight"] for norm in norms if "weight" in norm]
+    shifts = [norm["bias"] for norm in norms if "bias" in norm]
     return bool(scales) and all(bool((x == 1).all()) for x in scales) and not any(bool(x.any()) for x in shifts)
+
+
+def _is_norm(name: str, module: nn.Module) -> bool:
+    """By its class (`LayerNorm`, `T5LayerNorm`), whatever it is called; or by its name, where a class has another."""
+    return "norm" in type(module).__name__.lower() or "norm" in name.lower().rpartition(".")[2]
 
 
 def _of_encoder(key: str, first: set[str]) -> bool:

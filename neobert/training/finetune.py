@@ -37,6 +37,7 @@ from neobert.training.callbacks import (
 from neobert.training.classifying import ClassifierTrainer
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
+from neobert.training.evaluations import check_finite
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
@@ -251,7 +252,9 @@ def _outcome(
         trainer.load_weights(checkpoints.at_step(paths.checkpoints, step).path / "model.safetensors")
     outputs = {name: trainer.outputs(_tokenized(test, classifier, config)) for name, test in splits.tests.items()}
     epochs = float(state.epoch or 0.0)
-    return Outcome(metrics, step, state.global_step, epochs, trainer.progress.seconds, outputs)
+    outcome = Outcome(metrics, step, state.global_step, epochs, trainer.progress.seconds, outputs)
+    check_finite(outcome, splits.task)
+    return outcome
 
 
 def _of_best(state: TrainerState, trainer: ClassifierTrainer) -> tuple[dict[str, float], int]:

@@ -67,6 +67,15 @@ def test_what_is_missing_is_shown_and_never_averaged_over() -> None:
     assert (third["task_name"], third["done"], third["mean"], third["missing"]) == ("cola", "0/1", None, "1 pending")
 
 
+def test_a_result_without_a_score_or_the_metric_is_missing_and_told() -> None:
+    broken = replace(trial({"seed": 2}, 0.5), result={"score": None, "metric": "accuracy", "metrics": {"f1": 0.5}})
+    table = results_table(run(trial({"seed": 1}, 0.7), broken, trial({"seed": 3}, None, State.FAILED)))
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["done"], row["mean"], row["missing"]) == ("1/3", 0.7, "1 without score, 1 failed")
+    table = results_table(run(trial({"seed": 1}, 0.7), broken), "accuracy")
+    assert dict(zip(table.columns, table.rows[0], strict=True))["missing"] == "1 without accuracy"
+
+
 def test_the_best_of_a_loss_is_the_smallest() -> None:
     losses = [replace(trial({"seed": seed}, 0.0), result={"score": float(seed), "metric": name, "metrics": {}})
               for name in ("loss", "loss_mm", "eval_loss", "perplexity") for seed in (1, 2)]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from neobert.config import GlueConfig, validate
 from neobert.data.grammar import write_glue_directory
 from neobert.tasks import glue
-from tests.neobert.conftest import TINY, TINY_MODEL
+from tests.neobert.conftest import TINY, TINY_MODEL, as_if_trained
 
 Run = Callable[..., int]
 SHORT = [*TINY, "data.generated=64", "trainer.num_train_epochs=2"]
@@ -387,6 +389,45 @@ def test_a_trained_model_is_only_looked_at_and_asked(neobert: Run, learned: Path
     said = read(tmp_path / "said/result.json")
     assert (said["metric"], said["score"]) == ("predictions", 400)
     assert (tmp_path / "said/predictions/QNLI.tsv").read_text() == "\n".join([header, *lines, ""])
+
+
+@pytest.mark.parametrize("asked", [[], ["do_eval=false", "do_predict=true"]])
+def test_what_is_not_finite_is_no_result(
+    neobert: Run, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    """Finite weights, too large to compute with: all predictions would be the first class."""
+    model = shutil.copytree(learned / "checkpoints/checkpoint-150", tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    save_file(weights | {"classifier.weight": torch.full((2, 32), 3e38)}, model / "model.safetensors", {"format": "pt"})
+    settings = ["task_name=qnli", "do_train=false", "data.generated=32", "data.max_length=32",
+                "data.max_predict_samples=9", "data.max_eval_samples=9", f"model.name_or_path={model}"]  # fmt: skip
+    assert neobert("glue", *settings, *asked, "--output-dir", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "what the model computes is not finite (" + ("9 of 9 pred" if asked else "accuracy is nan") in error
+    assert not (tmp_path / "out/result.json").exists()
+    assert not (tmp_path / "out/predictions").exists()
+
+
+def test_a_model_that_saves_a_shared_matrix_once_predicts_with_its_best_weights(
+    neobert: Run, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """As BART does, whose encoder and decoder have the same embeddings."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    shape = transformers.BartConfig(
+        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id,
+        decoder_start_token_id=tokenizer.sep_token_id,
+    )  # fmt: skip
+    as_if_trained(transformers.BartForSequenceClassification(shape)).save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(tmp_path / "bart")
+    settings = ["task_name=rte", "data.generated=32", "data.max_length=32", "data.max_eval_samples=9",
+                "trainer.num_train_epochs=1", "trainer.use_cpu=true", f"model.name_or_path={tmp_path / 'bart'}",
+                "do_predict=true", "data.max_predict_samples=9"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == 0
+    saved = load_file(tmp_path / "out/checkpoints/checkpoint-1/model.safetensors")
+    assert sum("shared" in name or "embed_tokens" in name for name in saved) == 1
+    assert len((tmp_path / "out/predictions/RTE.tsv").read_text().splitlines()) == 10
 
 
 def test_without_a_head_there_is_nothing_to_look_at(
