@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from neobert.config.base import Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
-from neobert.config.hub import OnHub
+from neobert.config.hub import HubName, OnHub
 from neobert.config.paths import LocalPath
 from neobert.config.sections import (
     ModelConfig,
@@ -116,6 +117,14 @@ class GlueConfig(Strict):
     @property
     def predicts(self) -> bool:
         return self.data.test_file is not None if self.do_predict is None else self.do_predict
+
+    def more_on_hub(self) -> Iterator[HubName]:
+        """The test sets that lie elsewhere than the task's other data: MNLI's model is asked about AX."""
+        if self.data.hub is None or self.task_name is None or not self.predicts:
+            return
+        for test in TASKS[self.task_name].tests:
+            if test.config is not None:
+                yield HubName("dataset", self.data.hub, config=test.config)
 
     @model_validator(mode="after")
     def _deepspeed_agrees(self) -> GlueConfig:
