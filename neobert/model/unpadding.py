@@ -37,7 +37,7 @@ def spare_padding(model: Any, device: torch.device) -> None:
 
 def unpad(model: Any, encoder: nn.Module) -> bool:
     """Lets the blocks of a classifier's `encoder` compute no padding; whether that can be done with such a model."""
-    if model.config.model_type not in KINDS:
+    if not _is_known(model, encoder):
         return False
     place, of_first = KINDS[model.config.model_type]
     AttentionInterface.register(NAME, _attend)
@@ -50,6 +50,12 @@ def unpad(model: Any, encoder: nn.Module) -> bool:
     blocks.register_forward_hook(packed.unpack)
     of_first(blocks.layer[-1])
     return True
+
+
+def _is_known(model: Any, encoder: nn.Module) -> bool:
+    """Code of others may call itself BERT as well, and look at more than first tokens, or at what comes before each."""
+    theirs = all(type(part).__module__.startswith("transformers.models.") for part in (model, encoder))
+    return theirs and model.config.model_type in KINDS and not getattr(model.config, "is_decoder", False)
 
 
 class _Packed:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from neobert.model.length_groups import in_groups, split_by_length
 from neobert.model.unpadding import KINDS, spare_padding, unpad
@@ -107,6 +108,48 @@ def test_a_kind_that_nothing_is_known_of_is_left_as_it_is() -> None:
     forward = model.forward
     assert not unpad(model, encoder_of(model)[1])
     assert model.forward == forward
+
+
+class MeanOfAll(transformers.BertPreTrainedModel):
+    """As the code that some models on the hub bring: it is of BERT's kind, and looks at all tokens."""
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.bert = transformers.BertModel(config, add_pooling_layer=False)
+        self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
+        states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask[..., None].to(states.dtype)
+        return SequenceClassifierOutput(logits=self.classifier((states * mask).sum(1) / mask.sum(1)))
+
+
+class OthersBert(transformers.BertModel):
+    """Code of others under the library's own head."""
+
+
+def others(what: str) -> Any:
+    shape = transformers.AutoConfig.for_model("bert", **SIZE, is_decoder=what == "decoder")
+    torch.manual_seed(0)
+    if what == "model":
+        return as_if_trained(MeanOfAll(shape))
+    model = transformers.BertForSequenceClassification(shape)
+    if what == "encoder":
+        model.bert = OthersBert(shape)
+    return as_if_trained(model)
+
+
+@pytest.mark.parametrize("what", ["model", "encoder", "decoder"])
+def test_code_that_only_calls_itself_bert_computes_what_it_did(what: str) -> None:
+    model = others(what).eval()
+    assert model.config.model_type == "bert"
+    inputs = batch(LENGTHS)
+    with torch.no_grad():
+        before = model(**inputs).logits
+        spare_padding(model, torch.device("cpu"))
+        torch.testing.assert_close(model(**inputs).logits, before, atol=1e-6, rtol=1e-5)
+    assert not unpad(model, encoder_of(model)[1])
 
 
 def cost(groups: list[list[int]], lengths: list[int], call: int) -> int:
