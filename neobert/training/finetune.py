@@ -27,6 +27,7 @@ from neobert.training.allocator import keep_freed_memory
 from neobert.training.arguments import training_arguments
 from neobert.training.callbacks import (
     EarlyStopping,
+    LogLast,
     Report,
     Restored,
     StepResults,
@@ -50,8 +51,8 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What a finished trial came to.
 
-    `metrics` are those of the best checkpoint; without evaluations, the loss of the training at its end. `step` is that
-    of the weights that are meant, 0 for weights that were only looked at.
+    `metrics` are those of the best checkpoint; without evaluations, the loss of the training since the log before the
+    last. `step` is that of the weights that are meant, 0 for weights that were only looked at.
     """
 
     metrics: dict[str, float]
@@ -103,6 +104,7 @@ def finetune(
     trainer = _trainer(config, splits, classifier, args, progress)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
+        *([] if config.do_eval else [LogLast()]),
         *(reports(paths, progress, resumed) if ranks.is_main else []),
         *([StepResults(paths)] if ranks.is_main else []),
         early,
