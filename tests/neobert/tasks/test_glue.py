@@ -188,6 +188,20 @@ def test_a_regression_of_ones_own_predicts_numbers(neobert: Run, tmp_path: Path)
     assert all(len(line.split("\t")[1].split(".")[1]) == 3 for line in lines)
 
 
+def test_a_number_that_others_leave_out_of_the_loss_counts(neobert: Run, tmp_path: Path) -> None:
+    """-100 marks what is not to be predicted elsewhere; all examples but one having it, nothing was divided by one."""
+    losses = []
+    for number in (-100.0, -101.0):
+        path = tmp_path / f"{number}.csv"
+        path.write_text("text,label\n" + "".join(f"x {n},{number}\n" for n in range(7)) + "y,1.5\n")
+        files = [f"data.{name}_file={path}" for name in ("train", "validation")]
+        out = tmp_path / f"out{number}"
+        assert neobert("glue", *TINY, *files, "trainer.max_steps=1", "--output-dir", out) == 0
+        losses.append(entries(out)[0]["loss"])
+    assert losses[0] == pytest.approx(7 / 8 * 100**2, rel=0.01)
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
 def test_it_tells_what_files_of_ones_own_were_taken_for(
     neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -404,6 +418,9 @@ def test_a_training_without_evaluations_ends_with_its_loss(neobert: Run, tmp_pat
     assert (result["metric"], result["step"], result["steps"]) == ("loss", 16, 16)
     assert not list(tmp_path.glob("eval_results*"))
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
+    losses = {entry["step"]: entry["loss"] for entry in entries(tmp_path)}
+    assert list(losses) == [1, 3, 6, 9, 12, 15, 16], "the last step is none of logging_steps"
+    assert result["score"] == losses[16]
 
 
 @pytest.mark.parametrize(
