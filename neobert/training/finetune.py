@@ -20,7 +20,8 @@ from neobert.data.tokenizing import Collator, Tokenized
 from neobert.errors import RunError
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
-from neobert.model.unpadding import spare_padding
+from neobert.model.neighbours import Neighbours
+from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
 from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
@@ -99,9 +100,12 @@ def finetune(
         )
     if args.device.type == "cpu":
         replace_dropout(classifier.model)
-    if not config.deepspeed:  # which takes modules in its own hands
-        spare_padding(classifier.model, args.device)
     trainer = _trainer(config, splits, classifier, args, progress)
+    texts = _shortest_and_longest(trainer, classifier, config, splits)
+    if config.deepspeed:  # which takes modules in its own hands
+        warn_of_padding(classifier.model, texts)
+    else:
+        spare_padding(classifier.model, args.device, texts)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),
@@ -155,7 +159,9 @@ def _trainer(
             suffix: _tokenized(dev, classifier, config).by_length()
             for suffix, dev in (splits.dev.items() if config.do_eval else ())
         },
-        data_collator=Collator(classifier.tokenizer, splits.task.is_regression),
+        data_collator=Collator(
+            classifier.tokenizer, splits.task.is_regression, may_left=takes_padding_left(classifier.model)
+        ),
         processing_class=classifier.tokenizer,
         metrics=partial(metrics.compute, splits.task.measured),
         score=partial(metrics.score, splits.task),
@@ -166,6 +172,18 @@ def _trainer(
 
 def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
     return tokenized(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
+
+
+def _shortest_and_longest(
+    trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits
+) -> Neighbours:
+    texts = trainer.train_dataset
+    if texts is None:
+        looked_at = (*(splits.dev.values() if config.do_eval else ()), *splits.tests.values())
+        texts = _tokenized(looked_at[0], classifier, config)
+    pair = [texts[int(index)] for index in (texts.lengths.argmin(), texts.lengths.argmax())]
+    collate = trainer.data_collator
+    return Neighbours((collate(pair[:1]), collate(pair[1:])), collate(pair))
 
 
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:

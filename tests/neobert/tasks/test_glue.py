@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from neobert.config import GlueConfig, validate
 from neobert.data.grammar import write_glue_directory
 from neobert.tasks import glue
-from tests.neobert.conftest import TINY, TINY_MODEL
+from tests.neobert.conftest import TINY, TINY_MODEL, as_if_trained
 
 Run = Callable[..., int]
 SHORT = [*TINY, "data.generated=64", "trainer.num_train_epochs=2"]
@@ -360,6 +361,47 @@ def test_a_real_encoder_trains_on_real_data(neobert: Run, glue_data: Path, minil
                 "trainer.num_train_epochs=1"]  # fmt: skip
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
     assert read(tmp_path / "result.json")["steps"] == 2
+
+
+# -- neighbours in a batch --------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_that_pads_left_does_not_change_what_bert_learns(
+    neobert: Run, tiny_bert: Path, tmp_path: Path
+) -> None:
+    left = Path(shutil.copytree(tiny_bert, tmp_path / "left"))
+    settings = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": "left"}))
+    losses = []
+    for model in (tiny_bert, left):
+        options = ["task_name=rte", "data.generated=16", f"model.name_or_path={model}", "data.max_length=32",
+                   "trainer.max_steps=1", "data.max_eval_samples=40", "trainer.use_cpu=true"]  # fmt: skip
+        out = tmp_path / f"out-{model.name}"
+        assert neobert("glue", *options, "--output-dir", out) == 0
+        losses.append([entries(out)[0]["loss"], read(out / "result.json")["metrics"]["loss"]])  # type: ignore[index]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_model_that_sees_padding_scores_the_same_in_batches_of_any_size(
+    neobert: Run, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer, FNetConfig, FNetForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    torch.manual_seed(0)
+    shape = FNetConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, intermediate_size=32,
+                       max_position_embeddings=64, type_vocab_size=2)  # fmt: skip
+    as_if_trained(FNetForSequenceClassification(shape)).save_pretrained(tmp_path / "fnet")
+    tokenizer.save_pretrained(tmp_path / "fnet")
+    losses = []
+    for size in (1, 40):
+        options = ["task_name=rte", "do_train=false", "data.generated=16", f"model.name_or_path={tmp_path / 'fnet'}",
+                   "data.max_length=32", "data.max_eval_samples=40", f"trainer.per_device_eval_batch_size={size}",
+                   "trainer.use_cpu=true", "model.allow_random_weights=true"]  # fmt: skip
+        assert neobert("glue", *options, "--output-dir", tmp_path / f"{size}") == 0
+        losses.append(read(tmp_path / f"{size}" / "result.json")["metrics"]["loss"])  # type: ignore[index]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert "padding changes what FNetForSequenceClassification says of a text" in capsys.readouterr().out
 
 
 # -- run_glue's ways ------------------------------------------------------------------------------------------------
