@@ -136,7 +136,8 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
     return training_arguments(
         config.trainer, config.optimizer, config.scheduler, config.deepspeed, seed=config.seed, metric=metric,
         greater_is_better=greater_is_better, evaluates=config.do_eval, world_size=ranks.world_size,
-        train_examples=len(splits.train), checkpoints=paths.checkpoints,
+        train_examples=len(splits.train) or 1,  # a schedule of no steps is none that DeepSpeed takes
+        checkpoints=paths.checkpoints,
     )  # fmt: skip
 
 
@@ -155,10 +156,7 @@ def _trainer(
         args=args,
         train_dataset=_tokenized(splits.train, classifier, config) if config.do_train else None,
         # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
-        eval_dataset={
-            suffix: _tokenized(dev, classifier, config).by_length()
-            for suffix, dev in (splits.dev.items() if config.do_eval else ())
-        },
+        eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
         data_collator=Collator(
             classifier.tokenizer, splits.task.is_regression, may_left=takes_padding_left(classifier.model)
         ),
@@ -177,10 +175,7 @@ def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -
 def _shortest_and_longest(
     trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits
 ) -> Neighbours:
-    texts = trainer.train_dataset
-    if texts is None:
-        looked_at = (*(splits.dev.values() if config.do_eval else ()), *splits.tests.values())
-        texts = _tokenized(looked_at[0], classifier, config)
+    texts = trainer.train_dataset or _tokenized(splits.some(), classifier, config)
     pair = [texts[int(index)] for index in (texts.lengths.argmin(), texts.lengths.argmax())]
     collate = trainer.data_collator
     return Neighbours((collate(pair[:1]), collate(pair[1:])), collate(pair))

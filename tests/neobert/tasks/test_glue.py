@@ -430,12 +430,15 @@ def test_a_trained_model_is_only_looked_at_and_asked(neobert: Run, learned: Path
     write_glue_directory(tmp_path / "glue", "qnli", 20)
     dev = (tmp_path / "glue/QNLI/dev.tsv").read_text().splitlines()
     (tmp_path / "glue/QNLI/test.tsv").write_text("".join(line.rpartition("\t")[0] + "\n" for line in dev))
+    (tmp_path / "glue/QNLI/train.tsv").unlink()  # run_glue's --do_eval does without, too
     settings = ["task_name=qnli", "do_train=false", f"data.dir={tmp_path / 'glue'}", "data.max_length=32",
                 f"model.name_or_path={learned}", "trainer.use_cpu=true"]  # fmt: skip
     assert neobert("glue", *settings, "do_predict=true", "--output-dir", tmp_path / "both") == 0
     before, result = read(learned / "result.json"), read(tmp_path / "both/result.json")
     assert result["score"] == before["score"]
     assert (result["step"], result["steps"]) == (0, 0)
+    assert "baseline" not in result, "nobody knows which class has the majority in the training set"
+    (tmp_path / "glue/QNLI/dev.tsv").unlink()
     header, *lines = (tmp_path / "both/predictions/QNLI.tsv").read_text().splitlines()
     right = [line.split("\t")[1] == row.split("\t")[-1] for line, row in zip(lines, dev[1:], strict=True)]
     assert sum(right) / 400 == pytest.approx(result["score"])
@@ -443,6 +446,24 @@ def test_a_trained_model_is_only_looked_at_and_asked(neobert: Run, learned: Path
     said = read(tmp_path / "said/result.json")
     assert (said["metric"], said["score"]) == ("predictions", 400)
     assert (tmp_path / "said/predictions/QNLI.tsv").read_text() == "\n".join([header, *lines, ""])
+
+
+@pytest.mark.parametrize(("named", "read_too"), [(["data.labels=[no, yes]"], False), ([], True)])
+def test_of_files_of_ones_own_those_are_read_that_are_used(
+    neobert: Run, tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str], named: list[str], read_too: bool
+) -> None:
+    """Where neither task_name nor data.labels names the classes, the training file does."""
+    (tmp_path / "some.csv").write_text("text,label\na,no\nb,yes\n")
+    files = [f"data.{part}_file={tmp_path / name}" for part, name in
+             (("train", "none.csv"), ("validation", "gone.csv"), ("test", "some.csv"))]  # fmt: skip
+    settings = ["do_train=false", "do_eval=false", f"model.name_or_path={tiny_bert}", "model.allow_random_weights=true",
+                "data.max_length=32", "trainer.use_cpu=true", *files, *named]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == (2 if read_too else 0)
+    captured = capsys.readouterr()
+    if read_too:
+        assert "none.csv: cannot be read" in captured.err
+    else:
+        assert "own files (own files): 2 test examples\n" in captured.out
 
 
 def test_without_a_head_there_is_nothing_to_look_at(
