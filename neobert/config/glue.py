@@ -26,6 +26,18 @@ from neobert.data.glue_tasks import GlueTask as TaskSpec
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
 
 
+RUN_GLUE = {
+    "model_name_or_path": "model.name_or_path", "model_revision": "model.revision", "tokenizer_name": "model.tokenizer",
+    "dataset_name": "data.hub", "max_seq_length": "data.max_length", "learning_rate": "optimizer.lr",
+    "adam_beta1": "optimizer.betas", "adam_beta2": "optimizer.betas", "adam_epsilon": "optimizer.eps",
+    "lr_scheduler_type": "scheduler.name", "warmup_ratio": "scheduler.warmup_steps",
+    "max_grad_norm": "trainer.gradient_clipping", "bf16": "trainer.mixed_precision", "fp16": "trainer.mixed_precision",
+    "evaluation_strategy": "trainer.eval_strategy", "save_strategy": "trainer.eval_strategy",
+    "save_steps": "trainer.eval_steps", "no_cuda": "trainer.use_cpu", "output_dir": "--output-dir",
+}  # fmt: skip
+"""What run_glue calls settings whose last word is another one here."""
+
+
 class GlueData(Strict):
     """Where the examples come from: exactly one of `dir`, `hub`, `train_file` (own files), or `generated`."""
 
@@ -74,6 +86,7 @@ class GlueConfig(Strict):
     """
 
     may_change = frozenset({"trainer.dataloader_num_workers"})
+    elsewhere = RUN_GLUE
 
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")
     do_train: bool = Field(True, description="false: a model with a head that is trained already is only looked at")
