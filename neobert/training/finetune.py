@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What a finished trial came to.
 
-    `metrics` are those of the best checkpoint; without evaluations, the loss of the training since the log before the
+    `metrics` are those of the best checkpoint; without evaluations, the mean loss of the steps since the log before the
     last. `step` is that of the weights that are meant, 0 for weights that were only looked at.
     """
 
