@@ -23,23 +23,24 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def read_own_files(
-    train: Path, validation: Path, test: Path | None, task: GlueTask | None, labels: list[str] | None
+    train: Path | None, validation: Path | None, test: Path | None, task: GlueTask | None, labels: list[str] | None
 ) -> Splits:
-    """The task is `task` if given; otherwise it follows from the files, with its classes in the order of `labels`.
+    """The task is `task` if given; otherwise the training file tells, with its classes in the order of `labels`.
 
-    A test set's labels, if it has any, are not read.
+    Files that are not needed are None; the training file is, unless `task` or `labels` tell what there is. A test set's
+    labels, if it has any, are not read.
     """
     rows = {path: read_rows(path) for path in (train, validation, test) if path is not None}
-    columns = _text_columns(rows[train][0], task)
+    columns = _text_columns(next(iter(rows.values()))[0], task)
     if task is None:
-        task = _task_of(rows[train], labels)
+        task = _task_of(rows[train] if train else [], labels)
     # A GLUE task may have several dev sets, and other names for its columns.
     task = replace(task, sentences=columns, dev_sets=GlueTask.dev_sets)
     return Splits(
         task,
         "own files",
-        _labelled(rows[train], task),
-        {"": _labelled(rows[validation], task)},
+        _labelled(rows[train], task) if train else Examples(),
+        {"": _labelled(rows[validation], task)} if validation else {},
         {"test": Examples([_texts(row, task) for row in rows[test]])} if test else {},
     )
 

@@ -119,7 +119,7 @@ def _load_tokenizer(source: str, config: ModelConfig, splits: Splits) -> PreTrai
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     if tokenizer.pad_token_id is None:
         raise _problem(key, f"{source!r}: the tokenizer has no padding token, so examples cannot share a batch")
-    verify.check_vocabulary(source, key, tokenizer, splits.train.texts)
+    verify.check_vocabulary(source, key, tokenizer, splits.some().texts)
     return tokenizer
 
 

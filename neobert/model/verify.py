@@ -104,7 +104,7 @@ def check_vocabulary(source: str, key: str, tokenizer: PreTrainedTokenizerBase, 
 
     Warns when it knows few of those in the training texts.
     """
-    encoded = tokenizer(*map(list, zip(*texts[:SAMPLE], strict=True)))["input_ids"]
+    encoded = tokenizer(*map(list, zip(*texts[:SAMPLE], strict=True)), verbose=False)["input_ids"]  # cut later on
     special, unknown = set(tokenizer.all_special_ids), tokenizer.unk_token_id
     numbers = [number for ids in encoded for number in ids]
     known = sum(number not in special for number in numbers)

@@ -26,9 +26,12 @@ def write_evaluations(outcome: Outcome, config: GlueConfig, splits: Splits, path
     The names in them are run_glue's: `eval_accuracy`, `eval_accuracy_mm`.
     """
     found = {f"eval_{name}": value for name, value in outcome.metrics.items() if not name.endswith("_per_second")}
-    told: dict[str, Any] = {"epoch": outcome.epochs, "train_samples": len(splits.train), **outcome.metrics}
+    told: dict[str, Any] = {
+        "epoch": outcome.epochs,
+        **({"train_samples": len(splits.train)} if config.do_train else {}),
+    }
+    told |= found if config.do_eval else outcome.metrics
     if config.do_eval:
-        told = {"epoch": outcome.epochs, "train_samples": len(splits.train), **found}
         told |= {f"eval_samples{suffix}": len(dev) for suffix, dev in splits.dev.items()}
         _write_lines(paths.eval_results(), found)
     if config.do_eval and len(splits.dev) > 1:

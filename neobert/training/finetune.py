@@ -20,13 +20,15 @@ from neobert.data.tokenizing import Collator, Tokenized
 from neobert.errors import RunError
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
-from neobert.model.unpadding import spare_padding
+from neobert.model.neighbours import Neighbours
+from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
 from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
 from neobert.training.arguments import training_arguments
 from neobert.training.callbacks import (
     EarlyStopping,
+    LogLast,
     Report,
     Restored,
     StepResults,
@@ -51,8 +53,8 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What a finished trial came to.
 
-    `metrics` are those of the best checkpoint; without evaluations, the loss of the training at its end. `step` is that
-    of the weights that are meant, 0 for weights that were only looked at.
+    `metrics` are those of the best checkpoint; without evaluations, the mean loss of the steps since the log before the
+    last. `step` is that of the weights that are meant, 0 for weights that were only looked at.
     """
 
     metrics: dict[str, float]
@@ -99,11 +101,15 @@ def finetune(
         )
     if args.device.type == "cpu":
         replace_dropout(classifier.model)
-    if not config.deepspeed:  # which takes modules in its own hands
-        spare_padding(classifier.model, args.device)
     trainer = _trainer(config, splits, classifier, args, progress)
+    texts = _shortest_and_longest(trainer, classifier, config, splits)
+    if config.deepspeed:  # which takes modules in its own hands
+        warn_of_padding(classifier.model, texts)
+    else:
+        spare_padding(classifier.model, args.device, texts)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
+        *([] if config.do_eval else [LogLast()]),
         *(reports(paths, progress, resumed) if ranks.is_main else []),
         *([StepResults(paths)] if ranks.is_main else []),
         early,
@@ -131,7 +137,8 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
     return training_arguments(
         config.trainer, config.optimizer, config.scheduler, config.deepspeed, seed=config.seed, metric=metric,
         greater_is_better=greater_is_better, evaluates=config.do_eval, world_size=ranks.world_size,
-        train_examples=len(splits.train), checkpoints=paths.checkpoints,
+        train_examples=len(splits.train) or 1,  # a schedule of no steps is none that DeepSpeed takes
+        checkpoints=paths.checkpoints,
     )  # fmt: skip
 
 
@@ -150,11 +157,10 @@ def _trainer(
         args=args,
         train_dataset=_tokenized(splits.train, classifier, config) if config.do_train else None,
         # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
-        eval_dataset={
-            suffix: _tokenized(dev, classifier, config).by_length()
-            for suffix, dev in (splits.dev.items() if config.do_eval else ())
-        },
-        data_collator=Collator(classifier.tokenizer, splits.task.is_regression),
+        eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
+        data_collator=Collator(
+            classifier.tokenizer, splits.task.is_regression, may_left=takes_padding_left(classifier.model)
+        ),
         processing_class=classifier.tokenizer,
         metrics=partial(metrics.compute, splits.task.measured),
         score=partial(metrics.score, splits.task),
@@ -165,6 +171,15 @@ def _trainer(
 
 def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
     return tokenized(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
+
+
+def _shortest_and_longest(
+    trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits
+) -> Neighbours:
+    texts = trainer.train_dataset or _tokenized(splits.some(), classifier, config)
+    pair = [texts[int(index)] for index in (texts.lengths.argmin(), texts.lengths.argmax())]
+    collate = trainer.data_collator
+    return Neighbours((collate(pair[:1]), collate(pair[1:])), collate(pair))
 
 
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:

@@ -46,7 +46,7 @@ def check_best(paths: TrialFiles, step: int) -> None:
     fault = checkpoints.find_fault(path)
     if fault:
         raise RunError(
-            f"the best checkpoint, {path}, cannot make the predictions for data.test_file: {fault}. Put it back, or "
+            f"the best checkpoint, {path}, cannot make the predictions for the test set: {fault}. Put it back, or "
             f"remove {paths.checkpoints} to begin anew."
         )
 

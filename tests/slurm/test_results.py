@@ -90,6 +90,18 @@ def test_a_score_that_is_no_number_is_shown() -> None:
     assert (cells["mean"], cells["ci95"], cells["best"]) == ("nan", "±nan", "nan")
 
 
+def test_results_without_a_baseline_are_results_as_well() -> None:
+    """As of trials that only look at a model, and read no training set."""
+    looked = [trial({"seed": seed}, 0.6) for seed in (1, 2)]
+    for one in looked:
+        del one.result["baseline"]
+    table = results_table(run(*looked))
+    assert "baseline" not in table.columns
+    assert dict(zip(table.columns, table.rows[0], strict=True))["mean"] == 0.6
+    each = trials_table(run(*looked))
+    assert [row[each.columns.index("baseline")] for row in each.rows] == [None, None]
+
+
 def test_another_metric_can_be_asked_for() -> None:
     table = results_table(SWEEP, "f1")
     row = dict(zip(table.columns, table.rows[0], strict=True))

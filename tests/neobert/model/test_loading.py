@@ -22,7 +22,7 @@ from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
-from neobert.model import NeoBERTForSequenceClassification
+from neobert.model import NeoBERTForSequenceClassification, verify
 from neobert.model.loading import Classifier, build_classifier
 from tests.neobert.checkpoint.models import made, plain, split, wrapped, write_settings
 from tests.neobert.conftest import as_if_trained
@@ -290,6 +290,13 @@ def test_a_vocabulary_that_is_cut_short_is_warned_of(own_copy: Path, caplog: pyt
     build(own_copy)
     assert f"the tokenizer of {own_copy} has 45 entries, and the model " in caplog.text
     assert re.search(rf"\d\d % of the training texts are unknown to the tokenizer of {own_copy}", caplog.text)
+
+
+def test_a_look_at_the_vocabulary_does_not_complain_of_long_texts(tiny_bert: Path) -> None:
+    """They are cut when they are tokenised in earnest."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert, model_max_length=4)
+    verify.check_vocabulary("x", "name_or_path", tokenizer, [("the film is good and it is long",)])
+    assert not tokenizer.deprecation_warnings.get("sequence-length-is-longer-than-the-specified-maximum")
 
 
 REMOTE = """

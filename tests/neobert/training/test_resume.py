@@ -214,7 +214,7 @@ def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
         shutil.rmtree(best)
     assert neobert("glue", *settings) == 1
     error = capsys.readouterr().err
-    assert f"the best checkpoint, {best}, cannot make the predictions for data.test_file: " in error
+    assert f"the best checkpoint, {best}, cannot make the predictions for the test set: " in error
     assert f"Put it back, or remove {directory / 'checkpoints'} to begin anew." in error
 
 
