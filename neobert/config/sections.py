@@ -66,6 +66,9 @@ class ModelConfig(Strict):
     initializer_range: float = Field(0.02, gt=0)
     vocab_size: int = Field(30522, ge=64, description="at most this many entries, when a tokenizer is trained")
     classifier_dropout: Fraction = 0.1
+    classifier_pooling: Literal["cls", "mean"] | None = Field(
+        None, description="what the head looks at, [CLS] or the mean of all tokens, if not the model's own choice"
+    )
 
     @model_validator(mode="after")
     def _source_is_clear(self) -> ModelConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -20,7 +20,8 @@ class NeoBERTConfig(PreTrainedConfig):
     `rope_parameters` holds RoPE's base, `rope_theta` (which may also be given by itself), and how it is stretched to
     longer sequences, in Hugging Face's words: `{rope_type: yarn, factor: 4.0, rope_theta: 10000.0,
     original_max_position_embeddings: 1024}`. `decoder_bias` and `tie_word_embeddings` are those of the head for masked
-    words; published models have a matrix of its own there, with a bias.
+    words; published models have a matrix of its own there, with a bias. `classifier_pooling` is what the head for whole
+    texts looks at: the first token (`cls`), as in the published code, or the `mean` of all.
     """
 
     model_type = "neobert"
@@ -34,6 +35,7 @@ class NeoBERTConfig(PreTrainedConfig):
     norm_eps: float = 1e-5
     initializer_range: float = 0.02
     classifier_dropout: float = 0.1
+    classifier_pooling: Literal["cls", "mean"] = "cls"
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = False
     decoder_bias: bool = True

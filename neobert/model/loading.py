@@ -97,6 +97,8 @@ def _new(task: GlueTask, config: ModelConfig, tokenizer: PreTrainedTokenizerBase
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "rope_theta",
              "max_position_embeddings", "initializer_range", "classifier_dropout")  # fmt: skip
     sizes = {name: getattr(config, name) for name in names}
+    if config.classifier_pooling is not None:
+        sizes["classifier_pooling"] = config.classifier_pooling
     shape = NeoBERTConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes, **_head(task))
     return NeoBERTForSequenceClassification(shape)
 
@@ -142,6 +144,9 @@ def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head
         shape.update({**_head(task), **_OUTPUTS})
         if "classifier_dropout" in config.model_fields_set:
             shape.update(dict.fromkeys(_DROPOUTS, config.classifier_dropout))
+        if config.classifier_pooling is not None:
+            verify.check_pooling(source, shape)
+            shape.classifier_pooling = config.classifier_pooling
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, **options
         )
@@ -186,6 +191,8 @@ def _of_checkpoint(found: Found, task: GlueTask, config: ModelConfig, with_head:
     shape.update({**_head(task), **_OUTPUTS, "architectures": None})
     if "classifier_dropout" in config.model_fields_set:
         shape.classifier_dropout = config.classifier_dropout
+    if config.classifier_pooling is not None:
+        shape.classifier_pooling = config.classifier_pooling
     model = NeoBERTForSequenceClassification(shape)
     encoder = loaded if isinstance(loaded, NeoBERT) else loaded.model
     weights = {f"model.{name}": tensor for name, tensor in encoder.state_dict().items()}

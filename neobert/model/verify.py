@@ -99,6 +99,14 @@ def check_dropout(source: str, model: Any, wanted: float) -> None:
         )
 
 
+def check_pooling(source: str, shape: Any) -> None:
+    """The head must be one that can look at other tokens than those it looks at by itself."""
+    if not hasattr(shape, "classifier_pooling"):
+        raise _problem(
+            "classifier_pooling", f"cannot be set for {source!r}: the head of {shape.model_type} models has no choice"
+        )
+
+
 def check_vocabulary(source: str, key: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Texts]) -> None:
     """The tokenizer must know words: without its files, Hugging Face makes an empty one.
 

@@ -380,6 +380,30 @@ def test_classifier_dropout_has_another_name_in_other_models(tiny_bert: Path, tm
         build(path, classifier_dropout=0.37)
 
 
+def test_the_head_looks_at_what_was_asked_for_where_it_has_the_choice(tiny_bert: Path, tmp_path: Path) -> None:
+    def asked_of(path: Path, **settings: object) -> str:
+        return str(build(path, **settings).model.config.classifier_pooling)
+
+    shape = transformers.ModernBertConfig(vocab_size=entries_of(tiny_bert), pad_token_id=0, **SIZE)
+    modern = saved(tiny_bert, tmp_path / "modern", transformers.ModernBertModel(shape))
+    own = saved(tiny_bert, tmp_path / "own", made(vocab_size=entries_of(tiny_bert)))
+    for path in (modern, own):
+        assert asked_of(path) == "cls"
+        assert asked_of(path, classifier_pooling="mean") == "mean"
+    trained = saved(tiny_bert, tmp_path / "trained", made(
+        NeoBERTForSequenceClassification, vocab_size=entries_of(tiny_bert), classifier_pooling="mean"
+    ))  # fmt: skip
+    assert asked_of(trained) == "mean"  # as it was trained
+    assert asked_of(trained, classifier_pooling="cls") == "cls"
+    with pytest.raises(ConfigError, match=r"model.classifier_pooling: cannot be set for .*: the head of bert models"):
+        build(tiny_bert, classifier_pooling="mean")
+    new = ModelConfig(
+        allow_random_weights=True, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=200,
+        classifier_pooling="mean",
+    )  # fmt: skip
+    assert build_classifier(new, splits("rte"), 32, None).model.config.classifier_pooling == "mean"
+
+
 def test_positions_that_begin_behind_that_of_padding_are_fewer(tiny_bert: Path, tmp_path: Path) -> None:
     shape = transformers.RobertaConfig(
         vocab_size=entries_of(tiny_bert), max_position_embeddings=34, pad_token_id=1, **SIZE
