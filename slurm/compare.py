@@ -14,7 +14,7 @@ from slurm.inference import compare, mean, smallest_p
 from slurm.pairing import Pair, pair_trials
 from slurm.plan import label
 from slurm.results import INTERVAL, SEED, Table, cell, check_metric, score_of, why_no_score
-from slurm.state import RunState
+from slurm.state import RunState, TrialState
 
 STATISTICS = ("metric", "pairs", "mean_a", "mean_b", "difference", INTERVAL, "wins", "ties", "losses", "p")
 
@@ -129,11 +129,16 @@ def _missing(pairs: Sequence[Pair], metric: str | None, in_a: bool) -> str:
     for pair in pairs:
         mine, its = (pair.a, pair.b) if in_a else (pair.b, pair.a)
         if mine is not None:
-            reason = why_no_score(mine, metric) or (
-                f"not in {other}" if its is None else f"not done in {other}" if why_no_score(its, metric) else ""
-            )
+            reason = why_no_score(mine, metric) or _why_not(its, metric, other)
             reasons.update([reason] if reason else [])
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def _why_not(other: TrialState | None, metric: str | None, run: str) -> str:
+    if other is None:
+        return f"not in {run}"
+    reason = why_no_score(other, metric)
+    return reason and f"{reason if other.result else 'not done'} in {run}"
 
 
 def _notes(points: Sequence[_Point], everything: _Point | None) -> list[str]:

@@ -30,7 +30,7 @@ def _load(data: GlueData, task_name: str | None, needed: Needed) -> Splits:
         train = Path(data.train_file) if needed.train or not (task or data.labels) else None
         validation = Path(data.validation_file) if needed.dev else None
         test = Path(data.test_file) if data.test_file and needed.tests else None
-        return read_own_files(train, validation, test, task, data.labels)
+        return read_own_files(train, validation, test, task, data.labels, columns_of=Path(data.train_file))
     assert task is not None, "GlueConfig requires task_name for every other source"
     if data.dir:
         from neobert.data.tsv import read_glue_directory

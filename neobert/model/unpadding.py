@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from neobert.model import neighbours
 from neobert.model.attention import Segments, attention, attention_of_first
 from neobert.model.length_groups import in_groups
 from neobert.model.modeling import NeoBERTPreTrainedModel
-from neobert.model.neighbours import Neighbours
 from neobert.model.packing import Layout, padded_layout
 from neobert.model.verify import encoder_of
 
@@ -29,27 +27,27 @@ log = logging.getLogger(__name__)
 NAME = "neobert_unpadded"
 
 
-def spare_padding(model: Any, device: torch.device, texts: Neighbours) -> None:
+def spare_padding(model: Any, device: torch.device, padding_matters: Callable[[], bool]) -> None:
     """Lets a classifier compute as little of a batch's padding as can be; what it computes stays the same.
 
     Our own model computes none. On GPUs the blocks of others would have to start a kernel for each length. Where
-    padding changes what a model says, as two `texts` show, there is none: so that scores do not depend on a batch's
-    other texts.
+    `padding_matters` (see `neobert.model.neighbours`), there is none: so that scores do not depend on a batch's other
+    texts.
     """
     if isinstance(model, NeoBERTPreTrainedModel):
         return
     if device.type == "cpu" and unpad(model, encoder_of(model)[1]):
         return
-    changes = neighbours.matter(model, texts)
+    changes = padding_matters()
     if changes:
-        log.info("padding changes what %s says of a text, as two of the task show: only texts of one length are "
-                 "computed together, which takes longer", type(model).__name__)  # fmt: skip
+        log.info("padding changes what %s says of a text: only texts of one length are computed together, which takes "
+                 "longer", type(model).__name__)  # fmt: skip
     in_groups(model, without_padding=changes)
 
 
-def warn_of_padding(model: Any, texts: Neighbours) -> None:
+def warn_of_padding(model: Any, padding_matters: Callable[[], bool]) -> None:
     """Where padding cannot be spared, as with DeepSpeed, but changes what a model says."""
-    if not isinstance(model, NeoBERTPreTrainedModel) and neighbours.matter(model, texts):
+    if not isinstance(model, NeoBERTPreTrainedModel) and padding_matters():
         log.warning("padding changes what %s says of a text, and with DeepSpeed it is computed: scores depend on which "
                     "texts share a batch. Without the section deepspeed they do not", type(model).__name__)  # fmt: skip
 

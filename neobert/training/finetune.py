@@ -18,9 +18,9 @@ from neobert.data.examples import Examples, Splits
 from neobert.data.token_cache import tokenized
 from neobert.data.tokenizing import Collator, Tokenized
 from neobert.errors import RunError
+from neobert.model import neighbours
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
-from neobert.model.neighbours import Neighbours
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
 from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
@@ -44,7 +44,7 @@ from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
-from neobert.training.resuming import check_best, check_same_data, record_data
+from neobert.training.resuming import check_best, check_same_data, found_once, record_data
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,13 @@ def finetune(
     if args.device.type == "cpu":
         replace_dropout(classifier.model)
     trainer = _trainer(config, splits, classifier, args, progress)
-    texts = _shortest_and_longest(trainer, classifier, config, splits)
+    padding_matters = partial(
+        found_once, paths, ranks, "padding matters", partial(_padding_matters, trainer, classifier, config, splits)
+    )
     if config.deepspeed:  # which takes modules in its own hands
-        warn_of_padding(classifier.model, texts)
+        warn_of_padding(classifier.model, padding_matters)
     else:
-        spare_padding(classifier.model, args.device, texts)
+        spare_padding(classifier.model, args.device, padding_matters)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),
@@ -173,13 +175,13 @@ def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -
     return tokenized(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
 
 
-def _shortest_and_longest(
-    trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits
-) -> Neighbours:
-    texts = trainer.train_dataset or _tokenized(splits.some(), classifier, config)
-    pair = [texts[int(index)] for index in (texts.lengths.argmin(), texts.lengths.argmax())]
-    collate = trainer.data_collator
-    return Neighbours((collate(pair[:1]), collate(pair[1:])), collate(pair))
+def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits) -> bool:
+    """As the longest text shows, of those to train on and to be scored; of the test sets where these are all."""
+    sets = [trainer.train_dataset] if config.do_train else []
+    sets += [dev.dataset for dev in trainer.eval_dataset.values()]
+    longest = max(sets or [_tokenized(splits.some(), classifier, config)], key=lambda texts: texts.lengths.max())
+    example = longest[int(longest.lengths.argmax())]
+    return neighbours.matter(classifier.model, example, classifier.tokenizer.all_special_ids, trainer.data_collator)
 
 
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:

@@ -14,7 +14,7 @@ from neobert.data.own_files import read_own_files
 
 
 def read(train: Path, validation: Path | None = None, **options: object) -> Splits:
-    values = {"test": None, "task": None, "labels": None} | options
+    values = {"test": None, "task": None, "labels": None, "columns_of": train} | options
     return read_own_files(train, validation or train, **values)  # type: ignore[arg-type]
 
 

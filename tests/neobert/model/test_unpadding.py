@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from random import Random
 from typing import Any
@@ -17,7 +18,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from neobert.model import neighbours
 from neobert.model.length_groups import in_groups, of_one_length, split_by_length
-from neobert.model.neighbours import Neighbours
 from neobert.model.unpadding import KINDS, spare_padding, takes_padding_left, unpad, warn_of_padding
 from neobert.model.verify import encoder_of
 from tests.neobert.conftest import as_if_trained
@@ -81,11 +81,19 @@ def test_groups_of_like_length_give_the_same_logits_and_gradients(kind: str, lef
     assert_same(padded, grouped, inputs)
 
 
-def two_texts(left: bool = False) -> Neighbours:
-    both = batch([3, 12], left)
-    columns = slice(-3, None) if left else slice(3)
-    short = {name: tensor[:1, columns] for name, tensor in both.items()}
-    return Neighbours((short, {name: tensor[1:] for name, tensor in both.items()}), both)
+def padding_matters(model: Any, left: bool = False, longest: int = 12) -> bool:
+    text = {name: tensor[0].numpy() for name, tensor in batch([longest]).items()}
+
+    def collate(texts: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        lengths = [len(text["input_ids"]) for text in texts]
+        places = [slice(max(lengths) - n, None) if left else slice(n) for n in lengths]
+        found = {name: torch.zeros(len(texts), max(lengths), dtype=torch.long) for name in texts[0]}
+        for row, (text, place) in enumerate(zip(texts, places, strict=True)):
+            for name, tensor in found.items():
+                tensor[row, place] = torch.as_tensor(text[name])
+        return found
+
+    return neighbours.matter(model, text, {0, 1}, collate)
 
 
 OTHERS = {"mpnet": {}, "fnet": {"type_vocab_size": 2}, "convbert": {"embedding_size": 16, "conv_kernel_size": 3,
@@ -97,7 +105,7 @@ def test_what_is_said_of_a_text_does_not_depend_on_its_neighbours(kind: str, cap
     model = classifier(kind, **OTHERS.get(kind, {}), initializer_range=0.2).eval()
     before = torch.random.get_rng_state()
     with caplog.at_level(logging.INFO):
-        spare_padding(model, torch.device("cpu"), two_texts())
+        spare_padding(model, torch.device("cpu"), partial(padding_matters, model))
     assert torch.equal(torch.random.get_rng_state(), before)
     changed = kind in ("fnet", "convbert", "nystromformer")
     assert ("only texts of one length are computed together" in caplog.text) == changed
@@ -114,16 +122,44 @@ def test_what_is_said_of_a_text_does_not_depend_on_its_neighbours(kind: str, cap
 def test_padding_on_the_left_is_noticed_where_a_head_looks_at_the_first_column(kind: str) -> None:
     """On GPUs BERT is computed in groups, too."""
     model = classifier(kind)
-    assert not neighbours.matter(model, two_texts())
-    assert neighbours.matter(model, two_texts(left=True))
+    assert not padding_matters(model)
+    assert padding_matters(model, left=True)
     assert takes_padding_left(model) == (kind != "bert")
     assert model.training
 
 
-def test_with_deepspeed_it_is_told_that_padding_changes_scores(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_padding(classifier("bert"), two_texts())
+@pytest.mark.parametrize("longest", [4, 8, 12])
+def test_an_influence_as_small_as_at_the_beginning_of_a_training_is_noticed(longest: int) -> None:
+    model = classifier("convbert", **OTHERS["convbert"], initializer_range=0.01).eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert padding_matters(model, longest=longest)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name])
+        assert weight.dtype == before[name].dtype
+
+
+def test_a_model_that_takes_four_tokens_together_and_none_of_three(caplog: pytest.LogCaptureFixture) -> None:
+    shape = transformers.CanineConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                                      local_transformer_stride=8, num_hash_buckets=64)  # fmt: skip
+    model = transformers.CanineForSequenceClassification(shape)
+    assert padding_matters(model, longest=32)
     assert not caplog.text
-    warn_of_padding(classifier("fnet", **OTHERS["fnet"]), two_texts())
+    assert padding_matters(model, longest=4)
+    assert "whether padding changes what CanineForSequenceClassification says cannot be computed" in caplog.text
+
+
+def test_logits_that_are_no_numbers_prove_nothing() -> None:
+    model = classifier("bert")
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    assert padding_matters(model)
+
+
+def test_with_deepspeed_it_is_told_that_padding_changes_scores(caplog: pytest.LogCaptureFixture) -> None:
+    bert, fnet = classifier("bert"), classifier("fnet", **OTHERS["fnet"])
+    warn_of_padding(bert, partial(padding_matters, bert))
+    assert not caplog.text
+    warn_of_padding(fnet, partial(padding_matters, fnet))
     assert "scores depend on which texts share a batch" in caplog.text
 
 
@@ -184,7 +220,7 @@ def test_code_that_only_calls_itself_bert_computes_what_it_did(what: str) -> Non
     inputs = batch(LENGTHS)
     with torch.no_grad():
         before = model(**inputs).logits
-        spare_padding(model, torch.device("cpu"), two_texts())
+        spare_padding(model, torch.device("cpu"), partial(padding_matters, model))
         torch.testing.assert_close(model(**inputs).logits, before, atol=1e-6, rtol=1e-5)
     assert not unpad(model, encoder_of(model)[1])
 
