@@ -38,7 +38,10 @@ def check_small_files(directory: Path) -> None:
         if file.is_file() and fault_of(file):
             raise unreadable(file, "")
         if file.is_file() and name in _MAPPINGS:
-            read_mapping(file)
+            found = read_mapping(file)
+            for key in ("label2id", "id2label"):
+                if not isinstance(found.get(key) or {}, dict):
+                    raise unreadable(file, f"its {key} is no mapping of classes")
 
 
 def read_mapping(file: Path) -> dict[str, object]:

@@ -60,15 +60,6 @@ def realign(source: str, key: str, model: Any, said: Mapping[str, Any], task: Gl
     log.info("the classes of %s (%s) are put into the order %s", source, ", ".join(theirs), ", ".join(task.labels))
 
 
-def check_maps(source: str, key: str, said: Mapping[str, Any]) -> None:
-    """Of what is no map, Hugging Face would only say that it cannot be computed with."""
-    for name in ("label2id", "id2label"):
-        if not isinstance(said.get(name) or {}, dict):
-            raise _problem(
-                key, f"{source!r}: {name} of its config.json is {said[name]!r:.60}; expected a map of classes"
-            )
-
-
 def _classes(source: str, key: str, said: Mapping[str, Any]) -> dict[str, int]:
     """Name to number of a head's classes, by whichever of `label2id` and `id2label` has them; of unnamed ones nothing.
 

@@ -120,7 +120,10 @@ def _check_shape(shape: NeoBERTConfig, config: EncoderConfig, checkpoint: Path |
         if getattr(shape, name) != getattr(config, name)
     ]
     if changed:
-        raise ConfigError.at(("model",), f"{checkpoint} is a checkpoint of another model: {'; '.join(changed)}")
+        raise ConfigError.at(
+            ("model",), f"{checkpoint} is a checkpoint of another model: {'; '.join(changed)}. Set these as there, or "
+            "leave out resume_from_checkpoint to begin anew"
+        )  # fmt: skip
 
 
 def _shape(config: EncoderConfig, tokenizer: PreTrainedTokenizerBase) -> NeoBERTConfig:
@@ -167,6 +170,9 @@ def _stretch(shape: NeoBERTConfig, config: EncoderConfig) -> None:
     rope = dict(shape.rope_parameters or {})
     trained_on = rope.get("original_max_position_embeddings", shape.max_position_embeddings)
     if "rope_theta" in config.model_fields_set:
+        if rope.get("rope_theta", config.rope_theta) != config.rope_theta:
+            log.warning("model.rope_theta is %g, and the weights were trained with %g", config.rope_theta,
+                        rope["rope_theta"])  # fmt: skip
         rope["rope_theta"] = config.rope_theta
     if config.rope_scaling is not None:
         said = config.rope_scaling.model_dump(exclude_none=True)

@@ -110,7 +110,7 @@ def test_a_result_without_a_score_is_not_paired_and_told() -> None:
     found = compare_runs(run("a", trial(1, 0.5), broken), run("b", trial(1, 0.6), trial(2, 0.7)))
     assert rows(found.table)[0]["pairs"] == 1
     assert "not paired of A: 1 without score" in found.notes
-    assert "not paired of B: 1 not done in A" in found.notes
+    assert "not paired of B: 1 without score in A" in found.notes
 
 
 def test_a_score_that_is_no_number_is_shown_and_never_left_out() -> None:

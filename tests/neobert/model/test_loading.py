@@ -404,6 +404,14 @@ def test_the_head_looks_at_what_was_asked_for_where_it_has_the_choice(tiny_bert:
     assert build_classifier(new, splits("rte"), 32, None).model.config.classifier_pooling == "mean"
 
 
+def test_a_model_without_a_vocabulary_has_an_embedding_for_every_character(tmp_path: Path) -> None:
+    shape = transformers.CanineConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                                      num_hash_buckets=64)  # fmt: skip
+    as_if_trained(transformers.CanineModel(shape)).save_pretrained(tmp_path)
+    transformers.CanineTokenizer().save_pretrained(tmp_path)
+    assert build(tmp_path).model.config.model_type == "canine"
+
+
 def test_positions_that_begin_behind_that_of_padding_are_fewer(tiny_bert: Path, tmp_path: Path) -> None:
     shape = transformers.RobertaConfig(
         vocab_size=entries_of(tiny_bert), max_position_embeddings=34, pad_token_id=1, **SIZE
@@ -633,9 +641,16 @@ def test_maps_of_the_classes_that_contradict_each_other_are_refused(tiny_bert: P
     (tmp_path / "config.json").write_text(json.dumps(shape))
     with pytest.raises(ConfigError, match=r"^model.name_or_path: .*label2id .* and id2label .* contradict each other"):
         build(tmp_path, "mnli")
-    shape["label2id"] = ["entailment"]
-    (tmp_path / "config.json").write_text(json.dumps(shape))
-    with pytest.raises(ConfigError, match=r"a label2id or id2label that maps no names to numbers"):
+    for name, message in (
+        ("label2id", "its config.json has a label2id or id2label that maps no names to numbers"),
+        ("id2label", "config.json.* its id2label is no mapping of classes"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**shape, name: ["entailment"]}))
+        with pytest.raises(ConfigError, match=message):
+            build(tmp_path, "mnli")
+    twice = {"0": "neutral", "1": "neutral", "2": "entailment"}
+    (tmp_path / "config.json").write_text(json.dumps({**shape, "id2label": twice}))
+    with pytest.raises(ConfigError, match=r"id2label of its config.json gives two classes one name"):
         build(tmp_path, "mnli")
 
 
