@@ -2,7 +2,7 @@
 
     python -m benchmarks.pretrain CORPUS_DIRECTORY [--bf16] [--leave-out FILE ...] [--json FILE]
     python -m benchmarks.pretrain CORPUS_DIRECTORY --profile       where the time of the packed path goes
-    python -m benchmarks.pretrain --memory [--tokens 8192]         peak memory of the published size
+    python -m benchmarks.pretrain --memory [--tokens 8192] [--bf16]    peak memory of the published size
 
 All train on the same pieces of text, masked alike, one step of each in a turn, in random order (what one has left in
 caches and memory speeds up or slows down the next), with the same optimiser.
@@ -231,7 +231,7 @@ def profile(text: Text, bf16: bool, steps: int = 5) -> None:
     print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=50))
 
 
-def peak_memory(tokens: int, checkpointing: bool) -> None:
+def peak_memory(tokens: int, checkpointing: bool, bf16: bool) -> None:
     """Prints what a step of the published size adds to the memory of this process, in bytes: run it in its own."""
     model = NeoBERTForMaskedLM(NeoBERTConfig()).train()
     if checkpointing:
@@ -241,22 +241,23 @@ def peak_memory(tokens: int, checkpointing: bool) -> None:
     labels = torch.where(torch.rand(1, tokens) < 0.2, ids, -100)
     lengths = [512] * (tokens // 512)
     batch = {"cu_seqlens": torch.arange(0, tokens + 1, 512, dtype=torch.int32), "lengths": lengths}
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         loss = model(ids, labels=labels, **batch).loss
     loss.backward()
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
-def memory(tokens: int) -> dict[str, float]:
+def memory(tokens: int, bf16: bool) -> dict[str, float]:
     found = {}
     for checkpointing in (False, True):
-        code = f"from benchmarks.pretrain import peak_memory; peak_memory({tokens}, {checkpointing})"
+        code = f"from benchmarks.pretrain import peak_memory; peak_memory({tokens}, {checkpointing}, {bf16})"
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"a step of {tokens} tokens ended with {done.returncode}:\n{done.stderr[-1000:]}")
         name = "with gradient checkpointing" if checkpointing else "without gradient checkpointing"
         found[name] = float(done.stdout.split()[-1]) / 1e9
-        print(f"{tokens} tokens, published size, bf16, {name}: {found[name]:.2f} GB for activations and gradients")
+        kind = "bf16" if bf16 else "float32"
+        print(f"{tokens} tokens, published size, {kind}, {name}: {found[name]:.2f} GB for activations and gradients")
     return found
 
 
@@ -275,7 +276,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     if options.memory:
-        found: dict[str, Any] = {"memory_gb": memory(options.tokens)}
+        found: dict[str, Any] = {"memory_gb": memory(options.tokens, options.bf16)}
     elif options.corpus is None:
         parser.error("CORPUS_DIRECTORY is needed")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -112,7 +113,10 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _complain(f"{error.filename or 'standard output'}: {error.strerror}", FAILED)
+        message = f"{error.filename or 'standard output'}: {error.strerror}"
+        if error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message += ". What was complete before is untouched: make room, and the same command goes on from there"
+        return _complain(message, FAILED)
 
 
 class _Help(argparse.Action):

@@ -13,7 +13,7 @@ from neobert.config import ConfigError, greater_is_better
 from slurm.inference import compare, mean, smallest_p
 from slurm.pairing import Pair, pair_trials
 from slurm.plan import label
-from slurm.results import INTERVAL, SEED, Table, cell, check_metric, score_of
+from slurm.results import INTERVAL, SEED, Table, cell, check_metric, score_of, why_no_score
 from slurm.state import RunState, TrialState
 
 STATISTICS = ("metric", "pairs", "mean_a", "mean_b", "difference", INTERVAL, "wins", "ties", "losses", "p")
@@ -129,17 +129,16 @@ def _missing(pairs: Sequence[Pair], metric: str | None, in_a: bool) -> str:
     for pair in pairs:
         mine, its = (pair.a, pair.b) if in_a else (pair.b, pair.a)
         if mine is not None:
-            reason = _why_not(mine, metric) or (
-                f"not in {other}" if its is None else f"not done in {other}" if _why_not(its, metric) else ""
-            )
+            reason = why_no_score(mine, metric) or _why_not(its, metric, other)
             reasons.update([reason] if reason else [])
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
-def _why_not(trial: TrialState, metric: str | None) -> str:
-    if not trial.result:
-        return str(trial.state)
-    return f"without {metric}" if score_of(trial, metric) is None else ""
+def _why_not(other: TrialState | None, metric: str | None, run: str) -> str:
+    if other is None:
+        return f"not in {run}"
+    reason = why_no_score(other, metric)
+    return reason and f"{reason if other.result else 'not done'} in {run}"
 
 
 def _notes(points: Sequence[_Point], everything: _Point | None) -> list[str]:

@@ -39,10 +39,10 @@ class Group:
         found = (trial.result.get("baseline") for trial in self.trials)
         return next((value for value in found if value is not None), None)
 
-    def missing(self) -> str:
-        """What became of the trials without a result: `2 failed, 1 running`."""
-        states = [trial.state for trial in self.trials if not trial.result]
-        return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    def missing(self, metric: str | None = None) -> str:
+        """What became of the trials without a score, or without a metric: `2 failed, 1 running, 1 without score`."""
+        reasons = [reason for trial in self.trials if (reason := why_no_score(trial, metric))]
+        return ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ def score_of(trial: TrialState, metric: str | None = None) -> float | None:
         return None
     value = trial.result["score"] if metric is None else trial.result["metrics"].get(metric)
     return None if value is None else float(value)
+
+
+def why_no_score(trial: TrialState, metric: str | None = None) -> str:
+    """Why `score_of` is None: the state of the trial, or what its result lacks; empty where it has one."""
+    if not trial.result:
+        return str(trial.state)
+    return f"without {metric or 'score'}" if score_of(trial, metric) is None else ""
 
 
 def check_metric(trials: Iterable[TrialState], metric: str | None, whose: str = "") -> None:
@@ -107,7 +114,7 @@ def results_table(state: RunState, metric: str | None = None) -> Table:
             f"{len(scores)}/{len(item.trials)}",
             found.mean, found.ci95, found.sd, found.median, found.best,
             item.baseline() if metric is None else None,
-            item.missing() or None,
+            item.missing(metric) or None,
         ))  # fmt: skip
     return _without_empty(Table(columns, tuple(rows), tuple(keys)), ("baseline", "missing"))
 

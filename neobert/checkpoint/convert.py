@@ -16,6 +16,11 @@ _TABLES = ("freqs_cis", "freqs_cos", "freqs_sin")
 """RoPE's, which older code kept as buffers. They follow from the configuration."""
 
 
+def unwrapped(name: str) -> str:
+    """The name of a weight without what a wrapper has put before it, or into it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
 def converted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under the published names; raises `UnusableCheckpoint` when two of them claim one name.
 
@@ -27,7 +32,7 @@ def converted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        parts = unwrapped(name).split(".")
         if parts[-1] in _TABLES:
             continue
         if parts[:2] == ["model", "decoder"]:

@@ -116,7 +116,7 @@ def _of_step(path: Path, step: int | Literal["latest"]) -> Iterator[Path]:
     for root in _roots(path):
         tag = root / "latest"  # DeepSpeed's; elsewhere a directory, or a link to one
         if step == "latest" and tag.is_file():
-            yield root / tag.read_text(encoding="utf-8").strip()
+            yield _tagged(root, tag)
         for number, directory in _steps(root):
             if step not in ("latest", number):
                 continue
@@ -128,12 +128,32 @@ def _of_step(path: Path, step: int | Literal["latest"]) -> Iterator[Path]:
                 yield directory / inside
 
 
+def _tagged(root: Path, tag: Path) -> Path:
+    """What DeepSpeed says is its newest; another would be used without anyone having asked for it."""
+    named = root / tag.read_text(encoding="utf-8", errors="replace").strip()
+    if layout_of(named) is None:
+        there = ", ".join(directory.name for _, directory in _steps(root)) or "none"
+        raise UnusableCheckpoint(
+            f"{tag} names {named} as the newest checkpoint, and that holds no weights; steps there: {there}. Copy it "
+            "again, or say which step is meant"
+        )
+    return named
+
+
 def _of_trial(directory: Path) -> Iterator[Path]:
-    """The best checkpoint of a trial of ours, if it knows one."""
+    """The best checkpoint of a trial of ours, if it knows one; raises `UnusableCheckpoint` when that is damaged."""
     newest = checkpoints.newest_complete(directory) if _is_ours(directory) else None
-    best = newest.state.get("best_global_step") if newest else None
-    if best is not None and checkpoints.find_fault(directory / f"checkpoint-{best}") is None:
-        yield directory / f"checkpoint-{best}"
+    step = newest.state.get("best_global_step") if newest else None
+    if newest is None or step is None:
+        return
+    best = directory / f"checkpoint-{step}"
+    fault = checkpoints.find_fault(best)
+    if fault:
+        raise UnusableCheckpoint(
+            f"{best}, the best checkpoint of the trial, cannot be used: {fault}. Copy it again, or name "
+            f"{newest.path}, the newest one, to go on from that"
+        )
+    yield best
 
 
 def _is_ours(directory: Path) -> bool:

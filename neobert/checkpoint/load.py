@@ -53,7 +53,7 @@ def load(found: Found, allow_random_weights: bool = False) -> Loaded:
     if kind is NeoBERTForMaskedLM and config.tie_word_embeddings:
         weights["decoder.weight"] = weights["model.encoder.weight"]  # one matrix, which some layouts save once
     _put(weights, model, found)
-    if not allow_random_weights and is_untrained(weights):
+    if not allow_random_weights and is_untrained(model):
         raise UnusableCheckpoint(f"{found.directory} holds {UNTRAINED}")
     return Loaded(model.eval(), found)
 

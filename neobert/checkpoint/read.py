@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from neobert.checkpoint.errors import UnusableCheckpoint
-from neobert.checkpoint.find import Found
+from neobert.checkpoint.damage import check_small_files, fault_of, read_mapping, unreadable
+from neobert.checkpoint.errors import UnusableCheckpoint, reason_of
+from neobert.checkpoint.find import Found, layout_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
@@ -26,6 +26,18 @@ def read(found: Found) -> dict[str, Tensor]:
     return weights
 
 
+def find_damage(directory: Path) -> str | None:
+    """Which file of a Hugging Face model is damaged, and how: what their libraries raise seldom names it."""
+    layout = layout_of(directory)
+    try:
+        check_small_files(directory)
+        if layout is not None and layout != "DeepSpeed":
+            read(Found(directory, layout, directory / "config.json", None))
+    except UnusableCheckpoint as error:
+        return str(error)
+    return None
+
+
 def _read(found: Found) -> dict[str, Tensor]:
     directory = found.directory
     if found.layout == "DeepSpeed":
@@ -35,27 +47,43 @@ def _read(found: Found) -> dict[str, Tensor]:
     for name, reader in _KINDS.items():
         index = directory / f"{name}.index.json"
         if index.is_file():
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            return {name: tensor for file in files for name, tensor in reader(directory / file).items()}
+            return {name: tensor for file in _parts(index) for name, tensor in reader(file).items()}
         if (directory / name).is_file():
             return reader(directory / name)
     raise AssertionError(f"{directory} is no {found.layout}")
+
+
+def _parts(index: Path) -> list[Path]:
+    """The files in which weights lie that are too many for one."""
+    weights = read_mapping(index).get("weight_map")
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+        raise unreadable(index, "it has no weight_map, which tells the file of each weight")
+    return [index.parent / name for name in sorted(set(weights.values()))]
 
 
 def _of_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UnusableCheckpoint(f"{file} cannot be read: {error}") from None
+        raise unreadable(file, f"it is cut short or damaged ({reason_of(error)})") from None
 
 
 def _of_pickle(file: Path) -> dict[str, Tensor]:
     """Of nothing but tensors: what could run code when it is read is refused."""
     try:
-        return _unwrapped(file, torch.load(file, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UnusableCheckpoint(f"{file} cannot be read as a file of tensors: {first}") from None
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  # of a damaged file, pickle raises whatever its bytes lead to
+        # What torch says goes on to advise to read it without this protection.
+        other = re.search(r"GLOBAL ((?:\w+\.)+\w+) ", str(error))
+        if other and not fault_of(file):
+            raise UnusableCheckpoint(
+                f"{file} cannot be read as a file of tensors: it also holds {other[1]}, and what is no tensor could "
+                "run code. Where it comes from, save the state_dict alone"
+            ) from None
+        raise unreadable(
+            file, "it is cut short or damaged, or no file of tensors that torch.save has written"
+        ) from None
+    return _unwrapped(file, content)
 
 
 def _of_deepspeed(directory: Path) -> dict[str, Tensor]:
@@ -77,8 +105,9 @@ def _of_deepspeed(directory: Path) -> dict[str, Tensor]:
         whole = directory / "mp_rank_00_model_states.pt"
         return _unwrapped(whole, torch.load(whole, map_location="cpu", weights_only=False))
     except Exception as error:  # noqa: BLE001  # its own checks raise ValueError, KeyError, and whatever pickle raises
-        first = (str(error).strip().splitlines() or [""])[0]
-        message = f"the shards in {directory} cannot be put together: {type(error).__name__}: {first}"
+        broken = [(file, fault) for file in sorted(directory.glob("*_states.pt")) if (fault := fault_of(file))]
+        what = f"{broken[0][0].name}: {broken[0][1]}" if broken else f"{type(error).__name__}: {reason_of(error)}"
+        message = f"the shards in {directory} cannot be put together: {what}. Fetch or copy them again"
         raise UnusableCheckpoint(message) from None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
 from neobert.checkpoint.find import Found, find
-from neobert.config.sections import ModelConfig
+from neobert.config.sections import ModelConfig, greater_is_better
 from neobert.training.files import TrialFiles
 
 
@@ -44,13 +45,16 @@ def _named(config: ModelConfig) -> tuple[Path | None, int | Literal["latest"] | 
 
 
 def best_trial(trials: Sequence[Path]) -> Path:
-    """The trial with the highest score; of equal ones the first. Raises `UnusableCheckpoint` if one has no result."""
+    """The trial with the best score: of a loss the lowest, of other metrics the highest; of equal ones the first.
+
+    Raises `UnusableCheckpoint` if one has no result, or none that could be better than another.
+    """
     scores = []
     for trial in trials:
         path = TrialFiles(trial).result
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            scores.append((result["metric"], float(result["score"])))
+            scores.append((result["metric"], math.nan if result["score"] is None else float(result["score"])))
         except FileNotFoundError:
             raise UnusableCheckpoint(f"{trial} has no result.json: the best of several trials is chosen when all are "
                                      "done") from None  # fmt: skip
@@ -59,4 +63,15 @@ def best_trial(trials: Sequence[Path]) -> Path:
     metrics = sorted({metric for metric, _ in scores})
     if len(metrics) > 1:
         raise UnusableCheckpoint(f"the trials have different scores, of which none is the best: {', '.join(metrics)}")
-    return trials[max(range(len(trials)), key=lambda number: scores[number][1])]
+    if metrics == ["predictions"]:
+        raise UnusableCheckpoint(
+            "the trials have made predictions alone (do_eval: false), so none of them is the best: name one of them"
+        )
+    broken = [str(trial) for trial, (_, score) in zip(trials, scores, strict=True) if not math.isfinite(score)]
+    if broken:
+        raise UnusableCheckpoint(
+            f"the score of {', '.join(broken)} is no finite number, neither better nor worse than another: leave it "
+            "out of the list"
+        )
+    sign = 1 if greater_is_better(metrics[0]) else -1
+    return trials[max(range(len(trials)), key=lambda number: sign * scores[number][1])]

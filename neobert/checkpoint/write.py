@@ -41,6 +41,8 @@ def hub_fault(model: Any) -> str | None:
         return f"it knows no stretched RoPE, and this is a {rope['rope_type']} one"
     if rope["rope_theta"] != config.default_theta:
         return f"its RoPE has the base {config.default_theta:g}, and this one {rope['rope_theta']:g}"
+    if type(model).__name__ == "NeoBERTForSequenceClassification" and config.classifier_pooling != "cls":
+        return f"its head looks at the first token alone, and this one at the {config.classifier_pooling}"
     if type(model).__name__ not in _HUB_CLASSES:
         return f"it has nothing like {type(model).__name__}"
     return None

@@ -25,6 +25,9 @@ class Strict(BaseModel):
     """Of a task's settings, the dotted keys that another attempt of the same trial may set otherwise, and the result is
     the same: they say how its work is shared out, or where it began."""
 
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What other programs call a setting of this task -> its dotted key here, for those who come from there."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -115,8 +118,7 @@ def _message(model: type[BaseModel], error: Any, path: KeyPath) -> str:
     found = error.get("input")
     match error["type"]:
         case "extra_forbidden":
-            owner = _submodel(model, path[:-1])
-            return "unknown key" + (nearest(str(path[-1]), owner.model_fields) if owner else "")
+            return "unknown key" + _meant(model, path)
         case "missing":
             return "is required"
         case "value_error" | "assertion_error":
@@ -131,6 +133,31 @@ def _message(model: type[BaseModel], error: Any, path: KeyPath) -> str:
             return f"expected a finite number, found {_show(found)}"
     expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"expected {expected}, found {_show(found)}"
+
+
+def _meant(model: type[BaseModel], path: KeyPath) -> str:
+    """What an unknown key may mean: the same word in another section or program, or else a word like it."""
+    word, owner = str(path[-1]), _submodel(model, path[:-1])
+    if owner is None:
+        return ""
+    leaves = {leaf: dotted(leaf) for leaf in _leaves(model)}
+    theirs: Mapping[str, str] = getattr(model, "elsewhere", {})
+    same = [theirs[word]] if word in theirs else [key for leaf, key in leaves.items() if leaf[-1] == word]
+    here = nearest(word, owner.model_fields)
+    if not same and "did you mean" not in here:
+        close = difflib.get_close_matches(word, {str(leaf[-1]) for leaf in leaves}, n=1, cutoff=0.7)
+        same = [key for leaf, key in leaves.items() if leaf[-1] in close]
+    return f"; did you mean {' or '.join(map(repr, same[:3]))}?" if same else here
+
+
+def _leaves(model: type[BaseModel], below: KeyPath = ()) -> typing.Iterator[KeyPath]:
+    """The paths of all values in a settings model."""
+    for name in model.model_fields:
+        section = _submodel(model, (name,))
+        if section is None:
+            yield (*below, name)
+        else:
+            yield from _leaves(section, (*below, name))
 
 
 def _show(value: Any) -> str:

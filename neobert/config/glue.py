@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from neobert.config.base import Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
-from neobert.config.hub import OnHub
+from neobert.config.hub import HubName, OnHub
 from neobert.config.paths import LocalPath
 from neobert.config.sections import (
     ModelConfig,
@@ -23,6 +24,18 @@ from neobert.data.glue_tasks import TASKS
 from neobert.data.glue_tasks import GlueTask as TaskSpec
 
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+
+
+RUN_GLUE = {
+    "model_name_or_path": "model.name_or_path", "model_revision": "model.revision", "tokenizer_name": "model.tokenizer",
+    "dataset_name": "data.hub", "max_seq_length": "data.max_length", "learning_rate": "optimizer.lr",
+    "adam_beta1": "optimizer.betas", "adam_beta2": "optimizer.betas", "adam_epsilon": "optimizer.eps",
+    "lr_scheduler_type": "scheduler.name", "warmup_ratio": "scheduler.warmup_steps",
+    "max_grad_norm": "trainer.gradient_clipping", "bf16": "trainer.mixed_precision", "fp16": "trainer.mixed_precision",
+    "evaluation_strategy": "trainer.eval_strategy", "save_strategy": "trainer.eval_strategy",
+    "save_steps": "trainer.eval_steps", "no_cuda": "trainer.use_cpu", "output_dir": "--output-dir",
+}  # fmt: skip
+"""What run_glue calls settings whose last word is another one here."""
 
 
 class GlueData(Strict):
@@ -73,6 +86,7 @@ class GlueConfig(Strict):
     """
 
     may_change = frozenset({"trainer.dataloader_num_workers"})
+    elsewhere = RUN_GLUE
 
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")
     do_train: bool = Field(True, description="false: a model with a head that is trained already is only looked at")
@@ -116,6 +130,14 @@ class GlueConfig(Strict):
     @property
     def predicts(self) -> bool:
         return self.data.test_file is not None if self.do_predict is None else self.do_predict
+
+    def more_on_hub(self) -> Iterator[HubName]:
+        """The test sets that lie elsewhere than the task's other data: MNLI's model is asked about AX."""
+        if self.data.hub is None or self.task_name is None or not self.predicts:
+            return
+        for test in TASKS[self.task_name].tests:
+            if test.config is not None:
+                yield HubName("dataset", self.data.hub, config=test.config)
 
     @model_validator(mode="after")
     def _deepspeed_agrees(self) -> GlueConfig:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -70,8 +70,15 @@ class HubName:
         return self.name.startswith(("/", "./", "../", "~")) or Path(self.name).exists()
 
 
+@runtime_checkable
+class NamesMore(Protocol):
+    """Settings that need more of the hub than the marks of their fields tell."""
+
+    def more_on_hub(self) -> Iterable[HubName]: ...
+
+
 def hub_names(settings: BaseModel, around: tuple[BaseModel, ...] = ()) -> Iterator[HubName]:
-    """Everything that the settings name on the hub, by the marks of their fields.
+    """Everything that the settings name on the hub, by the marks of their fields, and what goes with it.
 
     A name of the hub and one of a directory look alike: `is_here` tells.
     """
@@ -86,6 +93,8 @@ def hub_names(settings: BaseModel, around: tuple[BaseModel, ...] = ()) -> Iterat
                 mark = marks[0]
                 revision, config, split = (_near(name, sections) for name in (mark.revision, mark.config, mark.split))
                 yield HubName(mark.kind, inner, revision, config, split)
+    if isinstance(settings, NamesMore):
+        yield from settings.more_on_hub()
 
 
 def _near(field: str | None, sections: tuple[BaseModel, ...]) -> str | None:

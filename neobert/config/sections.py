@@ -66,6 +66,9 @@ class ModelConfig(Strict):
     initializer_range: float = Field(0.02, gt=0)
     vocab_size: int = Field(30522, ge=64, description="at most this many entries, when a tokenizer is trained")
     classifier_dropout: Fraction = 0.1
+    classifier_pooling: Literal["cls", "mean"] | None = Field(
+        None, description="what the head looks at, [CLS] or the mean of all tokens, if not the model's own choice"
+    )
 
     @model_validator(mode="after")
     def _source_is_clear(self) -> ModelConfig:
@@ -94,10 +97,13 @@ class ModelConfig(Strict):
         return all(value is None for value in given)
 
     @model_serializer(mode="wrap")
-    def _without_moot_sizes(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_moot(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """So that settings that were written out can be read again: sizes stand beside no model that exists."""
         values: dict[str, Any] = serialize(self)
-        return {k: v for k, v in values.items() if self.is_new or k not in _SIZES}
+        moot = set() if self.is_new else set(_SIZES)
+        if self.classifier_pooling is None:  # so that a trial is the same as before there was such a setting
+            moot.add("classifier_pooling")
+        return {name: value for name, value in values.items() if name not in moot}
 
 
 _SIZES = {

@@ -41,10 +41,23 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Needed:
+    """Which sets are used. Of the others not even the files need be there."""
+
+    train: bool = True
+    dev: bool = True
+    tests: bool = False
+
+
+TO_TRAIN = Needed()
+"""And to evaluate, but not to predict."""
+
+
+@dataclass(frozen=True)
 class Splits:
     """A task with its data; `dev` holds one set for each of the task's `dev_sets`, by suffix.
 
-    `tests` are sets without labels, by the name under which the predictions are written.
+    `tests` are sets without labels, by the name under which the predictions are written. What is not needed is empty.
     """
 
     task: GlueTask
@@ -52,6 +65,10 @@ class Splits:
     train: Examples
     dev: dict[str, Examples]
     tests: dict[str, Examples] = field(default_factory=dict)
+
+    def some(self) -> Examples:
+        """A set that is there: the training set, if it is."""
+        return next(examples for examples in (self.train, *self.dev.values(), *self.tests.values()) if len(examples))
 
     def summary(self) -> dict[str, Any]:
         """What a training depends on, to be compared: `digest` changes with every text and label."""

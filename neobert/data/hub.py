@@ -7,20 +7,22 @@ from typing import Any
 
 from neobert.config import ConfigError, Problem
 from neobert.config.hub import HubName
-from neobert.data.examples import Examples, Splits, Texts, at, label_number
+from neobert.data.examples import TO_TRAIN, Examples, Needed, Splits, Texts, at, label_number
 from neobert.data.glue_tasks import GlueTask
 from neobert.hub import how_to_fetch
 
 
-def load_from_hub(name: str, task: GlueTask, tests: bool = False) -> Splits:
-    """The task's training and validation sets, and its test sets, from a data set in the layout of nyu-mll/glue."""
+def load_from_hub(name: str, task: GlueTask, needed: Needed = TO_TRAIN) -> Splits:
+    """The task's training, validation and test sets that are needed, from a data set in the layout of nyu-mll/glue."""
     dataset = _load(name, task.name)
-    dev = {suffix: _examples(dataset, split, task, name) for suffix, _, split in task.dev_sets}
+    train = _examples(dataset, "train", task, name) if needed.train else Examples()
+    dev_sets = task.dev_sets if needed.dev else ()
+    dev = {suffix: _examples(dataset, split, task, name) for suffix, _, split in dev_sets}
     unlabelled = {}
-    for test in task.tests if tests else ():
+    for test in task.tests if needed.tests else ():
         other = dataset if test.config is None else _load(name, test.config)
         unlabelled[test.name] = Examples([texts for _, texts in _texts(other, test.split, task, name)])
-    return Splits(task, "hub", _examples(dataset, "train", task, name), dev, unlabelled)
+    return Splits(task, "hub", train, dev, unlabelled)
 
 
 def _load(name: str, config: str) -> Any:

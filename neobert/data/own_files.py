@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from neobert.data.examples import Examples, Splits, at, label_number
 from neobert.data.glue_tasks import GlueTask
-from neobert.data.rows import Row, read_rows
+from neobert.data.rows import Row, first_row, read_rows
 
 LABEL = "label"
 
@@ -23,25 +24,35 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def read_own_files(
-    train: Path, validation: Path, test: Path | None, task: GlueTask | None, labels: list[str] | None
-) -> Splits:
-    """The task is `task` if given; otherwise it follows from the files, with its classes in the order of `labels`.
+    train: Path | None, validation: Path | None, test: Path | None, task: GlueTask | None, labels: list[str] | None,
+    columns_of: Path,
+) -> Splits:  # fmt: skip
+    """The task is `task` if given; otherwise the training file tells, with its classes in the order of `labels`.
 
-    A test set's labels, if it has any, are not read.
+    Files that are not needed are None; the training file is, unless `task` or `labels` tell what there is. A test set's
+    labels, if it has any, are not read. `columns_of`, where it is there, has the columns of the texts: the training
+    file even if nothing else of it is needed, so that a model is asked about the columns that it has learned from.
     """
     rows = {path: read_rows(path) for path in (train, validation, test) if path is not None}
-    columns = _text_columns(rows[train][0], task)
+    columns = _text_columns(first_row(columns_of) if columns_of.is_file() else _common(rows.values()), task)
     if task is None:
-        task = _task_of(rows[train], labels)
+        task = _task_of(rows[train] if train else [], labels)
     # A GLUE task may have several dev sets, and other names for its columns.
     task = replace(task, sentences=columns, dev_sets=GlueTask.dev_sets)
     return Splits(
         task,
         "own files",
-        _labelled(rows[train], task),
-        {"": _labelled(rows[validation], task)},
+        _labelled(rows[train], task) if train else Examples(),
+        {"": _labelled(rows[validation], task)} if validation else {},
         {"test": Examples([_texts(row, task) for row in rows[test]])} if test else {},
     )
+
+
+def _common(files: Collection[list[Row]]) -> Row:
+    """The first row, with the columns that all files have."""
+    first, *others = (rows[0] for rows in files)
+    shared = {name: value for name, value in first.cells.items() if all(name in row.cells for row in others)}
+    return Row(first.where, shared)
 
 
 def _text_columns(row: Row, task: GlueTask | None) -> tuple[str, ...]:

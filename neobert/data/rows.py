@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.config import ConfigError
 from neobert.data.examples import at
 
 
@@ -42,6 +43,25 @@ class Row:
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a file, by its ending; raises `ConfigError` with file and line for a malformed one."""
+    rows = list(_rows(path))
+    if not rows:
+        raise _empty(path)
+    return rows
+
+
+def first_row(path: Path) -> Row:
+    """The first of them, which has the columns; the others may be malformed."""
+    row = next(_rows(path), None)
+    if row is None:
+        raise _empty(path)
+    return row
+
+
+def _empty(path: Path) -> ConfigError:
+    return at(str(path), "holds no examples")
+
+
+def _rows(path: Path) -> Iterator[Row]:
     readers = {".csv": _delimited, ".tsv": _delimited, ".json": _json, ".jsonl": _json}
     if path.suffix.lower() not in readers:
         raise at(str(path), f"ends in {path.suffix or 'nothing'}; expected one of {', '.join(readers)}")
@@ -51,10 +71,7 @@ def read_rows(path: Path) -> list[Row]:
         raise at(str(path), f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise at(str(path), f"is not UTF-8 text (byte {error.start})") from None
-    rows = list(readers[path.suffix.lower()](path, text))
-    if not rows:
-        raise at(str(path), "holds no examples")
-    return rows
+    return readers[path.suffix.lower()](path, text)
 
 
 def _delimited(path: Path, text: str) -> Iterator[Row]:

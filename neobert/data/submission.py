@@ -19,7 +19,7 @@ def read_checked(path: Path, task: GlueTask, test: Unlabelled) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise at(str(path), "does not exist: the trial must run with do_predict: true") from None
+        raise at(str(path), f"does not exist: {_advice(path, task, test)}") from None
     lines = text.split("\n")
     if lines.pop() or not lines or lines[0] != HEADER:
         raise at(f"{path}:1", f"is no file of predictions: expected the header {HEADER!r} and whole lines")
@@ -33,6 +33,18 @@ def read_checked(path: Path, task: GlueTask, test: Unlabelled) -> str:
         if not _is_answer(said, task):
             raise at(f"{path}:{number + 2}", f"says {said!r}, which is no answer to {test.name}")
     return text
+
+
+def _advice(path: Path, task: GlueTask, test: Unlabelled) -> str:
+    """What to do for predictions that are not there: a trial that predicts skips a set only where data.dir lacks it."""
+    predicted = any((path.parent / f"{other.name}.tsv").exists() for other in task.tests)
+    if test.config is None or not predicted:
+        return "the trial must run with do_predict: true"
+    files = " or ".join(f"{place}.tsv" for place in test.file.split(", "))
+    return (
+        f"the trial predicted, but its data.dir had no {files}. Put that there and predict once more, by a trial with "
+        f"do_train: false whose model.pretrained_checkpoint_dir is this one; partial: true leaves {test.name} out"
+    )
 
 
 def _is_answer(text: str, task: GlueTask) -> bool:

@@ -13,10 +13,10 @@ import logging
 import os
 import socket
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -41,11 +41,11 @@ def tokenized(
     if place is None:
         return tokenize(examples, tokenizer, max_length, columns)
     path = place / f"{_key(examples, tokenizer, max_length, columns)}.npz"
-    found = _read(path, examples)
+    found = _read(path, examples, columns)
     if found is not None:
         return found
     with _alone(path):
-        found = _read(path, examples)  # another has made them meanwhile
+        found = _read(path, examples, columns)  # another has made them meanwhile
         if found is None:
             found = tokenize(examples, tokenizer, max_length, columns)
             _write(path, found)
@@ -57,7 +57,10 @@ def _directory() -> Path | None:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(os.environ.get("NEOBERT_CACHE") or Path(home) / "neobert") / "tokens"
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.mkdir(exist_ok=True)
+            _share(path, path.parent, 0o7777)
     except OSError as error:
         log.info("tokens are not kept: %s cannot be written to (%s); NEOBERT_CACHE names another place", path,
                  error.strerror)  # fmt: skip
@@ -72,8 +75,14 @@ def _remove_unused(directory: Path) -> None:
             if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
                 path.unlink()
                 path.with_suffix(".lock").unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue  # another process has removed it
+        except OSError:
+            continue  # another process has removed it, or it is another user's
+
+
+def _share(path: Path, directory: Path, bits: int) -> None:
+    """Gives whoever may use a directory the same rights to what is put into it, whatever the umask is."""
+    with suppress(OSError):  # it is another user's, who has done so
+        path.chmod(directory.stat().st_mode & bits)
 
 
 def _key(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Sequence[str]) -> str:
@@ -85,32 +94,60 @@ def _key(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int
     return digest.hexdigest()[:32]
 
 
-def _read(path: Path, examples: Examples) -> Tokenized | None:
+def _read(path: Path, examples: Examples, columns: Sequence[str]) -> Tokenized | None:
     try:
-        with np.load(path) as kept:
-            arrays = {name: kept[name] for name in kept.files}
-        os.utime(path)
+        with path.open("rb") as file:
+            arrays = _arrays(file, examples, columns)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # of a file that was cut short
+    except Exception as error:  # noqa: BLE001  # of a file that was cut short: OSError, ValueError, zipfile's, zlib's
         log.warning("%s is damaged and made anew: %s", path, error)
         return None
+    with suppress(OSError):  # another user's, who uses it himself or lets it go
+        os.utime(path)
     return Tokenized(arrays, arrays.pop("lengths"), examples.labels)
+
+
+def _arrays(file: IO[bytes], examples: Examples, columns: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """What `_write` has written of these examples; raises all sorts of errors for anything else."""
+    kept = np.load(file)
+    if not isinstance(kept, np.lib.npyio.NpzFile):
+        raise ValueError("it is a single array")
+    arrays = {name: kept[name] for name in kept.files}
+    wanted = {"lengths", *columns} - {"attention_mask"}
+    if arrays.keys() != wanted:
+        raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(sorted(wanted))}")
+    if any(array.ndim != 1 or array.dtype.kind != "i" for array in arrays.values()):
+        raise ValueError("it holds other arrays than rows of whole numbers")
+    lengths = arrays["lengths"]
+    if len(lengths) != len(examples):
+        raise ValueError(f"it is of {len(lengths)} examples, expected {len(examples)}")
+    if (lengths < 0).any() or any(len(arrays[name]) != lengths.sum() for name in wanted - {"lengths"}):
+        raise ValueError("its columns are not as long as its examples together")
+    return arrays
 
 
 def _write(path: Path, found: Tokenized) -> None:
     aside = path.with_name(f".{path.stem}.{socket.gethostname()}.{os.getpid()}.npz")
     try:
         np.savez(aside, lengths=found.lengths, **found.columns)  # type: ignore[arg-type]
+        _share(aside, path.parent, 0o666)
         aside.replace(path)
     except OSError as error:
         log.warning("tokens are not kept: %s: %s", path, error.strerror)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """While no other process makes them. Where that cannot be told, as without flock, each makes them for itself."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            _share(Path(lock.name), path.parent, 0o666)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            log.info("tokens are made without a look at who else makes them: %s: %s", path.parent, error.strerror)
         yield

@@ -115,10 +115,13 @@ def _chunks(texts: list[Texts]) -> Iterator[list[Texts]]:
 
 
 class Collator:
-    """Makes a batch of examples: ids and type ids padded on the tokenizer's side, with the mask that says so."""
+    """Makes a batch of examples: ids and type ids padded, with the mask that says so.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, regression: bool):
-        self.left = tokenizer.padding_side == "left"
+    On the tokenizer's side, unless that is the left and the model does not take it there.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, regression: bool, may_left: bool = True):
+        self.left = may_left and tokenizer.padding_side == "left"
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.label_type = torch.float32 if regression else torch.int64
 

@@ -6,18 +6,19 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from neobert.data.examples import Examples, Splits, at, label_number
+from neobert.data.examples import TO_TRAIN, Examples, Needed, Splits, at, label_number
 from neobert.data.glue_tasks import GlueTask, Tsv
 
 log = logging.getLogger(__name__)
 
 
-def read_glue_directory(directory: Path, task: GlueTask, tests: bool = False) -> Splits:
-    """The task's training and dev sets, and its test sets; raises `ConfigError` for anything missing or malformed."""
+def read_glue_directory(directory: Path, task: GlueTask, needed: Needed = TO_TRAIN) -> Splits:
+    """The task's training, dev and test sets as far as they are needed; raises `ConfigError` for any fault in them."""
     folder = _task_folder(directory, _layout(task))
-    train = read_tsv(folder / "train.tsv", task)
-    dev = {suffix: read_tsv(folder / f"{name}.tsv", task) for suffix, name, _ in task.dev_sets}
-    return Splits(task, "glue directory", train, dev, _tests(directory, folder, task) if tests else {})
+    train = read_tsv(folder / "train.tsv", task) if needed.train else Examples()
+    dev_sets = task.dev_sets if needed.dev else ()
+    dev = {suffix: read_tsv(folder / f"{name}.tsv", task) for suffix, name, _ in dev_sets}
+    return Splits(task, "glue directory", train, dev, _tests(directory, folder, task) if needed.tests else {})
 
 
 def _tests(directory: Path, folder: Path, task: GlueTask) -> dict[str, Examples]:

@@ -15,7 +15,10 @@ STEPS = 2**16
 
 
 def dropout(values: Tensor, p: float) -> Tensor:
-    """Sets a share `p` of the values to zero, and scales the others so that the mean stays; on CPUs."""
+    """Sets a share `p` of the values to zero, and scales the others so that the mean stays; on CPUs.
+
+    In 16 bits the scale is rounded, as PyTorch's own is there: with p = 0.1 in bf16 the mean is 0.9984 of what it was.
+    """
     return values * kept(values.numel(), p, values.dtype).view(values.shape) if p else values
 
 

@@ -26,17 +26,28 @@ def split_by_length(lengths: list[int], call: int) -> list[list[int]]:
     return groups
 
 
+def of_one_length(lengths: list[int]) -> list[list[int]]:
+    """Rows of a batch in groups that need no padding at all, shortest first."""
+    return [[row for row, its in enumerate(lengths) if its == length] for length in sorted(set(lengths))]
+
+
 CALL = {"cpu": 64, "cuda": 4096}
 """What one more call of a model costs, in tokens: kernels have to be started, and small ones fill no GPU."""
 
 
-def in_groups(model: Any) -> None:
-    """Lets any classifier compute a batch in groups of texts of like length, and give the logits in their order."""
+def in_groups(model: Any, without_padding: bool = False) -> None:
+    """Lets any classifier compute a batch in groups of texts of like length, and give the logits in their order.
+
+    `without_padding` those of a group are of the very same length: for models whose logits padding changes.
+    """
     forward = model.forward
 
     def grouped(input_ids: Tensor, attention_mask: Tensor, **more: Any) -> Any:
         lengths = attention_mask.sum(dim=1).tolist()
-        groups = split_by_length(lengths, CALL.get(input_ids.device.type, CALL["cuda"]))
+        if without_padding:
+            groups = of_one_length(lengths)
+        else:
+            groups = split_by_length(lengths, CALL.get(input_ids.device.type, CALL["cuda"]))
         if len(groups) == 1:
             return forward(input_ids=input_ids, attention_mask=attention_mask, **more)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **more}

@@ -13,10 +13,22 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file
 
 from neobert.checkpoint import Found, UnusableCheckpoint, is_neobert, load
+from neobert.checkpoint.convert import unwrapped
+from neobert.checkpoint.errors import reason_of
+from neobert.checkpoint.find import layout_of
+from neobert.checkpoint.read import find_damage, read
 from neobert.checkpoint.select import key_of, select
+from neobert.checkpoint.shape import said_of
 from neobert.config import ConfigError, Problem
 from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
@@ -66,16 +78,27 @@ def build_classifier(
 
 
 def _select(config: ModelConfig) -> Found | None:
+    shape = config.pretrained_config_path
+    if shape is not None and not Path(shape).is_file():
+        raise _problem("pretrained_config_path", f"there is no file {shape!r}")
     try:
-        return select(config)
+        found = select(config)
     except UnusableCheckpoint as error:
         raise _problem(key_of(config), str(error)) from None
+    if shape is not None and (found is None or found.layout == "Hugging Face"):
+        why = "there is no checkpoint on this machine to need it"
+        if found is not None:
+            why = f"{found.directory} has a config.json of its own"
+        raise _problem("pretrained_config_path", f"would not be used: {why}. Leave it out")
+    return found
 
 
 def _new(task: GlueTask, config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps", "rope_theta",
              "max_position_embeddings", "initializer_range", "classifier_dropout")  # fmt: skip
     sizes = {name: getattr(config, name) for name in names}
+    if config.classifier_pooling is not None:
+        sizes["classifier_pooling"] = config.classifier_pooling
     shape = NeoBERTConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes, **_head(task))
     return NeoBERTForSequenceClassification(shape)
 
@@ -98,7 +121,7 @@ def _load_tokenizer(source: str, config: ModelConfig, splits: Splits) -> PreTrai
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     if tokenizer.pad_token_id is None:
         raise _problem(key, f"{source!r}: the tokenizer has no padding token, so examples cannot share a batch")
-    verify.check_vocabulary(source, key, tokenizer, splits.train.texts)
+    verify.check_vocabulary(source, key, tokenizer, splits.some().texts)
     return tokenizer
 
 
@@ -107,19 +130,28 @@ _DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropo
 """What Hugging Face's models call the dropout of their heads."""
 
 
+_OUTPUTS = {"return_dict": True, "output_attentions": False}
+"""What a training needs, whatever a model's configuration asks for."""
+
+
 def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head: bool, resumes: bool) -> Any:
     """A pretrained encoder under a head for the task. Only the head may be new; raises `ConfigError` otherwise."""
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     key = "name_or_path" if resumes else key_of(config)
     with _explained(source, key), _without_load_report():
+        said, _ = PreTrainedConfig.get_config_dict(source, revision=config.revision)
         shape = AutoConfig.from_pretrained(source, **options)
-        theirs = dict(shape.label2id or {})
-        shape.update(_head(task))
+        shape.update({**_head(task), **_OUTPUTS})
         if "classifier_dropout" in config.model_fields_set:
             shape.update(dict.fromkeys(_DROPOUTS, config.classifier_dropout))
+        if config.classifier_pooling is not None:
+            verify.check_pooling(source, shape)
+            shape.classifier_pooling = config.classifier_pooling
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, **options
         )
+        if any(unwrapped(name) != name for name in info["unexpected_keys"]):
+            model, info = _without_wrappers(source, config, model, info["unexpected_keys"])
     verify.check_weights(source, key, model, info)
     if not config.allow_random_weights:
         verify.check_trained(source, key, model)
@@ -129,23 +161,38 @@ def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head
         new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
         _summarise(source, model, new, info["unexpected_keys"])
         if not new:
-            heads.realign(source, model, theirs, task)
+            heads.realign(source, key, model, said, task, with_head)
         elif with_head and not config.allow_random_weights:
             raise _headless(source, key, new)
     return model
+
+
+def _without_wrappers(source: str, config: ModelConfig, model: Any, names: Collection[str]) -> tuple[Any, Any]:
+    """The model with the weights that are called otherwise there: `module.bert...`, as DistributedDataParallel does."""
+    directory = Path(cached_file(source, "config.json", revision=config.revision)).parent
+    layout = layout_of(directory)
+    assert layout is not None, "weights have been loaded from there"
+    there = read(Found(directory, layout, directory / "config.json", None))
+    weights = {unwrapped(name) if name in names else name: tensor for name, tensor in there.items()}
+    return type(model).from_pretrained(
+        None, config=model.config, state_dict=weights, ignore_mismatched_sizes=True, output_loading_info=True,
+        dtype=torch.float32,
+    )  # fmt: skip
 
 
 def _of_checkpoint(found: Found, task: GlueTask, config: ModelConfig, with_head: bool) -> Any:
     """NeoBERT's encoder of a checkpoint of any layout, under a head for the task; so is what fits of its own head."""
     key = key_of(config)
     try:
-        loaded = load(found, config.allow_random_weights).model
+        loaded, said = load(found, config.allow_random_weights).model, said_of(found)
     except UnusableCheckpoint as error:
         raise _problem(key, str(error)) from None
     shape = copy.deepcopy(loaded.config)
-    shape.update({**_head(task), "architectures": None})
+    shape.update({**_head(task), **_OUTPUTS, "architectures": None})
     if "classifier_dropout" in config.model_fields_set:
         shape.classifier_dropout = config.classifier_dropout
+    if config.classifier_pooling is not None:
+        shape.classifier_pooling = config.classifier_pooling
     model = NeoBERTForSequenceClassification(shape)
     encoder = loaded if isinstance(loaded, NeoBERT) else loaded.model
     weights = {f"model.{name}": tensor for name, tensor in encoder.state_dict().items()}
@@ -157,7 +204,7 @@ def _of_checkpoint(found: Found, task: GlueTask, config: ModelConfig, with_head:
     source = str(found.directory)
     _summarise(source, model, new, others.keys() - weights.keys())
     if not new:
-        heads.realign(source, model, loaded.config.label2id, task)
+        heads.realign(source, key, model, said, task, with_head)
     elif with_head and not config.allow_random_weights:
         raise _headless(source, key, new)
     return model
@@ -187,7 +234,8 @@ def _explained(source: str, key: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
         path = Path(source)
         if path.is_dir():
-            message = f"{source!r} is a directory, but no model can be loaded from it: {_first_line(error)}"
+            reason = find_damage(path) or reason_of(error)
+            message = f"{source!r} is a directory, but no model can be loaded from it: {reason}"
             if not (path / "config.json").is_file():
                 hint = verify.EXPORT_FIRST.format(source=source)
                 message = f"{source!r} is a directory without config.json, so no Hugging Face model. {hint}"
@@ -197,7 +245,7 @@ def _explained(source: str, key: str) -> Iterator[None]:
             message = f"there is no directory {source!r}"
         else:
             message = (
-                f"there is no directory {source!r} here, and the hub did not give such a model: {_first_line(error)}\n"
+                f"there is no directory {source!r} here, and the hub did not give such a model: {reason_of(error)}\n"
                 f"  Nodes often reach no hub. `recipe fetch RECIPE`, or `neobert fetch --model {source}`, brings it\n"
                 "  into their cache from where there is a connection, such as a login node, with the same HF_HOME. Or\n"
                 "  give its directory."
@@ -218,7 +266,3 @@ def _without_load_report() -> Iterator[None]:
 
 def _problem(key: str, message: str) -> ConfigError:
     return ConfigError([Problem(("model", key), message)])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -168,20 +168,24 @@ class NeoBERT(NeoBERTPreTrainedModel):
         return self.layer_norm(states)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, pooling: str = "mean") -> Tensor:
-        """One vector a text, (batch, hidden size): the `mean` of its tokens, or the state of the first one (`cls`)."""
-        states = self(input_ids, attention_mask).last_hidden_state
-        if pooling == "cls":
-            return first_tokens(states, attention_mask)
-        if pooling == "mean":  # at padding the states are zero
-            return states.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
-        raise ValueError(f"pooling is {pooling!r}; expected mean or cls")
+        """One vector a text, (batch, hidden size): see `pool`."""
+        return pool(self(input_ids, attention_mask).last_hidden_state, attention_mask, pooling)
 
 
-def first_tokens(states: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The state of the first token of each text, (batch, hidden size), on whichever side the padding is."""
-    if attention_mask is None:
-        return states[:, 0]
-    return states[torch.arange(len(states), device=states.device), attention_mask.argmax(dim=1)]
+def pool(states: Tensor, attention_mask: Tensor | None, pooling: str) -> Tensor:
+    """One vector a text, (batch, hidden size): the `mean` of its tokens, or the state of the first one (`cls`).
+
+    Padding, on whichever side, has states of zero, as `NeoBERT` returns them.
+    """
+    if pooling == "cls":
+        if attention_mask is None:
+            return states[:, 0]
+        return states[torch.arange(len(states), device=states.device), attention_mask.argmax(dim=1)]
+    if pooling == "mean":
+        if attention_mask is None:
+            return states.mean(dim=1)
+        return states.sum(dim=1) / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
+    raise ValueError(f"pooling is {pooling!r}; expected mean or cls")
 
 
 @dataclass
@@ -247,7 +251,7 @@ class NeoBERTForMaskedLM(NeoBERTPreTrainedModel):
 
 
 class NeoBERTForSequenceClassification(NeoBERTPreTrainedModel):
-    """Classes or, with one label, a number, from the state of the first token ([CLS])."""
+    """Classes or, with one label, a number, from one vector a text: `config.classifier_pooling` says which."""
 
     def __init__(self, config: NeoBERTConfig):
         super().__init__(config)
@@ -271,7 +275,8 @@ class NeoBERTForSequenceClassification(NeoBERTPreTrainedModel):
         multiplies the gradient by the number of processes and of accumulated batches.
         """
         states = self.model(input_ids, attention_mask, position_ids).last_hidden_state
-        pooled = torch.tanh(self.dense(self.dropout(first_tokens(states, attention_mask))))
+        text = pool(states, attention_mask, self.config.classifier_pooling)
+        pooled = torch.tanh(self.dense(self.dropout(text)))
         logits = self.classifier(self.dropout(pooled))
         loss = None
         if labels is not None:

@@ -10,6 +10,8 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from neobert.checkpoint.errors import reason_of
+from neobert.checkpoint.read import find_damage
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
 from neobert.config.pretrain import EncoderConfig
@@ -118,7 +120,10 @@ def _check_shape(shape: NeoBERTConfig, config: EncoderConfig, checkpoint: Path |
         if getattr(shape, name) != getattr(config, name)
     ]
     if changed:
-        raise ConfigError.at(("model",), f"{checkpoint} is a checkpoint of another model: {'; '.join(changed)}")
+        raise ConfigError.at(
+            ("model",), f"{checkpoint} is a checkpoint of another model: {'; '.join(changed)}. Set these as there, or "
+            "leave out resume_from_checkpoint to begin anew"
+        )  # fmt: skip
 
 
 def _shape(config: EncoderConfig, tokenizer: PreTrainedTokenizerBase) -> NeoBERTConfig:
@@ -142,7 +147,7 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
     except ConfigError as error:
         raise error.located(lambda path: "", lambda path: ("model", "name_or_path")) from None
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = (find_damage(Path(source)) if Path(source).is_dir() else None) or reason_of(error)
         if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
             first = f"it has no config.json. {EXPORT_FIRST.format(source=source)}"
         if not Path(source).exists():
@@ -165,6 +170,9 @@ def _stretch(shape: NeoBERTConfig, config: EncoderConfig) -> None:
     rope = dict(shape.rope_parameters or {})
     trained_on = rope.get("original_max_position_embeddings", shape.max_position_embeddings)
     if "rope_theta" in config.model_fields_set:
+        if rope.get("rope_theta", config.rope_theta) != config.rope_theta:
+            log.warning("model.rope_theta is %g, and the weights were trained with %g", config.rope_theta,
+                        rope["rope_theta"])  # fmt: skip
         rope["rope_theta"] = config.rope_theta
     if config.rope_scaling is not None:
         said = config.rope_scaling.model_dump(exclude_none=True)

@@ -8,6 +8,7 @@ of MiniLM, computes keys and values of all tokens, and everything else of the fi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,23 +22,44 @@ from neobert.model.modeling import NeoBERTPreTrainedModel
 from neobert.model.packing import Layout, padded_layout
 from neobert.model.verify import encoder_of
 
+log = logging.getLogger(__name__)
+
 NAME = "neobert_unpadded"
 
 
-def spare_padding(model: Any, device: torch.device) -> None:
+def spare_padding(model: Any, device: torch.device, padding_matters: Callable[[], bool]) -> None:
     """Lets a classifier compute as little of a batch's padding as can be; what it computes stays the same.
 
-    Our own model computes none. On GPUs the blocks of others would have to start a kernel for each length.
+    Our own model computes none. On GPUs the blocks of others would have to start a kernel for each length. Where
+    `padding_matters` (see `neobert.model.neighbours`), there is none: so that scores do not depend on a batch's other
+    texts.
     """
     if isinstance(model, NeoBERTPreTrainedModel):
         return
-    if device.type != "cpu" or not unpad(model, encoder_of(model)[1]):
-        in_groups(model)
+    if device.type == "cpu" and unpad(model, encoder_of(model)[1]):
+        return
+    changes = padding_matters()
+    if changes:
+        log.info("padding changes what %s says of a text: only texts of one length are computed together, which takes "
+                 "longer", type(model).__name__)  # fmt: skip
+    in_groups(model, without_padding=changes)
+
+
+def warn_of_padding(model: Any, padding_matters: Callable[[], bool]) -> None:
+    """Where padding cannot be spared, as with DeepSpeed, but changes what a model says."""
+    if not isinstance(model, NeoBERTPreTrainedModel) and padding_matters():
+        log.warning("padding changes what %s says of a text, and with DeepSpeed it is computed: scores depend on which "
+                    "texts share a batch. Without the section deepspeed they do not", type(model).__name__)  # fmt: skip
+
+
+def takes_padding_left(model: Any) -> bool:
+    """BERT and its kin count positions from the left, and their heads look at the first column, padding or not."""
+    return model.config.model_type not in KINDS
 
 
 def unpad(model: Any, encoder: nn.Module) -> bool:
     """Lets the blocks of a classifier's `encoder` compute no padding; whether that can be done with such a model."""
-    if model.config.model_type not in KINDS:
+    if not _is_known(model, encoder):
         return False
     place, of_first = KINDS[model.config.model_type]
     AttentionInterface.register(NAME, _attend)
@@ -50,6 +72,12 @@ def unpad(model: Any, encoder: nn.Module) -> bool:
     blocks.register_forward_hook(packed.unpack)
     of_first(blocks.layer[-1])
     return True
+
+
+def _is_known(model: Any, encoder: nn.Module) -> bool:
+    """Code of others may call itself BERT as well, and look at more than first tokens, or at what comes before each."""
+    theirs = all(type(part).__module__.startswith("transformers.models.") for part in (model, encoder))
+    return theirs and model.config.model_type in KINDS and not getattr(model.config, "is_decoder", False)
 
 
 class _Packed:

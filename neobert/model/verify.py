@@ -7,10 +7,10 @@ looks like a bad hyperparameter.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
@@ -33,18 +33,22 @@ def encoder_of(model: Any) -> tuple[str, nn.Module]:
 
 
 def check_weights(source: str, key: str, model: Any, info: dict[str, Any]) -> None:
-    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over.
+    """Every weight of the encoder must have come from the checkpoint, and none of it may be left over; all be finite.
 
     `key` is the setting that names the model, `info` what `from_pretrained` tells of the loading.
     """
     name, encoder = encoder_of(model)
     # A checkpoint of the bare encoder lacks the encoder's own name.
     first = {name, *(key.partition(".")[0] for key, _ in encoder.named_parameters())}
-    mismatched = [entry[0] for entry in info["mismatched_keys"]]
     faults = {
         "not in the checkpoint": [key for key in info["missing_keys"] if _of_encoder(key, first)],
-        "of another shape": [key for key in mismatched if _of_encoder(key, first)],
+        "of another shape": [
+            f"{key} {tuple(found)} instead of {tuple(expected)}"
+            for key, found, expected in info["mismatched_keys"]
+            if _of_encoder(key, first)
+        ],
         "not in the model": [key for key in info["unexpected_keys"] if _of_encoder(key, first)],
+        "not finite": [key for key, weight in model.named_parameters() if not bool(weight.isfinite().all())],
     }
     found = [f"{len(keys)} {what} ({', '.join(sorted(keys)[:3])}, ...)" for what, keys in faults.items() if keys]
     if found:
@@ -53,7 +57,7 @@ def check_weights(source: str, key: str, model: Any, info: dict[str, Any]) -> No
 
 def check_trained(source: str, key: str, model: Any) -> None:
     """The encoder's weights must have left the values that they begin with; raises `ConfigError`."""
-    if is_untrained(encoder_of(model)[1].state_dict()):
+    if is_untrained(encoder_of(model)[1]):
         raise _problem(key, f"{source!r} holds {UNTRAINED}")
 
 
@@ -63,12 +67,18 @@ UNTRAINED = (
 )
 
 
-def is_untrained(weights: Mapping[str, Tensor]) -> bool:
+def is_untrained(encoder: nn.Module) -> bool:
     """Whether all norms have the values that they begin with: the first step of a training changes them."""
-    norms = {name: tensor for name, tensor in weights.items() if "norm" in name.lower().split(".")[-2:][0]}
-    scales = [tensor for name, tensor in norms.items() if name.endswith("weight")]
-    shifts = [tensor for name, tensor in norms.items() if name.endswith("bias")]
+    norms = [dict(module.named_parameters(recurse=False)) for name, module in encoder.named_modules()
+             if _is_norm(name, module)]  # fmt: skip
+    scales = [norm["weight"] for norm in norms if "weight" in norm]
+    shifts = [norm["bias"] for norm in norms if "bias" in norm]
     return bool(scales) and all(bool((x == 1).all()) for x in scales) and not any(bool(x.any()) for x in shifts)
+
+
+def _is_norm(name: str, module: nn.Module) -> bool:
+    """By its class (`LayerNorm`, `T5LayerNorm`), whatever it is called; or by its name, where a class has another."""
+    return "norm" in type(module).__name__.lower() or "norm" in name.lower().rpartition(".")[2]
 
 
 def _of_encoder(key: str, first: set[str]) -> bool:
@@ -89,12 +99,20 @@ def check_dropout(source: str, model: Any, wanted: float) -> None:
         )
 
 
+def check_pooling(source: str, shape: Any) -> None:
+    """The head must be one that can look at other tokens than those it looks at by itself."""
+    if not hasattr(shape, "classifier_pooling"):
+        raise _problem(
+            "classifier_pooling", f"cannot be set for {source!r}: the head of {shape.model_type} models has no choice"
+        )
+
+
 def check_vocabulary(source: str, key: str, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Texts]) -> None:
     """The tokenizer must know words: without its files, Hugging Face makes an empty one.
 
     Warns when it knows few of those in the training texts.
     """
-    encoded = tokenizer(*map(list, zip(*texts[:SAMPLE], strict=True)))["input_ids"]
+    encoded = tokenizer(*map(list, zip(*texts[:SAMPLE], strict=True)), verbose=False)["input_ids"]  # cut later on
     special, unknown = set(tokenizer.all_special_ids), tokenizer.unk_token_id
     numbers = [number for ids in encoded for number in ids]
     known = sum(number not in special for number in numbers)
@@ -111,7 +129,8 @@ def check_vocabulary(source: str, key: str, tokenizer: PreTrainedTokenizerBase, 
 
 def check_fit(source: str, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
     """The tokenizer's entries must have embeddings, and examples of `max_length` tokens must have positions."""
-    entries, embeddings = len(tokenizer), model.config.vocab_size
+    entries = len(tokenizer)
+    embeddings = getattr(model.config, "vocab_size", None) or entries  # CANINE hashes characters: it has none
     if entries > embeddings:
         raise _problem("tokenizer", f"has {entries} entries, but the model only {embeddings} embeddings")
     if entries < 0.9 * embeddings:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neobert.config import ConfigError, GlueConfig
-from neobert.data.examples import Splits
+from neobert.data.examples import Needed, Splits
 from neobert.data.sources import load_splits
 from neobert.errors import DONE, RUN_AGAIN
 from neobert.hub import work_offline_if_unreachable
@@ -30,7 +31,8 @@ def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preempt
     models = (config.model.name_or_path, config.model.tokenizer)
     if config.data.hub or any(name and not Path(name).exists() for name in models):
         work_offline_if_unreachable()
-    splits = load_splits(config.data, config.task_name, config.predicts)
+    needed = Needed(train=config.do_train, dev=config.do_eval, tests=config.predicts)
+    splits = load_splits(config.data, config.task_name, needed)
     _check_selection(config, splits)
     metrics.check_packages(splits.task)
     _announce(splits)
@@ -55,8 +57,10 @@ def _check_selection(config: GlueConfig, splits: Splits) -> None:
 
 
 def _announce(splits: Splits) -> None:
-    dev = " + ".join(str(len(dev)) for dev in splits.dev.values())
-    log.info("%s (%s): %d training and %s dev examples", splits.task.name, splits.source, len(splits.train), dev)
+    sets = (("training", [splits.train]), ("dev", splits.dev.values()), ("test", splits.tests.values()))
+    sizes = {name: " + ".join(str(len(part)) for part in parts if len(part)) for name, parts in sets}
+    told = " and ".join(f"{size} {name}" for name, size in sizes.items() if size)
+    log.info("%s (%s): %s examples", splits.task.name, splits.source, told)
     if splits.source == "own files":  # the only ones that leave room for misunderstandings
         log.info("texts: the columns %s; labels: %s", ", ".join(splits.task.sentences), _labels(splits))
     if splits.source == "generated":
@@ -67,7 +71,8 @@ def _labels(splits: Splits) -> str:
     """What the labels were taken for: `numbers from 0.5 to 4 (regression)`, or `2 classes (no, yes)`."""
     labels = splits.task.labels
     if not labels:
-        return f"numbers from {min(splits.train.labels):g} to {max(splits.train.labels):g} (regression)"
+        numbers = splits.some().labels
+        return f"numbers from {min(numbers):g} to {max(numbers):g} (regression)" if numbers else "numbers (regression)"
     return f"{len(labels)} classes ({', '.join(labels[:10])}{', ...' if len(labels) > 10 else ''})"
 
 
@@ -75,13 +80,7 @@ def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: T
     task = splits.task
     result: dict[str, Any] = {"schema": 1, "task": "glue", "task_name": config.task_name}
     if config.do_eval:
-        baseline = metrics.baseline(task, splits.train.labels, {name: dev.labels for name, dev in splits.dev.items()})
-        result |= {
-            "score": metrics.score(task, outcome.metrics),
-            "metric": "+".join(task.scored),
-            "baseline": baseline,
-            "baseline_name": "mean of the training labels" if task.is_regression else "majority class",
-        }
+        result |= {"score": metrics.score(task, outcome.metrics), "metric": "+".join(task.scored), **_baseline(splits)}
     elif config.do_train:
         result |= {"score": outcome.metrics["loss"], "metric": "loss"}
     else:
@@ -97,6 +96,15 @@ def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: T
     write_evaluations(outcome, config, splits, paths)
     write_predictions(outcome.outputs, splits, paths)
     write_json(paths.result, result, durable=True)
-    than = f" ({result['baseline_name']}: {result['baseline']:.4f})" if config.do_eval else ""
+    than = f" ({result['baseline_name']}: {result['baseline']:.4f})" if "baseline" in result else ""
     log.info("done: %s %.4f%s at step %d of %d, after %.0f s; written to %s", result["metric"], result["score"], than,
              outcome.step, outcome.steps, outcome.seconds, paths.result)  # fmt: skip
+
+
+def _baseline(splits: Splits) -> dict[str, Any]:
+    """What it is comes from the labels of the training set: without them there is none."""
+    if not len(splits.train):
+        return {}
+    name = "mean of the training labels" if splits.task.is_regression else "majority class"
+    dev_labels: dict[str, Sequence[float]] = {suffix: dev.labels for suffix, dev in splits.dev.items()}
+    return {"baseline": metrics.baseline(splits.task, splits.train.labels, dev_labels), "baseline_name": name}

@@ -71,6 +71,9 @@ def _best_of_each_task(trials: list[Path]) -> dict[str, Chosen]:
             raise at(str(trial), "has no result.json: it is not done") from None
         except (ValueError, KeyError, TypeError):
             raise at(str(files.result), "is no result of `neobert glue` on one of GLUE's tasks") from None
+        if result.get("data") == "own files":
+            raise at(str(files.result), "is of a trial on files of your own, which says nothing of GLUE's test sets: "
+                                        "leave it out of trials")  # fmt: skip
         if result["metric"] != "+".join(task.scored):
             raise at(str(files.result), f"has no score on the dev set, but {result['metric']}: leave do_eval true")
         if task.name not in found or score > found[task.name].score:

@@ -147,6 +147,14 @@ class StopWhenAsked(TrainerCallback):
             self.stopped = True
 
 
+class LogLast(TrainerCallback):
+    """Logs the last step, too, whose loss is the result where nothing is evaluated; comes after Trainer's own."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
+
 class StopOnNaN(TrainerCallback):
     """Ends a training that has diverged, instead of letting it use up its hours."""
 

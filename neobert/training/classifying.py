@@ -50,6 +50,13 @@ class ClassifierTrainer(Trainer):
         self.meter.add(len(inputs["attention_mask"]), inputs["attention_mask"].sum())
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
+        """All examples of the global batch. Trainer's own leaves out -100, which may well be a number to predict."""
+        if not batch_samples:
+            return None
+        count = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """On the device. With DeepSpeed, Trainer also rounds all floats to the model's precision: not the labels."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}

@@ -11,6 +11,8 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from neobert.training.progress import Progress
 
+PARTS = ("data", "forward", "backward", "communication", "optimizer")
+
 
 class Console(TrainerCallback):
     """Tells of the training on standard output, in the main process."""
@@ -39,7 +41,7 @@ class Console(TrainerCallback):
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {speed}")
         else:
             self._say(f"step {state.global_step}/{self._progress.total_steps} ({state.epoch:.2f} epochs): "
-                      f"loss {logs['loss']:.4f}, {speed}{self._left()}")  # fmt: skip
+                      f"loss {logs['loss']:.4f}, {speed}{_shares(logs)}{self._left()}")  # fmt: skip
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any
@@ -69,6 +71,13 @@ def _use(logs: dict[str, float]) -> str:
     """Of the device's arithmetic and memory, where it is known."""
     use = f", MFU {logs['mfu']:.1%}" if "mfu" in logs else ""
     return use + (f", {logs['peak_memory'] / 1e9:.1f} GB" if "peak_memory" in logs else "")
+
+
+def _shares(logs: dict[str, float]) -> str:
+    """Where the time went: `data 1% forward 33% ...`; averaging gradients is part of the backward pass."""
+    parts = {part: logs[f"seconds_{part}"] for part in PARTS if f"seconds_{part}" in logs}
+    whole = sum(seconds for part, seconds in parts.items() if part != "communication")
+    return f", {' '.join(f'{part} {seconds / whole:.0%}' for part, seconds in parts.items())}" if whole else ""
 
 
 def _best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from neobert.config import GlueConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import GlueTask
+from neobert.errors import RunError
 from neobert.training.files import TrialFiles, write_json, write_text
 
 if TYPE_CHECKING:
@@ -24,9 +26,12 @@ def write_evaluations(outcome: Outcome, config: GlueConfig, splits: Splits, path
     The names in them are run_glue's: `eval_accuracy`, `eval_accuracy_mm`.
     """
     found = {f"eval_{name}": value for name, value in outcome.metrics.items() if not name.endswith("_per_second")}
-    told: dict[str, Any] = {"epoch": outcome.epochs, "train_samples": len(splits.train), **outcome.metrics}
+    told: dict[str, Any] = {
+        "epoch": outcome.epochs,
+        **({"train_samples": len(splits.train)} if config.do_train else {}),
+    }
+    told |= found if config.do_eval else outcome.metrics
     if config.do_eval:
-        told = {"epoch": outcome.epochs, "train_samples": len(splits.train), **found}
         told |= {f"eval_samples{suffix}": len(dev) for suffix, dev in splits.dev.items()}
         _write_lines(paths.eval_results(), found)
     if config.do_eval and len(splits.dev) > 1:
@@ -39,6 +44,21 @@ def write_evaluations(outcome: Outcome, config: GlueConfig, splits: Splits, path
 
 def _write_lines(path: Path, values: dict[str, float]) -> None:
     write_text(path, "".join(f"{name} = {value}\n" for name, value in sorted(values.items())))
+
+
+def check_finite(outcome: Outcome, task: GlueTask) -> None:
+    """Raises `RunError` for scores and outputs that are no finite numbers: the largest of several NaN is class 0."""
+    broken = [f"{name} is {outcome.metrics[name]}" for name in task.scored if name in outcome.metrics
+              and not math.isfinite(outcome.metrics[name])]  # fmt: skip
+    for name, found in outcome.outputs.items():
+        examples = int((~np.isfinite(found)).any(axis=1).sum())
+        if examples:
+            broken.append(f"{examples} of {len(found)} predictions for {name} are no numbers")
+    if broken:
+        raise RunError(
+            f"what the model computes is not finite ({'; '.join(broken)}), so there is no result. Its weights are too "
+            "large, or trainer.mixed_precision is too coarse for them: try no, or bf16 instead of fp16"
+        )
 
 
 def write_predictions(outputs: dict[str, Array], splits: Splits, paths: TrialFiles) -> None:

@@ -18,15 +18,17 @@ from neobert.data.examples import Examples, Splits
 from neobert.data.token_cache import tokenized
 from neobert.data.tokenizing import Collator, Tokenized
 from neobert.errors import RunError
+from neobert.model import neighbours
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
-from neobert.model.unpadding import spare_padding
+from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
 from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
 from neobert.training.arguments import training_arguments
 from neobert.training.callbacks import (
     EarlyStopping,
+    LogLast,
     Report,
     Restored,
     StepResults,
@@ -37,11 +39,12 @@ from neobert.training.callbacks import (
 from neobert.training.classifying import ClassifierTrainer
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
+from neobert.training.evaluations import check_finite
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
-from neobert.training.resuming import check_best, check_same_data, record_data
+from neobert.training.resuming import check_best, check_same_data, found_once, record_data
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,8 @@ log = logging.getLogger(__name__)
 class Outcome:
     """What a finished trial came to.
 
-    `metrics` are those of the best checkpoint; without evaluations, the loss of the training at its end. `step` is that
-    of the weights that are meant, 0 for weights that were only looked at.
+    `metrics` are those of the best checkpoint; without evaluations, the mean loss of the steps since the log before the
+    last. `step` is that of the weights that are meant, 0 for weights that were only looked at.
     """
 
     metrics: dict[str, float]
@@ -98,11 +101,17 @@ def finetune(
         )
     if args.device.type == "cpu":
         replace_dropout(classifier.model)
-    if not config.deepspeed:  # which takes modules in its own hands
-        spare_padding(classifier.model, args.device)
     trainer = _trainer(config, splits, classifier, args, progress)
+    padding_matters = partial(
+        found_once, paths, ranks, "padding matters", partial(_padding_matters, trainer, classifier, config, splits)
+    )
+    if config.deepspeed:  # which takes modules in its own hands
+        warn_of_padding(classifier.model, padding_matters)
+    else:
+        spare_padding(classifier.model, args.device, padding_matters)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
+        *([] if config.do_eval else [LogLast()]),
         *(reports(paths, progress, resumed) if ranks.is_main else []),
         *([StepResults(paths)] if ranks.is_main else []),
         early,
@@ -130,7 +139,8 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
     return training_arguments(
         config.trainer, config.optimizer, config.scheduler, config.deepspeed, seed=config.seed, metric=metric,
         greater_is_better=greater_is_better, evaluates=config.do_eval, world_size=ranks.world_size,
-        train_examples=len(splits.train), checkpoints=paths.checkpoints,
+        train_examples=len(splits.train) or 1,  # a schedule of no steps is none that DeepSpeed takes
+        checkpoints=paths.checkpoints,
     )  # fmt: skip
 
 
@@ -149,11 +159,10 @@ def _trainer(
         args=args,
         train_dataset=_tokenized(splits.train, classifier, config) if config.do_train else None,
         # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
-        eval_dataset={
-            suffix: _tokenized(dev, classifier, config).by_length()
-            for suffix, dev in (splits.dev.items() if config.do_eval else ())
-        },
-        data_collator=Collator(classifier.tokenizer, splits.task.is_regression),
+        eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
+        data_collator=Collator(
+            classifier.tokenizer, splits.task.is_regression, may_left=takes_padding_left(classifier.model)
+        ),
         processing_class=classifier.tokenizer,
         metrics=partial(metrics.compute, splits.task.measured),
         score=partial(metrics.score, splits.task),
@@ -164,6 +173,15 @@ def _trainer(
 
 def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
     return tokenized(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
+
+
+def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits) -> bool:
+    """As the longest text shows, of those to train on and to be scored; of the test sets where these are all."""
+    sets = [trainer.train_dataset] if config.do_train else []
+    sets += [dev.dataset for dev in trainer.eval_dataset.values()]
+    longest = max(sets or [_tokenized(splits.some(), classifier, config)], key=lambda texts: texts.lengths.max())
+    example = longest[int(longest.lengths.argmax())]
+    return neighbours.matter(classifier.model, example, classifier.tokenizer.all_special_ids, trainer.data_collator)
 
 
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:
@@ -251,7 +269,9 @@ def _outcome(
         trainer.load_weights(checkpoints.at_step(paths.checkpoints, step).path / "model.safetensors")
     outputs = {name: trainer.outputs(_tokenized(test, classifier, config)) for name, test in splits.tests.items()}
     epochs = float(state.epoch or 0.0)
-    return Outcome(metrics, step, state.global_step, epochs, trainer.progress.seconds, outputs)
+    outcome = Outcome(metrics, step, state.global_step, epochs, trainer.progress.seconds, outputs)
+    check_finite(outcome, splits.task)
+    return outcome
 
 
 def _of_best(state: TrainerState, trainer: ClassifierTrainer) -> tuple[dict[str, float], int]:

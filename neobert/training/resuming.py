@@ -1,16 +1,19 @@
-"""Whether a training may go on from its checkpoints: only with the data that they have seen."""
+"""What must be as before when a training goes on: its data, and what it found out at its beginning."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from accelerate.utils import broadcast_object_list
 
 from neobert.data.examples import Splits
 from neobert.errors import RunError
 from neobert.training import checkpoints
+from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 
 log = logging.getLogger(__name__)
@@ -40,13 +43,28 @@ def check_same_data(paths: TrialFiles, splits: Splits) -> None:
         )
 
 
+def found_once(paths: TrialFiles, ranks: Ranks, name: str, find: Callable[[], bool]) -> bool:
+    """What the training found when it began: found again from the weights of now, it might differ, and these with it.
+
+    The main process finds it for all.
+    """
+    known = (_read(paths.trained_on) or {}) if ranks.is_main else {}
+    found = known.get(name)
+    if found is None and ranks.is_main:
+        found = find()
+        if known:
+            write_json(paths.trained_on, {**known, name: found}, durable=True)
+    (found,) = broadcast_object_list([found])
+    return bool(found)
+
+
 def check_best(paths: TrialFiles, step: int) -> None:
     """Raises `RunError` when the best checkpoint, which makes the predictions, is lost or damaged."""
     path = paths.checkpoints / f"checkpoint-{step}"
     fault = checkpoints.find_fault(path)
     if fault:
         raise RunError(
-            f"the best checkpoint, {path}, cannot make the predictions for data.test_file: {fault}. Put it back, or "
+            f"the best checkpoint, {path}, cannot make the predictions for the test set: {fault}. Put it back, or "
             f"remove {paths.checkpoints} to begin anew."
         )
 

@@ -41,9 +41,21 @@ class Trainer(transformers.Trainer):
         return self.meter.read(self.accelerator)
 
     def load_weights(self, file: Path) -> None:
-        """Puts the weights of a checkpoint into the model, wherever its shards may be."""
+        """Puts the weights of a checkpoint into the model, wherever its shards may be.
+
+        Of weights that are one matrix under several names, as BART's embeddings are, the file holds one. Raises
+        `RunError` where others are missing or left over.
+        """
+        weights = load_file(file)
         with deepspeed.gathered(self.model):
-            self.model.load_state_dict(load_file(file))
+            missing, unexpected = self.model.load_state_dict(weights, strict=False)
+            places = self.model.state_dict(keep_vars=True)
+        loaded = {id(places[name]) for name in weights.keys() & places.keys()}
+        faults = [*(name for name in missing if id(places[name]) not in loaded), *unexpected]
+        if faults:
+            raise RunError(
+                f"{file} does not hold the weights of this model: {', '.join(sorted(faults)[:3])}, ... differ"
+            )
 
     def write_model(self, directory: Path) -> None:
         """Puts the model and its tokenizer there, all of it or nothing; called in all processes."""

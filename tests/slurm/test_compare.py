@@ -104,6 +104,15 @@ def test_no_pair_that_is_done_is_an_error_that_says_why() -> None:
         compare_runs(run("a", trial(1, 0.5)), run("b", trial(1, None)))
 
 
+def test_a_result_without_a_score_is_not_paired_and_told() -> None:
+    broken = TrialState("x", "glue", {"task_name": "rte", "seed": 2}, State.DONE,
+                        result={"score": None, "metric": "accuracy", "metrics": {}})  # fmt: skip
+    found = compare_runs(run("a", trial(1, 0.5), broken), run("b", trial(1, 0.6), trial(2, 0.7)))
+    assert rows(found.table)[0]["pairs"] == 1
+    assert "not paired of A: 1 without score" in found.notes
+    assert "not paired of B: 1 without score in A" in found.notes
+
+
 def test_a_score_that_is_no_number_is_shown_and_never_left_out() -> None:
     found = compare_runs(A, run("b", *B.trials[:4], trial(4, math.nan), *B.trials[5:]))
     first, second, last = rows(found.table)

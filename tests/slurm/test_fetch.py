@@ -16,6 +16,8 @@ from tests.neobert.fetch.hub import Hub
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
 Write = Callable[[str, str], Path]
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+
 ON_HUB = """
     name: two
     stages:
@@ -80,6 +82,14 @@ def test_everything_on_the_hub_is_fetched_once_as_jobs_would(
     assert seen["env"]["HF_HOME"] == str(work / "a" / "hf")
     assert seen["env"]["PYTHONPATH"].endswith(".zip")
     assert "RANK" not in seen["env"]
+
+
+def test_a_recipe_that_predicts_brings_each_test_set(run_recipe: Recipe, site: Path) -> None:
+    done = run_recipe("fetch", RECIPES / "glue" / "bert-base.yaml", "--cluster", site, "--set", "image=null")
+    assert done.returncode == 0, done.stderr
+    names = [name for _, name in pairs(json.loads(done.stdout)["argv"][3:])]
+    tasks = ["ax", "cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+    assert names == [*(f"nyu-mll/glue:{task}" for task in tasks), "google-bert/bert-base-uncased"]
 
 
 def test_directories_are_left_out(run_recipe: Recipe, write: Write, site: Path, work: Path) -> None:

@@ -67,6 +67,15 @@ def test_what_is_missing_is_shown_and_never_averaged_over() -> None:
     assert (third["task_name"], third["done"], third["mean"], third["missing"]) == ("cola", "0/1", None, "1 pending")
 
 
+def test_a_result_without_a_score_or_the_metric_is_missing_and_told() -> None:
+    broken = replace(trial({"seed": 2}, 0.5), result={"score": None, "metric": "accuracy", "metrics": {"f1": 0.5}})
+    table = results_table(run(trial({"seed": 1}, 0.7), broken, trial({"seed": 3}, None, State.FAILED)))
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["done"], row["mean"], row["missing"]) == ("1/3", 0.7, "1 without score, 1 failed")
+    table = results_table(run(trial({"seed": 1}, 0.7), broken), "accuracy")
+    assert dict(zip(table.columns, table.rows[0], strict=True))["missing"] == "1 without accuracy"
+
+
 def test_the_best_of_a_loss_is_the_smallest() -> None:
     losses = [replace(trial({"seed": seed}, 0.0), result={"score": float(seed), "metric": name, "metrics": {}})
               for name in ("loss", "loss_mm", "eval_loss", "perplexity") for seed in (1, 2)]  # fmt: skip
@@ -79,6 +88,18 @@ def test_a_score_that_is_no_number_is_shown() -> None:
     table = results_table(run(trial({"seed": 1}, 0.5), trial({"seed": 2}, math.nan)))
     cells = dict(zip(table.columns, table.cells(table.rows[0]), strict=True))
     assert (cells["mean"], cells["ci95"], cells["best"]) == ("nan", "±nan", "nan")
+
+
+def test_results_without_a_baseline_are_results_as_well() -> None:
+    """As of trials that only look at a model, and read no training set."""
+    looked = [trial({"seed": seed}, 0.6) for seed in (1, 2)]
+    for one in looked:
+        del one.result["baseline"]
+    table = results_table(run(*looked))
+    assert "baseline" not in table.columns
+    assert dict(zip(table.columns, table.rows[0], strict=True))["mean"] == 0.6
+    each = trials_table(run(*looked))
+    assert [row[each.columns.index("baseline")] for row in each.rows] == [None, None]
 
 
 def test_another_metric_can_be_asked_for() -> None:

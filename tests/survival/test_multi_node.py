@@ -1,13 +1,15 @@
-"""Several nodes with several processes each, with DeepSpeed, give what one process gives."""
+"""Several nodes with several processes each, with DeepSpeed, give what one process gives, and other nodes take over."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 
-from slurm.rundir import TrialDir
+from slurm.rundir import TrialDir, read_log
 from slurm.state import State
 from tests.survival.conftest import Site, same, wait_until, weights
 
@@ -20,6 +22,19 @@ ONE = {"trainer": {"per_device_train_batch_size": 8, "eval_steps": 20}, "model":
 # So small a model would otherwise stay whole in each process.
 SHARDED = {"stage3_param_persistence_threshold": 0}
 TWO_BY_TWO = {"nodes": 2, "procs_per_node": 2, "cpus": 2, "mem": "5G", "time": "00:20:00"}
+
+TEXT: dict[str, Any] = {
+    "data": {"generated": 2000},
+    "tokenizer": {"train_vocab_size": 1000},
+    "output": "{{ run }}/text",
+    "max_seq_length": 64,
+}
+PRETRAINING: dict[str, Any] = {
+    "dataset": {"path": "{{ run }}/text", "max_seq_length": 64},
+    "model": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192},
+    "trainer": {"max_steps": 300, "per_device_train_batch_size": 4, "save_steps": 20, "use_cpu": True},
+    "deepspeed": {"zero_stage": 2},
+}
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -57,3 +72,39 @@ def test_zero_is_preempted_and_resumed_exactly(site: Site) -> None:
     assert site.run() != undisturbed
     assert site.wait_ended().counts == {State.DONE: 1}, site.log()
     assert same(disturbed, weights(site.files(0), 400))
+
+
+@pytest.mark.slow
+def test_a_pretraining_on_two_nodes_goes_on_with_one(site: Site) -> None:
+    """Cancelled, and submitted again with half the nodes: ZeRO's shards of four processes are those of two then."""
+    path = site.work / "sweep.yaml"
+
+    def submit(nodes: int) -> None:
+        stages = {
+            "text": {"task": "preprocess", "config": TEXT},
+            "pretrain": {"task": "pretrain", "needs": ["text"], "config": PRETRAINING,
+                         "resources": TWO_BY_TWO | {"nodes": nodes}},
+        }  # fmt: skip
+        resources = {"cpus": 1, "mem": "2G", "time": "00:20:00"}
+        path.write_text(yaml.safe_dump(
+            {"name": "sweep", "image": str(site.image), "resources": resources, "stages": stages}
+        ))  # fmt: skip
+        site.submit(path)
+
+    submit(nodes=2)
+    site.wait_step(40, place=1, seconds=240)
+    run = site.run()
+    site.call("cancel", "sweep")
+    wait_until(lambda: site.state().ended, 90, lambda: site.log(1))
+    before = site.step(1)
+    assert before < PRETRAINING["trainer"]["max_steps"]
+    submit(nodes=1)
+    assert site.run() == run
+    assert site.wait_ended().counts == {State.DONE: 2}, site.log(1)
+    logs = sorted((site.files(1).path / "logs").glob("attempt-*.log"))
+    first, last = logs[0].read_text(), logs[-1].read_text()
+    assert "all 4 processes on 2 nodes met" in first
+    assert "was written by 4 processes, and now there are 2: a step has 8 rows instead of 16" in last
+    steps = [row["step"] for row in read_log(site.files(1).path / "metrics.jsonl") if "loss" in row]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == PRETRAINING["trainer"]["max_steps"]

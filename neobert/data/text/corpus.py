@@ -73,8 +73,13 @@ def find_corpus(text: TextFiles, place: KeyPath) -> Corpus:
         key = "files" if text.files is not None else "hub"
         raise error.located(lambda path: "", lambda path: (*place, key)) from None
     if not any(block.size for block in found):
-        raise ConfigError.at(place, f"holds no text: {len(files)} files, all of them empty")
+        raise ConfigError.at(place, f"holds no text: nothing is in {named(files)}. Name files with text in them")
     return Corpus(reader, tuple(found), tuple(files))
+
+
+def named(files: Sequence[str]) -> str:
+    """The first of them, for messages."""
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more files" if files[3:] else "")
 
 
 def _names(files: Sequence[str]) -> list[str]:

@@ -147,8 +147,16 @@ class Reader:
                     return
 
     def _rows(self, batch: pyarrow.RecordBatch, path: str, row: int) -> Iterator[str]:
-        for number, value in enumerate(batch.column(self.column).to_pylist(), row):
-            yield _checked(value, f"{path}, row {number} (from 0)", self.column)
+        column = batch.column(self.column)
+        try:
+            values = column.to_pylist()
+        except UnicodeDecodeError:  # which of them it is, it does not tell
+            values = map(_unless_not_utf8, column)
+        for number, value in enumerate(values, row):
+            where = f"{path}, row {number} (from 0)"
+            if isinstance(value, UnicodeDecodeError):
+                raise _not_utf8(where, value)
+            yield _checked(value, where, self.column)
 
     def check_column(self, names: Sequence[str], path: str) -> None:
         if self.column not in names:
@@ -253,5 +261,16 @@ def _decoded(data: bytes, path: str, place: int) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        byte = data[error.start]
-        raise at(f"{path}, at byte {place + error.start}", f"is not UTF-8: there stands 0x{byte:02x}") from None
+        raise _not_utf8(f"{path}, at byte {place + error.start}", error) from None
+
+
+def _unless_not_utf8(value: pyarrow.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> ConfigError:
+    byte = error.object[error.start]
+    return at(where, f"is not UTF-8: there stands 0x{byte:02x}. Convert the text (iconv does), or take it out")

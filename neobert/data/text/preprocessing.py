@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neobert.config import ConfigError
 from neobert.config.text import PreprocessConfig
-from neobert.data.text.corpus import Corpus
+from neobert.data.text.corpus import Corpus, named
 from neobert.data.text.documents import Block, Reader
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
 from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, find_fault, write_manifest, write_shard
@@ -69,7 +69,7 @@ def find_tokenizer(config: PreprocessConfig, source: Corpus) -> PreTrainedTokeni
         try:
             learn_tokenizer(source.sample(LEARN_FROM), int(section.train_vocab_size or 0), own, what)
         except ValueError as error:
-            message = f"holds no text to learn a tokenizer from: {error} in {_named(source.files)}"
+            message = f"holds no text to learn a tokenizer from: {error} in {named(source.files)}"
             raise ConfigError.at(("data",), message) from None
     if not (own / LEARNED).exists():
         raise ConfigError.at(("output",), f"{own} is a tokenizer that was not learned for these shards{_ELSEWHERE}")
@@ -203,10 +203,6 @@ def _put_tokenizer(work: Work) -> None:
     if found != work.identity["tokenizer"]:
         message = f"{own} is another tokenizer ({found}) than the shards were made with ({work.identity['tokenizer']})"
         raise ConfigError.at(("output",), message + _ELSEWHERE)
-
-
-def _named(files: Sequence[str]) -> str:
-    return ", ".join(files[:3]) + (f" and {len(files) - 3} more files" if files[3:] else "")
 
 
 def _mark(text: str) -> bytes:

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,6 +118,18 @@ def test_shards_of_deepspeed_may_be_named_by_root_tag_or_directory(shards: Path,
     assert found[given]() == find(root, "latest")
 
 
+def test_a_tag_of_deepspeed_that_names_no_checkpoint_is_told_with_those_there(
+    model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    write_settings(tmp_path / "config.yaml")
+    (tmp_path / "global_step100").mkdir()
+    torch.save({"module": plain(model)}, tmp_path / "global_step100" / "mp_rank_00_model_states.pt")
+    (tmp_path / "latest").write_text("global_step200\n")
+    with pytest.raises(UnusableCheckpoint, match=r"latest names .*/global_step200 .*steps there: global_step100"):
+        find(tmp_path)
+    assert find(tmp_path, 100).directory.name == "global_step100"
+
+
 @pytest.mark.parametrize(("safe", "layout"), [(True, "safetensors"), (False, "pytorch_model.bin")])
 @pytest.mark.parametrize("inside", [".", "accelerate"])
 def test_a_state_that_accelerate_saved(
@@ -167,6 +180,15 @@ def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp
         directory.rename(written)
         checkpoints.complete(written, tmp_path / "checkpoints")
     assert load(find(tmp_path)).found.directory.name == "checkpoint-10"
+    weights = tmp_path / "checkpoints/checkpoint-10/model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(
+        UnusableCheckpoint, match=r"checkpoint-10, the best .* bytes instead of .*/checkpoint-20, the n"
+    ):
+        find(tmp_path)
+    assert find(tmp_path, "latest").directory.name == "checkpoint-20"
+    weights.write_bytes(whole)
     made().save_pretrained(tmp_path / "model")
     assert load(find(tmp_path)).found.directory == tmp_path / "model"
 
@@ -248,17 +270,42 @@ class RunsCode:
     ("make", "message"),
     [
         (lambda path: None, "holds no checkpoint: no model.safetensors, state_dict.pt, or DeepSpeed's"),
-        (lambda path: torch.save({"a": RunsCode()}, path / "state_dict.pt"), "cannot be read as a file of tensors"),
+        (lambda path: torch.save({"a": RunsCode()}, path / "state_dict.pt"),
+         r"as a file of tensors: it also holds \w+.system, and what is no tensor could run code"),
         (lambda path: torch.save({"a": 1}, path / "state_dict.pt"), "does not hold a mapping of names to tensors"),
-        (lambda path: (path / "state_dict.pt").write_bytes(b"cut"), "cannot be read as a file of tensors"),
-        (lambda path: (path / "model.safetensors").write_bytes(b"cut off"), "model.safetensors cannot be read"),
-        (lambda path: (path / "mp_rank_00_model_states.pt").write_bytes(b""), "shards in .* cannot be put together"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"cut"), "state_dict.pt cannot be read: it is cut short"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b""), "state_dict.pt cannot be read: it is empty. Fetch"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"hello world, a text"), "cannot be read: it is cut short"),
+        (lambda path: (path / "state_dict.pt").write_bytes(bytes(5000)), "cannot be read: it holds zeros instead of"),
+        (lambda path: (path / "state_dict.pt").write_bytes(pickle.dumps({"a": 1}, 2)), "or no file of tensors that t"),
+        (lambda path: (path / "state_dict.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid"),
+         "state_dict.pt cannot be read: it is a pointer of Git LFS.*Fetch or copy it again"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"cut off"),
+         "model.safetensors cannot be read: it is cut short or damaged"),
+        (lambda path: (path / "model.safetensors.index.json").write_text("{"), "index.json cannot be read: it is d"),
+        (lambda path: (path / "model.safetensors.index.json").write_text("{}"), "index.json .* has no weight_map"),
+        (lambda path: (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
+         "b.safetensors cannot be read: No such file"),
+        (lambda path: (path / "mp_rank_00_model_states.pt").write_bytes(b""),
+         "shards in .* cannot be put together: mp_rank_00_model_states.pt: it is empty"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_read_are_told(make: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     write_settings(tmp_path / "config.yaml")
     make(tmp_path)
-    with pytest.raises(UnusableCheckpoint, match=message):
+    with pytest.raises(UnusableCheckpoint, match=message) as caught:
+        load(find(tmp_path))
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [64, 59])
+def test_a_vocabulary_of_another_size_than_the_embeddings_is_refused(
+    size: int, model: NeoBERTForMaskedLM, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(said | {"vocab_size": size}))
+    with pytest.raises(UnusableCheckpoint, match=f"config.json: vocab_size is {size}, but the weights have 60"):
         load(find(tmp_path))
 
 

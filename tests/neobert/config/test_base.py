@@ -7,6 +7,8 @@ import pickle
 import pytest
 
 from neobert.config import ConfigError, GlueConfig, nearest, parse_yaml, validate
+from neobert.config.describe import describe
+from neobert.config.glue import RUN_GLUE
 
 
 def problems(text: str) -> list[str]:
@@ -26,6 +28,33 @@ def test_all_problems_are_told_with_line_key_and_nearest_known_key() -> None:
         "f.yaml:5: optimizer.lr: expected number, found '1e-5' (str)",
         "f.yaml:6: sead: unknown key; did you mean 'seed'?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("learning_rate", "did you mean 'optimizer.lr'?"),
+        ("max_seq_length", "did you mean 'data.max_length'?"),
+        ("model_name_or_path", "did you mean 'model.name_or_path'?"),
+        ("train_file", "did you mean 'data.train_file'?"),
+        ("num_train_epochs", "did you mean 'trainer.num_train_epochs'?"),
+        ("num_training_epochs", "did you mean 'trainer.num_train_epochs'?"),
+        ("evaluation_strategy", "did you mean 'trainer.eval_strategy'?"),
+        ("output_dir", "did you mean '--output-dir'?"),
+        ("sead", "did you mean 'seed'?"),
+        ("something", "known here: data, deepspeed, do_eval, do_predict, do_train, model, optimizer, scheduler, seed, "
+                      "task_name, trainer"),
+    ],
+)  # fmt: skip
+def test_a_key_of_another_section_or_of_run_glue_is_told_its_place(key: str, meant: str) -> None:
+    settings = f"model: {{allow_random_weights: true}}\ntask_name: rte\ndata: {{generated: 9}}\n{key}: 1"
+    assert problems(settings) == [f"f.yaml:4: {key}: unknown key; {meant}"]
+
+
+def test_what_run_glue_calls_otherwise_is_here() -> None:
+    described = describe(GlueConfig)
+    for key in set(RUN_GLUE.values()) - {"--output-dir"}:
+        assert f"  {key}: " in described, key
 
 
 @pytest.mark.parametrize(

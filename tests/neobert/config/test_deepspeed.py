@@ -85,6 +85,7 @@ def test_where_the_device_decides_on_the_precision_a_file_may_name_any() -> None
 def test_without_the_section_a_trial_is_what_it_was_before_there_was_one() -> None:
     """Trials are known by their settings, and finished ones are not run again."""
     assert "deepspeed" not in json.loads(glue(None).model_dump_json())
+    assert "classifier_pooling" not in json.loads(glue(None).model_dump_json())["model"]
     section = json.loads(glue({"zero_stage": 2}).model_dump_json())["deepspeed"]
     assert section == {"zero_stage": 2}
 

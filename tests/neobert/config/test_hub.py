@@ -34,6 +34,15 @@ def test_names_are_found_by_their_marks_with_what_stands_beside_them_and_around(
     assert found(GlueConfig, {"task_name": "rte", "data": {"generated": 8}, **new}) == []
 
 
+@pytest.mark.parametrize(("task", "predicts", "configs"), [("mnli", True, ["mnli", "ax"]), ("mnli", False, ["mnli"]),
+                                                            ("rte", True, ["rte"])])  # fmt: skip
+def test_a_test_set_that_lies_elsewhere_is_needed_where_it_is_predicted(
+    task: str, predicts: bool, configs: list[str]
+) -> None:
+    data = {"task_name": task, "do_predict": predicts, "data": {"hub": "nyu-mll/glue"}, "model": {"name_or_path": "m"}}
+    assert [name.config for name in found(GlueConfig, data) if name.kind == "dataset"] == configs
+
+
 def test_the_mark_is_all_that_a_new_task_needs() -> None:
     class Reranking(Strict):
         teachers: list[Annotated[ModelPath, OnHub("model", revision="commit")]]

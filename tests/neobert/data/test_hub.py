@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from neobert.config import ConfigError
+from neobert.data.examples import Needed
 from neobert.data.glue_tasks import TASKS
 from neobert.data.hub import load_from_hub
 
@@ -43,6 +44,16 @@ def test_a_regression_keeps_its_numbers(hub: Callable[[dict[str, Any]], None]) -
     scores = rows([0.5, 4.0], None, sentence1=["a", "b"], sentence2=["c", "d"])
     hub({"train": scores, "validation": scores})
     assert load_from_hub("some/glue", TASKS["stsb"]).dev[""].labels == [0.5, 4.0]
+
+
+def test_only_what_is_needed_is_looked_for(hub: Callable[[dict[str, Any]], None]) -> None:
+    some = rows([0], ["entailment", "not_entailment"], sentence1=["a"], sentence2=["b"])
+    hub({"validation": some})
+    looked = load_from_hub("some/glue", TASKS["rte"], Needed(train=False))
+    assert (len(looked.train), len(looked.dev[""]), looked.some()) == (0, 1, looked.dev[""])
+    hub({"test": some})
+    said = load_from_hub("some/glue", TASKS["rte"], Needed(train=False, dev=False, tests=True))
+    assert (said.dev, said.some().texts) == ({}, [("a", "b")])
 
 
 def test_what_does_not_fit_is_named(hub: Callable[[dict[str, Any]], None]) -> None:

@@ -14,7 +14,7 @@ from neobert.data.own_files import read_own_files
 
 
 def read(train: Path, validation: Path | None = None, **options: object) -> Splits:
-    values = {"test": None, "task": None, "labels": None} | options
+    values = {"test": None, "task": None, "labels": None, "columns_of": train} | options
     return read_own_files(train, validation or train, **values)  # type: ignore[arg-type]
 
 
@@ -148,6 +148,24 @@ def test_a_class_that_only_the_validation_file_has_is_named_with_file_and_line(t
     validation = write(tmp_path / "b.csv", "text,label", "t,yes", "t,perhaps")
     with pytest.raises(ConfigError, match=r"b.csv:3: the label is 'perhaps', which is none of own files's: no, yes"):
         read(train, validation)
+
+
+def test_a_model_is_asked_about_the_columns_that_it_has_learned_from(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", "text,label", "good,b", '"bad,a')  # of which the first row alone is looked at
+    dev = write(tmp_path / "dev.csv", "id,text,label", "7,fine,b")
+    test = write(tmp_path / "test.csv", "id,text", "8,poor")
+    found = read_own_files(None, dev, test, None, ["a", "b"], train)
+    assert found.task.sentences == ("text",)
+    assert (found.dev[""].texts, found.tests["test"].texts) == ([("fine",)], [("poor",)])
+    dev = write(tmp_path / "dev.csv", "id,label", "7,b")
+    with pytest.raises(ConfigError, match=rf"^{dev}:2: has no text; it holds id, label"):
+        read_own_files(None, dev, None, None, ["a", "b"], train)
+
+
+def test_without_the_training_file_the_columns_that_all_have_are_the_texts(tmp_path: Path) -> None:
+    dev = write(tmp_path / "dev.csv", "id,text,label", "7,fine,b")
+    test = write(tmp_path / "test.csv", "text,note", "poor,none")
+    assert read_own_files(None, dev, test, None, ["a", "b"], tmp_path / "train.csv").task.sentences == ("text",)
 
 
 def test_a_glue_task_takes_its_own_columns_and_labels(tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
+import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -92,6 +97,104 @@ def test_a_damaged_file_is_made_anew(
         assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == before
     assert "is damaged and made anew" in caplog.text
     assert made == [3, 3]
+
+
+def changed(**arrays: Any) -> Callable[[Path], None]:
+    """Well-formed files all the same: `None` leaves an array out."""
+
+    def change(path: Path) -> None:
+        with np.load(path) as kept:
+            found = {name: kept[name] for name in kept.files} | arrays
+        np.savez(path, **{name: array for name, array in found.items() if array is not None})
+
+    return change
+
+
+def single(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        changed(lengths=None),
+        changed(lengths=np.array([1, 1])),
+        changed(lengths=np.array([3, 3, 3])),
+        changed(lengths=np.zeros(3)),
+        changed(input_ids=None),
+        changed(more=np.array([1])),
+        single,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(bytes(1000)),
+    ],
+)
+def test_a_file_that_holds_something_else_is_made_anew(
+    cache: Path, made: list[int], tokenizer: PreTrainedTokenizerBase, damage: Callable[[Path], None]
+) -> None:
+    before = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
+    (path,) = cache.glob("*.npz")
+    damage(path)
+    assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == before
+    assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == before
+    assert made == [3, 3]
+
+
+def test_without_locks_each_makes_them_for_itself(
+    cache: Path, made: list[int], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level(logging.INFO):
+        first = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
+    assert "tokens are made without a look at who else makes them" in caplog.text
+    assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == first
+    assert made == [3]
+
+
+def test_a_shared_cache_is_open_to_all_who_may_use_its_directory(
+    cache: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    cache.parent.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
+    finally:
+        os.umask(before)
+    modes = {path.suffix: path.stat().st_mode & 0o7777 for path in (cache, *cache.iterdir())}
+    assert modes == {"": 0o2770, ".npz": 0o660, ".lock": 0o660}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_another_user_finds_what_is_there_and_makes_what_is_not(
+    made: list[int], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory as /tmp, where nobody touches the files of others; one of them is old, and one is locked shut."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        shared = Path(place, "shared")
+        shared.mkdir()
+        shared.chmod(0o1777)
+        monkeypatch.setenv("NEOBERT_CACHE", str(shared))
+        first = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
+        token_cache.tokenized(EXAMPLES, tokenizer, 20, COLUMNS)
+        for path, mtime in zip(sorted((shared / "tokens").glob("*.npz")), (time.time(), 0.0), strict=True):
+            os.utime(path, (mtime, mtime))
+            path.with_suffix(".lock").chmod(0o600)
+        os.setegid(65534)
+        os.seteuid(65534)
+        try:
+            assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == first
+            token_cache.tokenized(EXAMPLES, tokenizer, 20, COLUMNS)
+            assert made == [3, 3]
+            token_cache.tokenized(EXAMPLES, tokenizer, 17, COLUMNS)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+        assert made == [3, 3, 3]
 
 
 def test_what_nobody_has_used_for_long_goes(cache: Path, tokenizer: PreTrainedTokenizerBase) -> None:

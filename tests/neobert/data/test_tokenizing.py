@@ -73,6 +73,8 @@ def test_padding_stands_on_the_side_that_the_tokenizer_wants(monkeypatch: pytest
     assert padding > 0
     assert batch["input_ids"][1].tolist() == [TOKENIZER.pad_token_id] * padding + short
     assert batch["attention_mask"].tolist() == [[1] * (padding + len(short)), [0] * padding + [1] * len(short)]
+    right = Collator(TOKENIZER, regression=False, may_left=False)([data[0], data[1]])
+    assert right["input_ids"][1].tolist() == short + [TOKENIZER.pad_token_id] * padding
 
 
 def test_regression_labels_stay_floats() -> None:

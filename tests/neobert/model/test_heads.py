@@ -114,6 +114,16 @@ def test_a_text_is_classified_by_its_first_token_on_whichever_side_the_padding_i
     torch.testing.assert_close(together[1], model.classifier(model.dense(state).tanh())[0], atol=1e-5, rtol=1e-5)
 
 
+def test_a_text_may_be_classified_by_the_mean_of_its_tokens() -> None:
+    model = made(NeoBERTForSequenceClassification, num_labels=3, classifier_pooling="mean")
+    together = model(ids(3, 6), MASK).logits
+    for row, mask, found in zip(ids(3, 6), MASK, together, strict=True):
+        alone = row[mask.bool()][None]
+        state = model.model(alone).last_hidden_state.mean(1)
+        for expected in (model(alone).logits, model.classifier(model.dense(state).tanh())):
+            torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_one_vector_a_text_has_nothing_of_the_padding(pooling: str) -> None:
     encoder = made(NeoBERT)

@@ -124,6 +124,11 @@ def test_what_the_published_code_cannot_compute_is_exported_for_neobert_alone(
     for name, model, reason in [
         ("stretched", made(rope_parameters=stretched), "it knows no stretched RoPE, and this is a linear one"),
         ("base", made(rope_theta=50000.0), "its RoPE has the base 10000, and this one 50000"),
+        (
+            "mean",
+            made(NeoBERTForSequenceClassification, classifier_pooling="mean"),
+            "its head looks at the first token alone, and this one at the mean",
+        ),
         ("tokens", made(NeoBERTForTokenClassification), "it has nothing like NeoBERTForTokenClassification"),
     ]:
         source = save(model, tmp_path / name, tokenizer_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from neobert.config import GlueConfig, validate
 from neobert.data.grammar import write_glue_directory
 from neobert.tasks import glue
-from tests.neobert.conftest import TINY, TINY_MODEL
+from tests.neobert.conftest import TINY, TINY_MODEL, as_if_trained
 
 Run = Callable[..., int]
 SHORT = [*TINY, "data.generated=64", "trainer.num_train_epochs=2"]
@@ -188,6 +190,20 @@ def test_a_regression_of_ones_own_predicts_numbers(neobert: Run, tmp_path: Path)
     assert all(len(line.split("\t")[1].split(".")[1]) == 3 for line in lines)
 
 
+def test_a_number_that_others_leave_out_of_the_loss_counts(neobert: Run, tmp_path: Path) -> None:
+    """-100 marks what is not to be predicted elsewhere; all examples but one having it, nothing was divided by one."""
+    losses = []
+    for number in (-100.0, -101.0):
+        path = tmp_path / f"{number}.csv"
+        path.write_text("text,label\n" + "".join(f"x {n},{number}\n" for n in range(7)) + "y,1.5\n")
+        files = [f"data.{name}_file={path}" for name in ("train", "validation")]
+        out = tmp_path / f"out{number}"
+        assert neobert("glue", *TINY, *files, "trainer.max_steps=1", "--output-dir", out) == 0
+        losses.append(entries(out)[0]["loss"])
+    assert losses[0] == pytest.approx(7 / 8 * 100**2, rel=0.01)
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
 def test_it_tells_what_files_of_ones_own_were_taken_for(
     neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,6 +364,47 @@ def test_a_real_encoder_trains_on_real_data(neobert: Run, glue_data: Path, minil
     assert read(tmp_path / "result.json")["steps"] == 2
 
 
+# -- neighbours in a batch --------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_that_pads_left_does_not_change_what_bert_learns(
+    neobert: Run, tiny_bert: Path, tmp_path: Path
+) -> None:
+    left = Path(shutil.copytree(tiny_bert, tmp_path / "left"))
+    settings = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps({**settings, "padding_side": "left"}))
+    losses = []
+    for model in (tiny_bert, left):
+        options = ["task_name=rte", "data.generated=16", f"model.name_or_path={model}", "data.max_length=32",
+                   "trainer.max_steps=1", "data.max_eval_samples=40", "trainer.use_cpu=true"]  # fmt: skip
+        out = tmp_path / f"out-{model.name}"
+        assert neobert("glue", *options, "--output-dir", out) == 0
+        losses.append([entries(out)[0]["loss"], read(out / "result.json")["metrics"]["loss"]])  # type: ignore[index]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_model_that_sees_padding_scores_the_same_in_batches_of_any_size(
+    neobert: Run, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer, FNetConfig, FNetForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    torch.manual_seed(0)
+    shape = FNetConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, intermediate_size=32,
+                       max_position_embeddings=64, type_vocab_size=2)  # fmt: skip
+    as_if_trained(FNetForSequenceClassification(shape)).save_pretrained(tmp_path / "fnet")
+    tokenizer.save_pretrained(tmp_path / "fnet")
+    losses = []
+    for size in (1, 40):
+        options = ["task_name=rte", "do_train=false", "data.generated=16", f"model.name_or_path={tmp_path / 'fnet'}",
+                   "data.max_length=32", "data.max_eval_samples=40", f"trainer.per_device_eval_batch_size={size}",
+                   "trainer.use_cpu=true", "model.allow_random_weights=true"]  # fmt: skip
+        assert neobert("glue", *options, "--output-dir", tmp_path / f"{size}") == 0
+        losses.append(read(tmp_path / f"{size}" / "result.json")["metrics"]["loss"])  # type: ignore[index]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert "padding changes what FNetForSequenceClassification says of a text" in capsys.readouterr().out
+
+
 # -- run_glue's ways ------------------------------------------------------------------------------------------------
 
 
@@ -374,12 +431,15 @@ def test_a_trained_model_is_only_looked_at_and_asked(neobert: Run, learned: Path
     write_glue_directory(tmp_path / "glue", "qnli", 20)
     dev = (tmp_path / "glue/QNLI/dev.tsv").read_text().splitlines()
     (tmp_path / "glue/QNLI/test.tsv").write_text("".join(line.rpartition("\t")[0] + "\n" for line in dev))
+    (tmp_path / "glue/QNLI/train.tsv").unlink()  # run_glue's --do_eval does without, too
     settings = ["task_name=qnli", "do_train=false", f"data.dir={tmp_path / 'glue'}", "data.max_length=32",
                 f"model.name_or_path={learned}", "trainer.use_cpu=true"]  # fmt: skip
     assert neobert("glue", *settings, "do_predict=true", "--output-dir", tmp_path / "both") == 0
     before, result = read(learned / "result.json"), read(tmp_path / "both/result.json")
     assert result["score"] == before["score"]
     assert (result["step"], result["steps"]) == (0, 0)
+    assert "baseline" not in result, "nobody knows which class has the majority in the training set"
+    (tmp_path / "glue/QNLI/dev.tsv").unlink()
     header, *lines = (tmp_path / "both/predictions/QNLI.tsv").read_text().splitlines()
     right = [line.split("\t")[1] == row.split("\t")[-1] for line, row in zip(lines, dev[1:], strict=True)]
     assert sum(right) / 400 == pytest.approx(result["score"])
@@ -387,6 +447,63 @@ def test_a_trained_model_is_only_looked_at_and_asked(neobert: Run, learned: Path
     said = read(tmp_path / "said/result.json")
     assert (said["metric"], said["score"]) == ("predictions", 400)
     assert (tmp_path / "said/predictions/QNLI.tsv").read_text() == "\n".join([header, *lines, ""])
+
+
+@pytest.mark.parametrize("asked", [[], ["do_eval=false", "do_predict=true"]])
+def test_what_is_not_finite_is_no_result(
+    neobert: Run, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    """Finite weights, too large to compute with: all predictions would be the first class."""
+    model = shutil.copytree(learned / "checkpoints/checkpoint-150", tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    save_file(weights | {"classifier.weight": torch.full((2, 32), 3e38)}, model / "model.safetensors", {"format": "pt"})
+    settings = ["task_name=qnli", "do_train=false", "data.generated=32", "data.max_length=32",
+                "data.max_predict_samples=9", "data.max_eval_samples=9", f"model.name_or_path={model}"]  # fmt: skip
+    assert neobert("glue", *settings, *asked, "--output-dir", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "what the model computes is not finite (" + ("9 of 9 pred" if asked else "accuracy is nan") in error
+    assert not (tmp_path / "out/result.json").exists()
+    assert not (tmp_path / "out/predictions").exists()
+
+
+def test_a_model_that_saves_a_shared_matrix_once_predicts_with_its_best_weights(
+    neobert: Run, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """As BART does, whose encoder and decoder have the same embeddings."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    shape = transformers.BartConfig(
+        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id,
+        decoder_start_token_id=tokenizer.sep_token_id,
+    )  # fmt: skip
+    as_if_trained(transformers.BartForSequenceClassification(shape)).save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(tmp_path / "bart")
+    settings = ["task_name=rte", "data.generated=32", "data.max_length=32", "data.max_eval_samples=9",
+                "trainer.num_train_epochs=1", "trainer.use_cpu=true", f"model.name_or_path={tmp_path / 'bart'}",
+                "do_predict=true", "data.max_predict_samples=9"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == 0
+    saved = load_file(tmp_path / "out/checkpoints/checkpoint-1/model.safetensors")
+    assert sum("shared" in name or "embed_tokens" in name for name in saved) == 1
+    assert len((tmp_path / "out/predictions/RTE.tsv").read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize(("named", "read_too"), [(["data.labels=[no, yes]"], False), ([], True)])
+def test_of_files_of_ones_own_those_are_read_that_are_used(
+    neobert: Run, tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str], named: list[str], read_too: bool
+) -> None:
+    """Where neither task_name nor data.labels names the classes, the training file does."""
+    (tmp_path / "some.csv").write_text("text,label\na,no\nb,yes\n")
+    files = [f"data.{part}_file={tmp_path / name}" for part, name in
+             (("train", "none.csv"), ("validation", "gone.csv"), ("test", "some.csv"))]  # fmt: skip
+    settings = ["do_train=false", "do_eval=false", f"model.name_or_path={tiny_bert}", "model.allow_random_weights=true",
+                "data.max_length=32", "trainer.use_cpu=true", *files, *named]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == (2 if read_too else 0)
+    captured = capsys.readouterr()
+    if read_too:
+        assert "none.csv: cannot be read" in captured.err
+    else:
+        assert "own files (own files): 2 test examples\n" in captured.out
 
 
 def test_without_a_head_there_is_nothing_to_look_at(
@@ -404,6 +521,9 @@ def test_a_training_without_evaluations_ends_with_its_loss(neobert: Run, tmp_pat
     assert (result["metric"], result["step"], result["steps"]) == ("loss", 16, 16)
     assert not list(tmp_path.glob("eval_results*"))
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"}
+    losses = {entry["step"]: entry["loss"] for entry in entries(tmp_path)}
+    assert list(losses) == [1, 3, 6, 9, 12, 15, 16], "the last step is none of logging_steps"
+    assert result["score"] == losses[16]
 
 
 @pytest.mark.parametrize(

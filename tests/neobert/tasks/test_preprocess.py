@@ -185,7 +185,11 @@ def test_the_same_command_looks_whether_it_still_is_done(
     ("change", "code", "message"),
     [
         ({"data": {"files": ["none"]}}, 2, "neobert: data.files: none: there is no such file"),
-        ({"data": {"files": ["empty.txt"]}}, 2, "neobert: data: holds no text: 1 files, all of them empty"),
+        (
+            {"data": {"files": ["empty.txt"]}},
+            2,
+            "neobert: data: holds no text: nothing is in empty.txt. Name files with text in them",
+        ),
         (
             {"data": {"files": ["blank.txt"]}},
             2,

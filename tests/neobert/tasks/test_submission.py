@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from neobert.config import ConfigError
 from neobert.data.glue_tasks import TASKS
+from neobert.data.submission import read_checked
 
 Run = Callable[..., int]
 
@@ -94,9 +96,32 @@ def test_what_the_server_would_refuse_is_refused_here(
     assert not (tmp_path / "out/submission.zip").exists()
 
 
+def test_ax_that_the_data_lacked_is_told_from_a_trial_that_did_not_predict(tmp_path: Path) -> None:
+    trial = made(tmp_path / "mnli", "mnli")
+    (trial / "predictions/AX.tsv").unlink()
+    assert predictions_fault(trial) == (
+        f"{trial}/predictions/AX.tsv: does not exist: the trial predicted, but its data.dir had no "
+        "diagnostic/diagnostic.tsv or AX/AX.tsv or AX/test.tsv. Put that there and predict once more, by a trial with "
+        "do_train: false whose model.pretrained_checkpoint_dir is this one; partial: true leaves AX out"
+    )
+    for test in ("MNLI-m", "MNLI-mm"):
+        (trial / f"predictions/{test}.tsv").unlink()
+    assert predictions_fault(trial).endswith("AX.tsv: does not exist: the trial must run with do_predict: true")
+
+
+def predictions_fault(trial: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_checked(trial / "predictions/AX.tsv", TASKS["mnli"], TASKS["mnli"].tests[2])
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
+        (
+            {"task_name": "rte", "score": 1, "metric": "accuracy", "data": "own files"},
+            "result.json: is of a trial on files of your own, which says nothing of GLUE's test sets: leave it out",
+        ),
         (None, "has no result.json: it is not done"),
         ({"task": "pretrain", "score": 1}, "is no result of `neobert glue` on one of GLUE's tasks"),
         ({"task_name": "rte", "score": 1, "metric": "loss"}, "has no score on the dev set, but loss"),

@@ -133,7 +133,17 @@ def test_a_peak_that_is_measured_gives_an_mfu_and_the_console_shows_it(
     (peak,) = re.findall(r"^peak of the device: (\S+) TFLOPS, as measured in float32$", output, re.MULTILINE)
     assert float(peak) > 0
     assert all(0 < share < 1 for share in logged(tmp_path / "trial", "mfu"))
-    assert len(re.findall(r"^step .* tokens/s, MFU \d+\.\d%, \d+\.\d GB, ", output, re.MULTILINE)) == 3
+    assert (
+        len(
+            re.findall(
+                r"^step .* tokens/s, MFU \d+\.\d%, \d+\.\d GB, "
+                r"data \d+% forward \d+% backward \d+% optimizer \d+%",
+                output,
+                re.MULTILINE,
+            )
+        )
+        == 3
+    )
 
 
 def test_a_profile_changes_nothing_and_tells_of_its_steps(

@@ -13,6 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from neobert.data.glue_tasks import TASKS
+from neobert.data.grammar import generated_splits
+from neobert.training.distributed import Ranks
+from neobert.training.files import TrialFiles
+from neobert.training.resuming import check_same_data, found_once, record_data
 from tests.neobert.conftest import TINY
 
 # 160 examples in batches of 8: 20 steps an epoch; a line in metrics.jsonl at steps 1, 3, 6, ... and one an evaluation.
@@ -35,6 +40,17 @@ def assert_same_end(directory: Path, undisturbed: Path, step: int = 60) -> None:
 
 def newest(directory: Path) -> int:
     return max(int(path.name.split("-")[1]) for path in (directory / "checkpoints").glob("checkpoint-*"))
+
+
+def test_what_was_found_at_the_beginning_holds_for_all_attempts(tmp_path: Path) -> None:
+    paths, splits = TrialFiles(tmp_path), generated_splits(TASKS["rte"], 40)
+    paths.checkpoints.mkdir()
+    record_data(paths, splits)
+    assert found_once(paths, Ranks(), "padding matters", lambda: False) is False
+    assert found_once(paths, Ranks(), "padding matters", lambda: True) is False
+    check_same_data(paths, splits)
+    record_data(paths, splits)  # a new beginning
+    assert found_once(paths, Ranks(), "padding matters", lambda: True) is True
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +230,7 @@ def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
         shutil.rmtree(best)
     assert neobert("glue", *settings) == 1
     error = capsys.readouterr().err
-    assert f"the best checkpoint, {best}, cannot make the predictions for data.test_file: " in error
+    assert f"the best checkpoint, {best}, cannot make the predictions for the test set: " in error
     assert f"Put it back, or remove {directory / 'checkpoints'} to begin anew." in error
 
 

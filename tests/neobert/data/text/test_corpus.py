@@ -48,7 +48,7 @@ def test_files_are_known_by_name_and_size_and_time(tmp_path: Path) -> None:
 
 def test_no_text_is_told_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(ConfigError, match=r"^dataset\.validation: holds no text: 1 files, all of them empty$"):
+    with pytest.raises(ConfigError, match=r"^dataset\.validation: holds no text: nothing is in \S+empty.txt\. Name"):
         find_corpus(TextFiles(files=[str(tmp_path)]), ("dataset", "validation"))
     with pytest.raises(ConfigError, match=r"^data\.files: no/file: there is no such file"):
         find_corpus(TextFiles(files=["no/file"]), ("data",))

@@ -165,11 +165,24 @@ def test_what_is_not_utf8_is_told_with_its_place(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(documents, "BYTES", size)
     path = tmp_path / "a.txt"
     path.write_bytes(b"good\nna\xefve\n")
-    with pytest.raises(ConfigError, match=f"^{path}, at byte 7: is not UTF-8: there stands 0xef$"):
+    with pytest.raises(ConfigError, match=f"^{path}, at byte 7: is not UTF-8: there stands 0xef. Convert the text"):
         read(path)
     path.write_text("wide", encoding="utf-16")
-    with pytest.raises(ConfigError, match=f"^{path}, at byte 0: is not UTF-8: there stands 0xff$"):
+    with pytest.raises(ConfigError, match=f"^{path}, at byte 0: is not UTF-8: there stands 0xff. Convert the text"):
         read(path, Reader(whole_files=True))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_what_is_not_utf8_in_a_table_is_told_with_its_row(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    texts = pyarrow.array([b"good", b"na\xefve", b"good"]).view(pyarrow.string())
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
+    else:
+        with pyarrow.ipc.new_file(path, pyarrow.schema({"text": pyarrow.string()})) as file:
+            file.write_table(pyarrow.table({"text": texts}))
+    with pytest.raises(ConfigError, match=rf"^{path}, row 1 \(from 0\): is not UTF-8: there stands 0xef"):
+        read(path)
 
 
 # -- parquet and arrow ------------------------------------------------------------------------------------------------

@@ -152,3 +152,21 @@ def test_a_tokenizer_in_python_works_as_well(tokenizer: PreTrainedTokenizerBase,
     expected, found = (list(Cutter(one, 16)(TEXTS)) for one in (tokenizer, slow))  # type: ignore[arg-type]
     assert [[p.tolist() for p in cut] for cut in found] == [[p.tolist() for p in cut] for cut in expected]
     assert fingerprint(slow) not in ("", fingerprint(tokenizer))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
+def test_options_of_a_tokenizer_in_python_change_its_fingerprint_and_places_do_not(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, option: str
+) -> None:
+    """They do not show in its vocabulary."""
+    from transformers import BertTokenizerLegacy
+
+    words = [word for word, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join([*words, "\u4e2d", "##\u6587", "\u6587"]))
+    options = {"do_lower_case": False, "strip_accents": False, "tokenize_chinese_chars": False}
+    one, other = (BertTokenizerLegacy(file, **{**options, option: value}) for value in (False, True))
+    assert one.get_vocab() == other.get_vocab()
+    assert fingerprint(one) != fingerprint(other)
+    other.save_pretrained(tmp_path / "saved")
+    assert fingerprint(BertTokenizerLegacy.from_pretrained(tmp_path / "saved")) == fingerprint(other)
