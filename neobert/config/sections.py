@@ -140,6 +140,7 @@ class TrainerConfig(Strict):
     gradient_clipping: float | None = Field(1.0, gt=0)
     mixed_precision: Literal["no", "auto", "bf16", "fp16"] = Field("no", description="auto: bf16 where it pays")
     gradient_checkpointing: bool = False
+    cuda_graphs: bool = Field(True, description="starts the kernels of a step as one, on a single GPU in bf16")
 
     eval_strategy: Literal["epoch", "steps"] = "epoch"
     eval_steps: Positive | None = Field(None, description="with eval_strategy: steps")

@@ -117,7 +117,8 @@ def _chunks(texts: list[Texts]) -> Iterator[list[Texts]]:
 class Collator:
     """Makes a batch of examples: ids and type ids padded, with the mask that says so.
 
-    On the tokenizer's side, unless that is the left and the model does not take it there.
+    On the tokenizer's side, unless that is the left and the model does not take it there. `tokens` is how many of them
+    are no padding, on the host.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, regression: bool, may_left: bool = True):
@@ -125,11 +126,11 @@ class Collator:
         self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         self.label_type = torch.float32 if regression else torch.int64
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])
         width = int(lengths.max())
         places = torch.arange(width - 1, -1, -1) if self.left else torch.arange(width)
-        batch = {"attention_mask": (places < lengths[:, None]).long()}
+        batch: dict[str, Any] = {"attention_mask": (places < lengths[:, None]).long(), "tokens": int(lengths.sum())}
         for name in examples[0].keys() - {"labels"}:
             padded = torch.full((len(examples), width), self.padding[name], dtype=torch.int64)
             for row, example in zip(padded, examples, strict=True):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from neobert.model.plain_attention import Runs, batches, plain_attention
+from neobert.model.plain_attention import batches, plain_attention
 
 SHORT, SCORES_FIT = 32, 2048
 """Tokens of a sequence: see `_of_one_length`. All scores of 2,048 tokens take 8 MB a head."""
@@ -62,6 +62,16 @@ class Segments:
         return self._at_most or max(self.lengths, default=0)
 
     @cached_property
+    def firsts(self) -> Tensor:
+        """(sequences,): where the first token of each is; of an empty one, some other token."""
+        return self.cu_seqlens[:-1].clamp(max=self.tokens - 1)
+
+    @cached_property
+    def one_each(self) -> Tensor:
+        """The `cu_seqlens` of the first tokens alone."""
+        return torch.arange(len(self.cu_seqlens), dtype=torch.int32, device=self.cu_seqlens.device)
+
+    @cached_property
     def runs(self) -> list[tuple[int, int]]:
         """(length, how many in a row) for each run of equally long sequences."""
         return [(length, sum(1 for _ in group)) for length, group in groupby(self.lengths)]
@@ -88,6 +98,13 @@ class Segments:
 
         return BlockDiagonalMask.from_seqlens(list(self.lengths), device=self.cu_seqlens.device)
 
+    @cached_property
+    def xformers_mask_of_firsts(self) -> Any:
+        from xformers.ops.fmha import BlockDiagonalMask
+
+        ones, lengths = [1] * len(self.lengths), list(self.lengths)
+        return BlockDiagonalMask.from_seqlens(ones, lengths, device=self.cu_seqlens.device)
+
     def _of_each_token(self, of_each_sequence: Tensor) -> Tensor:
         return torch.repeat_interleave(of_each_sequence, self.cu_seqlens.diff(), output_size=self.tokens)
 
@@ -95,19 +112,17 @@ class Segments:
 def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, backend: str, drop: float = 0.0) -> Tensor:
     """Of (tokens, heads, head size) tensors, whose sequences are `segments`; returns the same shape.
 
-    `backend` is one of `BACKENDS` but not `auto`: see `choose`. `drop` is the dropout of attention's probabilities, for
-    `sdpa` alone: NeoBERT has none, but other models that are trained here do.
+    `backend` is one of `BACKENDS` but not `auto`: see `choose`. `drop` is the dropout of attention's probabilities,
+    which `flex` does not know: NeoBERT has none, but other models that are trained here do.
     """
-    if backend == "sdpa":
-        return _sdpa(query, key, value, segments, segments.runs, drop)
-    if drop:
-        raise ValueError(f"the attention backend {backend} knows no dropout")
-    return _KERNELS[backend](query, key, value, segments)
+    return _KERNELS[backend](query, key, value, segments, drop, False)
 
 
-def attention_of_first(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float = 0.0) -> Tensor:
+def attention_of_first(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float = 0.0, backend: str = "sdpa"
+) -> Tensor:
     """Of each sequence's first token alone: `query` and what is returned are (sequences, heads, head size)."""
-    return _sdpa(query, key, value, segments, [(1, count) for _, count in segments.runs], drop)
+    return _KERNELS[backend](query, key, value, segments, drop, True)
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype, head_size: int) -> str:
@@ -141,11 +156,11 @@ def fault(backend: str, device: torch.device, dtype: torch.dtype, head_size: int
     return None
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, queries: Runs, drop: float) -> Tensor:
-    """`queries` are the runs of `query`, as `segments.runs` are those of the others."""
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool) -> Tensor:
     runs = segments.runs
     if not runs:
         return torch.empty_like(query)
+    queries = [(1, count) for _, count in runs] if of_first else runs
     if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT:
         return plain_attention(query, key, value, queries, runs, drop)
     done = []
@@ -171,26 +186,31 @@ def _of_one_length(query: Tensor, key: Tensor, value: Tensor, drop: float) -> Te
     return torch.matmul(scores.softmax(dim=-1), value)  # which adds up in float32 by itself
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool) -> Tensor:
     kernel = _varlen()
     assert kernel is not None  # `choose` has seen to it
-    return kernel(query, key, value, segments.cu_seqlens, segments.longest)
+    asking, most = (segments.one_each, 1) if of_first else (segments.cu_seqlens, segments.longest)
+    return kernel(query, key, value, asking, segments.cu_seqlens, most, segments.longest, drop)
 
 
-def _xformers(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+def _xformers(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool) -> Tensor:
     from xformers.ops import memory_efficient_attention
 
-    mixed: Tensor = memory_efficient_attention(query[None], key[None], value[None], attn_bias=segments.xformers_mask)
+    mask = segments.xformers_mask_of_firsts if of_first else segments.xformers_mask
+    mixed: Tensor = memory_efficient_attention(query[None], key[None], value[None], attn_bias=mask, p=drop)
     return mixed[0]
 
 
-def _flex(query: Tensor, key: Tensor, value: Tensor, segments: Segments) -> Tensor:
+def _flex(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool) -> Tensor:
+    if drop or of_first:
+        raise ValueError("the attention backend flex knows no dropout, and computes all tokens")
     per_head = (x.transpose(0, 1)[None] for x in (query, key, value))
     mixed: Tensor = _compiled_flex()(*per_head, block_mask=segments.flex_mask)
     return mixed[0].transpose(0, 1)
 
 
-_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Segments], Tensor]] = {
+_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Segments, float, bool], Tensor]] = {
+    "sdpa": _sdpa,
     "varlen": _flash,
     "xformers": _xformers,
     "flex": _flex,
@@ -198,17 +218,28 @@ _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Segments], Tensor]] = {
 
 
 @functools.cache
-def _varlen() -> Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] | None:
-    """FlashAttention over cu_seqlens, as (query, key, value, cu_seqlens, longest): torch's own, or flash-attn's."""
-    if importlib.util.find_spec("torch.nn.attention.varlen"):
-        from torch.nn.attention.varlen import varlen_attn
+def _varlen() -> Callable[..., Tensor] | None:
+    """FlashAttention over cu_seqlens: torch's own, or flash-attn's.
 
-        return lambda q, k, v, cu, longest: varlen_attn(q, k, v, cu, cu, longest, longest)
+    As (query, key, value, cu_seqlens of queries, of keys, longest of queries, of keys, dropout).
+    """
+    if importlib.util.find_spec("torch.nn.attention.varlen"):
+        return _torch_varlen
     if importlib.util.find_spec("flash_attn"):
         from flash_attn import flash_attn_varlen_func
 
-        return lambda q, k, v, cu, longest: flash_attn_varlen_func(q, k, v, cu, cu, longest, longest)
+        return flash_attn_varlen_func
     return None
+
+
+def _torch_varlen(query: Tensor, key: Tensor, value: Tensor, *more: Any) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    *where, drop = more
+    if not drop:
+        return varlen_attn(query, key, value, *where)
+    # What varlen_attn calls, too, which itself knows no dropout.
+    return torch.ops.aten._flash_attention_forward(query, key, value, *where, drop, False, False)[0]
 
 
 @functools.cache

@@ -137,6 +137,7 @@ class NeoBERT(NeoBERTPreTrainedModel):
         cu_seqlens: Tensor | None = None,
         lengths: Sequence[int] | None = None,
         max_seqlen: int = 0,
+        layout: Layout | None = None,
     ) -> BaseModelOutput:
         """Padded: `input_ids`, `attention_mask` and `position_ids` are (batch, length).
 
@@ -146,8 +147,12 @@ class NeoBERT(NeoBERTPreTrainedModel):
         Packed: `input_ids` is (1, tokens), with the sequences end to end; `cu_seqlens` is (sequences + 1,), int32, from
         0 to the number of tokens. No token sees another sequence's. `lengths` (on the host) and `max_seqlen` spare the
         host a look at the device; see `Segments`.
+
+        `layout`, which `input_ids` are laid out by, spares both; see `fixed_layout`.
         """
-        if cu_seqlens is None:
+        if layout is not None:
+            pass
+        elif cu_seqlens is None:
             layout = padded_layout(input_ids, attention_mask, position_ids)
         else:
             layout = packed_layout(input_ids, cu_seqlens, lengths, max_seqlen, position_ids)
@@ -268,13 +273,14 @@ class NeoBERTForSequenceClassification(NeoBERTPreTrainedModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> SequenceClassifierOutput:
         """`labels` is (batch,): class indices, or floats where `config.num_labels` is 1 (mean squared error).
 
         There is no `**kwargs` on purpose: Trainer takes it as "the loss is normalised by num_items_in_batch", and
         multiplies the gradient by the number of processes and of accumulated batches.
         """
-        states = self.model(input_ids, attention_mask, position_ids).last_hidden_state
+        states = self.model(input_ids, attention_mask, position_ids, layout=layout).last_hidden_state
         text = pool(states, attention_mask, self.config.classifier_pooling)
         pooled = torch.tanh(self.dense(self.dropout(text)))
         logits = self.classifier(self.dropout(pooled))

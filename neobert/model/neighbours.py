@@ -70,5 +70,5 @@ def _shortened(text: Example, special: Collection[int], length: int) -> Example:
 
 
 def _logits(model: Any, batch: Batch, device: torch.device) -> Tensor:
-    found: Tensor = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
+    found: Tensor = model(**{name: tensor.to(device) for name, tensor in batch.items() if name != "tokens"}).logits
     return found

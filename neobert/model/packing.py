@@ -77,5 +77,39 @@ def padded_layout(input_ids: Tensor, attention_mask: Tensor | None, position_ids
                   torch.tensor(order, device=input_ids.device))  # fmt: skip
 
 
+def fixed_layout(input_ids: Tensor, attention_mask: Tensor, tokens: int, fillers: int) -> Layout:
+    """As `padded_layout`, with shapes that do not depend on how long the texts are: nothing waits for the device.
+
+    There are at most `tokens` of them. What is missing are copies of the batch's first place, in `fillers` sequences of
+    at most the batch's width that follow those of the batch: `rows` has a number for each of these, too.
+    """
+    batch, width = input_ids.shape
+    device = input_ids.device
+    none = torch.zeros(1, dtype=torch.int64, device=device)
+    ends = attention_mask.sum(dim=1).cumsum(0)
+    filled = ends[-1] + width * torch.arange(1, fillers + 1, device=device)
+    cu_seqlens = torch.cat([none, ends, filled.clamp(max=tokens)])
+
+    each = torch.arange(tokens, device=device)
+    row = torch.searchsorted(ends, each, right=True)  # `batch` for what fills
+    first = torch.cat([attention_mask.argmax(dim=1), none])
+    column = each - cu_seqlens.index_select(0, row) + first.index_select(0, row)
+    last = batch * width  # where what fills is put, and cut off again
+    places = torch.where(row < batch, row * width + column, last)
+    sources = torch.where(row < batch, places, 0)
+
+    def back(states: Tensor) -> Tensor:
+        empty = states.new_zeros(last + 1, states.shape[-1])
+        return empty.index_copy(0, places, states)[:last].unflatten(0, (batch, width))
+
+    def take(values: Tensor) -> Tensor:
+        return values.index_select(0, sources)
+
+    positions = torch.arange(width, device=device).expand(batch, width)
+    segments = Segments(cu_seqlens.int(), tokens, at_most=width)
+    return Layout(take(input_ids.flatten()), take(positions.flatten()), segments, width, back, take,
+                  torch.arange(batch + fillers, device=device))  # fmt: skip
+
+
 def _all(values: Tensor) -> Tensor:
     return values

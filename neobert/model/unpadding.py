@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from neobert.model.attention import Segments, attention, attention_of_first
+from neobert.model.attention import Segments, attention, attention_of_first, choose
 from neobert.model.length_groups import in_groups
 from neobert.model.modeling import NeoBERTPreTrainedModel
 from neobert.model.packing import Layout, padded_layout
@@ -27,22 +27,33 @@ log = logging.getLogger(__name__)
 NAME = "neobert_unpadded"
 
 
-def spare_padding(model: Any, device: torch.device, padding_matters: Callable[[], bool]) -> None:
+def spare_padding(
+    model: Any, device: torch.device, padding_matters: Callable[[], bool], dtype: torch.dtype = torch.float32
+) -> bool:
     """Lets a classifier compute as little of a batch's padding as can be; what it computes stays the same.
 
-    Our own model computes none. On GPUs the blocks of others would have to start a kernel for each length. Where
-    `padding_matters` (see `neobert.model.neighbours`), there is none: so that scores do not depend on a batch's other
-    texts.
+    `dtype` is what attention will be computed in. On GPUs without a kernel for texts end to end, blocks would have to
+    start one for each length: there, and for models that are not known, batches are computed in groups of like lengths.
+    Where `padding_matters` (see `neobert.model.neighbours`), of equal lengths: so that scores do not depend on a
+    batch's other texts.
+
+    Returns whether no padding is computed at all, and the model takes a `Layout`.
     """
     if isinstance(model, NeoBERTPreTrainedModel):
-        return
-    if device.type == "cpu" and unpad(model, encoder_of(model)[1]):
-        return
+        return True
+    if (device.type == "cpu" or _has_kernel(model, device, dtype)) and unpad(model, encoder_of(model)[1]):
+        return True
     changes = padding_matters()
     if changes:
         log.info("padding changes what %s says of a text: only texts of one length are computed together, which takes "
                  "longer", type(model).__name__)  # fmt: skip
     in_groups(model, without_padding=changes)
+    return False
+
+
+def _has_kernel(model: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    heads = getattr(model.config, "num_attention_heads", None)
+    return bool(heads) and choose("auto", device, dtype, model.config.hidden_size // heads) != "sdpa"
 
 
 def warn_of_padding(model: Any, padding_matters: Callable[[], bool]) -> None:
@@ -87,10 +98,15 @@ class _Packed:
         self._layout: Layout | None = None
         self._rows = 0
 
-    def look(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def look(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if "layout" in named:
+            self._layout = named.pop("layout")
+            self._rows = len(self._layout.rows)
+            return positional, named | {"attention_mask": None}
         ids = named["input_ids"] if "input_ids" in named else positional[0]
         mask = named["attention_mask"] if "attention_mask" in named else positional[1] if positional[1:] else None
         self._layout, self._rows = padded_layout(ids, mask), len(ids)
+        return None
 
     def pack(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
         assert self._layout is not None
@@ -99,7 +115,7 @@ class _Packed:
         return (self._layout.take(states.flatten(0, 1))[None],), named
 
     def unpack(self, _: nn.Module, positional: tuple[Any, ...], output: Any) -> Any:
-        """To (batch, 1, hidden size), in the order of the batch."""
+        """To (batch, 1, hidden size), in the order of the batch; with a given layout, of all its sequences."""
         assert self._layout is not None
         firsts = output.last_hidden_state[0]
         empty = firsts.new_zeros(self._rows, firsts.shape[-1])
@@ -116,7 +132,11 @@ def _attend(
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
         query = query * (scaling * query.shape[-1] ** 0.5)
     query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attention(query, key, value, segments, "sdpa", dropout)[None], None
+    return attention(query, key, value, segments, _backend(query), dropout)[None], None
+
+
+def _backend(tensor: Tensor) -> str:
+    return choose("auto", tensor.device, tensor.dtype, tensor.shape[-1])
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -132,12 +152,12 @@ def _of_first(layers: tuple[nn.Module, nn.Module, nn.Module], heads: int, drop: 
 
     `layers` are those of queries, keys and values.
     """
-    firsts = states[0].index_select(0, segments.cu_seqlens[:-1])
+    firsts = states[0].index_select(0, segments.firsts)
     to_query, to_key, to_value = layers
     query, key, value = (
         x.unflatten(-1, (heads, -1)) for x in (to_query(firsts), to_key(states[0]), to_value(states[0]))
     )
-    mixed = attention_of_first(query, key, value, segments, drop.p if drop.training else 0.0)
+    mixed = attention_of_first(query, key, value, segments, drop.p if drop.training else 0.0, _backend(query))
     return firsts[None], mixed.flatten(-2)[None]
 
 

@@ -152,6 +152,7 @@ def _build(
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and world_size > 1 else None,
         dataloader_pin_memory=not on_cpu,
+        accelerator_config={"non_blocking": not on_cpu},  # batches go to the device while it computes
         deepspeed=settings,
         **more,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers.trainer_utils import EvalLoopOutput
 
+from neobert.training.graphs import StepGraphs
 from neobert.training.trainer import Trainer, same_random_numbers
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,24 +44,38 @@ class ClassifierTrainer(Trainer):
     ):
         super().__init__(compute_loss_func=mean_loss, **kwargs)
         self.model_accepts_loss_kwargs = False  # `mean_loss` alone needs num_items_in_batch, not the model
+        self.graphs: StepGraphs | None = None
         self._metrics = metrics
         self._score = score
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        self.meter.add(len(inputs["attention_mask"]), inputs["attention_mask"].sum())
+        tokens = inputs["tokens"]
+        self.meter.add(len(inputs["attention_mask"]), tokens)
+        if self.graphs is not None:
+            if not model.training:
+                model.train()
+            loss = self.graphs.step(model, self._prepare_inputs(inputs), tokens, num_items_in_batch)
+            if loss is not None:
+                return loss
         return super().training_step(model, inputs, num_items_in_batch)
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nobody reads them; Trainer would count all weights anew at each step, which takes as long as a small one."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | int | None:
         """All examples of the global batch. Trainer's own leaves out -100, which may well be a number to predict."""
         if not batch_samples:
             return None
-        count = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+        count = sum(len(batch["labels"]) for batch in batch_samples)
+        if self.args.world_size == 1:
+            return count
+        return self.accelerator.gather(torch.tensor(count, device=device)).sum()
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """On the device. With DeepSpeed, Trainer also rounds all floats to the model's precision: not the labels."""
         labels = {name: inputs[name] for name in self.label_names if name in inputs}
-        prepared = super()._prepare_inputs(inputs)
+        prepared = super()._prepare_inputs({name: value for name, value in inputs.items() if name != "tokens"})
         return prepared | {name: label.to(self.args.device) for name, label in labels.items()}
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:

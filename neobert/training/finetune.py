@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
@@ -22,7 +23,7 @@ from neobert.model import neighbours
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
-from neobert.training import checkpoints, deepspeed, metrics
+from neobert.training import checkpoints, deepspeed, graphs, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
 from neobert.training.arguments import training_arguments
@@ -36,7 +37,7 @@ from neobert.training.callbacks import (
     StopWhenAsked,
     tensorboard,
 )
-from neobert.training.classifying import ClassifierTrainer
+from neobert.training.classifying import ClassifierTrainer, mean_loss
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.evaluations import check_finite
@@ -74,6 +75,7 @@ def finetune(
     args = _arguments(config, splits, paths, ranks)
     if args.device.type == "cuda":
         bind_to_gpu(args.device.index or 0)
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans for each length anew, which takes longer than a step
     else:
         keep_freed_memory()
     resumed = newest_checkpoint(paths, ranks)
@@ -108,7 +110,10 @@ def finetune(
     if config.deepspeed:  # which takes modules in its own hands
         warn_of_padding(classifier.model, padding_matters)
     else:
-        spare_padding(classifier.model, args.device, padding_matters)
+        kind = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        spared = spare_padding(classifier.model, args.device, padding_matters, kind)
+        if spared and config.trainer.cuda_graphs and graphs.can_record(classifier.model, args):
+            trainer.graphs = graphs.StepGraphs(mean_loss, config.data.max_length)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),

@@ -56,6 +56,7 @@ def test_a_batch_is_as_wide_as_its_longest_example_and_masks_the_rest() -> None:
     lengths = [len(TOKENIZER(*texts)["input_ids"]) for texts in PAIRS.texts]
     assert batch["input_ids"].shape == (2, max(lengths[:2]))
     assert batch["attention_mask"].sum(1).tolist() == lengths[:2]
+    assert batch["tokens"] == sum(lengths[:2])
     for row, texts in zip(range(2), PAIRS.texts, strict=False):
         tokens = batch["input_ids"][row][batch["attention_mask"][row].bool()]
         assert tokens.tolist() == TOKENIZER(*texts)["input_ids"]

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from neobert.model import NeoBERT, NeoBERTConfig, NeoBERTForSequenceClassification
 from neobert.model.attention import attention
-from neobert.model.packing import padded_layout
+from neobert.model.packing import fixed_layout, padded_layout
 from neobert.model.rotary import frequencies, rotate, rotation
 
 SMALL = {"vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -54,6 +54,25 @@ def test_a_batch_mate_has_no_influence_on_gradients(classifier: NeoBERTForSequen
     classifier(tokens[1:, :3]).logits.sum().backward()
     for name, weight in classifier.named_parameters():
         torch.testing.assert_close(in_batch[name], weight.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("more", "fillers"), [(0, 1), (1, 1), (7, 3)])
+def test_tokens_and_sequences_that_fill_up_a_layout_change_nothing(
+    classifier: NeoBERTForSequenceClassification, pooling: str, side: str, more: int, fillers: int
+) -> None:
+    classifier.config.classifier_pooling = pooling
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    inputs = {"input_ids": ids(3, 4), "attention_mask": mask if side == "right" else mask.flip(1)}
+    found = []
+    for layout in (None, fixed_layout(**inputs, tokens=7 + more, fillers=fillers)):
+        classifier.zero_grad()
+        logits = classifier(**inputs, layout=layout).logits
+        logits.square().sum().backward()
+        found.append((logits, torch.cat([weight.grad.flatten() for weight in classifier.parameters()])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_an_example_without_tokens_spreads_no_nan(classifier: NeoBERTForSequenceClassification) -> None:

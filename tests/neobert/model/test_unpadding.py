@@ -18,6 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from neobert.model import neighbours
 from neobert.model.length_groups import in_groups, of_one_length, split_by_length
+from neobert.model.packing import fixed_layout
 from neobert.model.unpadding import KINDS, spare_padding, takes_padding_left, unpad, warn_of_padding
 from neobert.model.verify import encoder_of
 from tests.neobert.conftest import as_if_trained
@@ -67,6 +68,22 @@ def test_blocks_without_padding_give_the_same_logits_and_gradients(kind: str, le
     unpadded = copy.deepcopy(padded)
     assert unpad(unpadded, encoder_of(unpadded)[1])
     assert_same(padded, unpadded, batch(lengths))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("more", [0, 1, 9, 23])
+def test_tokens_and_sequences_that_fill_up_a_layout_change_nothing(kind: str, more: int) -> None:
+    padded = classifier(kind)
+    unpadded = copy.deepcopy(padded)
+    unpad(unpadded, encoder_of(unpadded)[1])
+    inputs = batch(LENGTHS)
+    layout = fixed_layout(**inputs, tokens=sum(LENGTHS) + more, fillers=2)
+    first, second = padded(**inputs).logits, unpadded(**inputs, layout=layout).logits[: len(LENGTHS)]
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
+    before, after = gradients(padded, first), gradients(unpadded, second)
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    assert_same(padded, unpadded, inputs)  # the next batch comes without a layout
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "mpnet"])

@@ -1,0 +1,195 @@
+"""Forward and backward of a batch, started as one: CUDA graphs.
+
+A GPU computes a batch of a small encoder in a few milliseconds, but Python takes many more to start its thousand
+kernels one by one. A graph of them is recorded once and started at once, again and again, with other texts at the same
+place in memory. So each shape has a graph of its own; as padding is not computed, and numbers of tokens are rounded up,
+there are few of them.
+
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainingArguments
+
+from neobert.model.attention import choose
+from neobert.model.packing import fixed_layout
+
+log = logging.getLogger(__name__)
+
+MOST = 64
+"""Graphs that are kept; batches of further shapes are computed without."""
+WIDTHS, TOKENS = 32, 64
+"""What widths and numbers of tokens are rounded up to, at least."""
+
+Loss = Callable[[Any, Tensor, Any], Tensor]
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a batch: its texts, its columns, the tokens of all and the sequences that fill up to these."""
+
+    texts: int
+    width: int
+    tokens: int
+    fillers: int
+
+    @staticmethod
+    def of(texts: int, width: int, tokens: int, most: int) -> Shape:
+        """Rounded up, by an eighth of the tokens at most (or to `TOKENS`); `most` is how long a text can be."""
+        width = min(math.ceil(width / WIDTHS) * WIDTHS, most)
+        step = max(TOKENS, 2 ** (tokens.bit_length() - 4))
+        return Shape(texts, width, math.ceil(tokens / step) * step, math.ceil((step - 1) / width))
+
+
+def can_record(model: Any, args: TrainingArguments) -> bool:
+    """Whether steps of a model that takes a `Layout` can be graphs here: on one GPU, with FlashAttention in bf16.
+
+    DistributedDataParallel, gradient checkpointing and the scaling of losses for fp16 do things between kernels.
+    """
+    alone = args.device.type == "cuda" and args.world_size == 1
+    if not alone or not args.bf16 or args.gradient_checkpointing or args.deepspeed:
+        return False
+    config = model.config
+    return choose("auto", args.device, torch.bfloat16, config.hidden_size // config.num_attention_heads) == "varlen"
+
+
+class StepGraphs:
+    """Computes losses and gradients of the batches of one model, on one GPU.
+
+    `loss(outputs, labels, count)` is what is trained on; `longest` the most tokens of a text. The model takes a
+    `layout`, and waits for the device nowhere.
+    """
+
+    def __init__(self, loss: Loss, longest: int):
+        self._loss = loss
+        self._longest = longest
+        self._graphs: dict[Shape, _Graph] = {}
+        self._seen: set[Shape] = set()
+        self._gradients: _Gradients | None = None
+        self._pool: Any = None
+        self._off = False
+
+    def step(self, model: nn.Module, inputs: Batch, tokens: int, count: Any) -> Tensor | None:
+        """The loss of a batch of so many real `tokens`, with its gradients added to those of the weights.
+
+        None where the batch has to be computed as usual: when the first of a shape comes, of which there may be no
+        other.
+        """
+        texts, width = inputs["input_ids"].shape
+        shape = Shape.of(texts, width, tokens, self._longest)
+        if shape not in self._graphs:
+            if self._off or shape not in self._seen or len(self._graphs) >= MOST:
+                self._seen.add(shape)
+                return None
+            try:
+                self._graphs[shape] = self._record(model, shape, inputs, count)
+            except RuntimeError as error:
+                self._off = True
+                log.warning("no CUDA graph could be recorded (%s): kernels are started one by one, which takes longer",
+                            str(error).partition("\n")[0])  # fmt: skip
+                return None
+        assert self._gradients is not None
+        self._gradients.put_in_place()
+        return self._graphs[shape].replay(inputs, count)
+
+    def _record(self, model: nn.Module, shape: Shape, inputs: Batch, count: Any) -> _Graph:
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        held = [weight.grad for weight in weights]
+        graph = _Graph(model, self._loss, shape, inputs)
+        graph.load(inputs, count)
+        device = weights[0].device
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        with torch.random.fork_rng([device]):
+            try:
+                for weight in weights:
+                    weight.grad = None
+                graph.warm_up()
+                if self._gradients is None:
+                    self._gradients = _Gradients([weight for weight in weights if weight.grad is not None])
+                self._gradients.assign()
+                graph.record(self._pool)
+            finally:
+                for weight, gradient in zip(weights, held, strict=True):
+                    weight.grad = gradient
+        return graph
+
+
+class _Gradients:
+    """The places at which all graphs add up gradients."""
+
+    def __init__(self, weights: list[nn.Parameter]):
+        self._weights = weights
+        self._places = [torch.zeros_like(weight) for weight in weights]
+
+    def assign(self) -> None:
+        for weight, place in zip(self._weights, self._places, strict=True):
+            weight.grad = place
+
+    def put_in_place(self) -> None:
+        """With the gradients that the weights have, if any: of earlier batches of the same step."""
+        if self._weights[0].grad is self._places[0]:
+            return
+        torch._foreach_zero_(self._places)
+        for weight, place in zip(self._weights, self._places, strict=True):
+            if weight.grad is not None:
+                place.copy_(weight.grad)
+        self.assign()
+
+
+class _Graph:
+    """The graph of one shape, and the places where it finds its batch."""
+
+    def __init__(self, model: nn.Module, loss: Loss, shape: Shape, inputs: Batch):
+        self._model, self._loss, self._shape = model, loss, shape
+        self._inputs = {name: tensor.new_zeros(shape.texts, shape.width) for name, tensor in inputs.items()
+                        if name != "labels"}  # fmt: skip
+        self._labels = torch.empty_like(inputs["labels"])
+        self._count = torch.zeros((), device=self._labels.device)
+        self._stream = torch.cuda.Stream(self._labels.device)
+        self._graph = torch.cuda.CUDAGraph()
+        self._result: Tensor | None = None
+
+    def load(self, inputs: Batch, count: Any) -> None:
+        for name, place in self._inputs.items():
+            width = inputs[name].shape[1]
+            place[:, width:].zero_()
+            place[:, :width].copy_(inputs[name])
+        self._labels.copy_(inputs["labels"])
+        self._count.fill_(count)
+
+    def replay(self, inputs: Batch, count: Any) -> Tensor:
+        assert self._result is not None
+        self.load(inputs, count)
+        self._graph.replay()
+        return self._result.clone()  # other graphs may use its place
+
+    def warm_up(self) -> None:
+        """What is set up by a first call must not be part of the graph."""
+        current = torch.cuda.current_stream(self._labels.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._compute()
+        current.wait_stream(self._stream)
+
+    def record(self, pool: Any) -> None:
+        # Other threads, as one that pins memory for batches to come, may go on.
+        with torch.cuda.graph(self._graph, pool, self._stream, capture_error_mode="thread_local"):
+            self._result = self._compute()
+
+    def _compute(self) -> Tensor:
+        shape, inputs = self._shape, self._inputs
+        layout = fixed_layout(inputs["input_ids"], inputs["attention_mask"], shape.tokens, shape.fillers)
+        logits = self._model(**inputs, layout=layout)["logits"]
+        loss = self._loss({"logits": logits[: shape.texts]}, self._labels, self._count)
+        loss.backward()
+        return loss.detach()
