@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 MOST = 64
 """Graphs that are kept; batches of further shapes are computed without."""
+BUSY = 8192
+"""Tokens that keep a GPU busy for longer than their kernels take to be started; a graph holds the memory of a step."""
 WIDTHS, TOKENS = 32, 64
 """What widths and numbers of tokens are rounded up to, at least."""
 
@@ -88,40 +91,49 @@ class StepGraphs:
         texts, width = inputs["input_ids"].shape
         shape = Shape.of(texts, width, tokens, self._longest)
         if shape not in self._graphs:
-            if self._off or shape not in self._seen or len(self._graphs) >= MOST:
+            if self._off or tokens > BUSY or len(self._graphs) >= MOST or shape not in self._seen:
                 self._seen.add(shape)
                 return None
-            try:
-                self._graphs[shape] = self._record(model, shape, inputs, count)
-            except RuntimeError as error:
-                self._off = True
-                log.warning("no CUDA graph could be recorded (%s): kernels are started one by one, which takes longer",
-                            str(error).partition("\n")[0])  # fmt: skip
+            graph = self._record(model, shape, inputs, count)
+            if graph is None:
                 return None
+            self._graphs[shape] = graph
         assert self._gradients is not None
         self._gradients.put_in_place()
         return self._graphs[shape].replay(inputs, count)
 
-    def _record(self, model: nn.Module, shape: Shape, inputs: Batch, count: Any) -> _Graph:
+    def _record(self, model: nn.Module, shape: Shape, inputs: Batch, count: Any) -> _Graph | None:
+        """Changes neither gradients nor the state of random numbers; None where it cannot be done."""
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        held = [weight.grad for weight in weights]
         graph = _Graph(model, self._loss, shape, inputs)
         graph.load(inputs, count)
-        device = weights[0].device
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        with torch.random.fork_rng([device]):
+        with torch.random.fork_rng([weights[0].device]), _kept_gradients(weights):
             try:
-                for weight in weights:
-                    weight.grad = None
                 graph.warm_up()
-                if self._gradients is None:
-                    self._gradients = _Gradients([weight for weight in weights if weight.grad is not None])
-                self._gradients.assign()
-                graph.record(self._pool)
-            finally:
-                for weight, gradient in zip(weights, held, strict=True):
-                    weight.grad = gradient
+            except RuntimeError as error:
+                self._off = True
+                log.warning("no CUDA graph can be recorded of this model (%s): kernels are started one by one, which "
+                            "takes longer", str(error).partition("\n")[0])  # fmt: skip
+                return None
+            if self._gradients is None:
+                self._gradients = _Gradients([weight for weight in weights if weight.grad is not None])
+                self._pool = torch.cuda.graph_pool_handle()
+            self._gradients.assign()
+            graph.record(self._pool)
         return graph
+
+
+@contextmanager
+def _kept_gradients(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Takes the gradients away while the block runs."""
+    held = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    try:
+        yield
+    finally:
+        for weight, gradient in zip(weights, held, strict=True):
+            weight.grad = gradient
 
 
 class _Gradients:
@@ -174,11 +186,19 @@ class _Graph:
         return self._result.clone()  # other graphs may use its place
 
     def warm_up(self) -> None:
-        """What is set up by a first call must not be part of the graph."""
+        """What is set up by a first call must not be part of the graph.
+
+        Raises `RuntimeError` if the model waits for the device, which no graph can: to find that out while recording
+        would leave the generator of random numbers of no use.
+        """
         current = torch.cuda.current_stream(self._labels.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            self._compute()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.cuda.stream(self._stream):
+                self._compute()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
         current.wait_stream(self._stream)
 
     def record(self, pool: Any) -> None:
