@@ -77,7 +77,6 @@ class StepGraphs:
         self._loss = loss
         self._longest = longest
         self._graphs: dict[Shape, _Graph] = {}
-        self._seen: set[Shape] = set()
         self._gradients: _Gradients | None = None
         self._pool: Any = None
         self._off = False
@@ -85,42 +84,45 @@ class StepGraphs:
     def step(self, model: nn.Module, inputs: Batch, tokens: int, count: Any) -> Tensor | None:
         """The loss of a batch of so many real `tokens`, with its gradients added to those of the weights.
 
-        None where the batch has to be computed as usual: when the first of a shape comes, of which there may be no
-        other.
+        None where the batch has to be computed as usual. Of the first batch of a shape kernels are started one by one,
+        as there may be no other: the same ones that a graph starts, so that they draw the same random numbers.
         """
         texts, width = inputs["input_ids"].shape
         shape = Shape.of(texts, width, tokens, self._longest)
-        if shape not in self._graphs:
-            if self._off or tokens > BUSY or len(self._graphs) >= MOST or shape not in self._seen:
-                self._seen.add(shape)
+        if self._off or tokens > BUSY:
+            return None
+        graph = self._graphs.get(shape)
+        if graph is None:
+            if len(self._graphs) >= MOST:
                 return None
-            graph = self._record(model, shape, inputs, count)
-            if graph is None:
-                return None
-            self._graphs[shape] = graph
+            graph = self._graphs[shape] = _Graph(model, self._loss, shape, inputs)
+            graph.load(inputs, count)
+            return graph.compute()
+        graph.load(inputs, count)
+        if not graph.is_recorded and not self._record(model, graph):
+            return None
         assert self._gradients is not None
         self._gradients.put_in_place()
-        return self._graphs[shape].replay(inputs, count)
+        return graph.replay()
 
-    def _record(self, model: nn.Module, shape: Shape, inputs: Batch, count: Any) -> _Graph | None:
-        """Changes neither gradients nor the state of random numbers; None where it cannot be done."""
+    def _record(self, model: nn.Module, graph: _Graph) -> bool:
+        """Changes neither gradients nor the state of random numbers; False where it cannot be done."""
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        graph = _Graph(model, self._loss, shape, inputs)
-        graph.load(inputs, count)
-        with torch.random.fork_rng([weights[0].device]), _kept_gradients(weights):
+        devices = {weight.device for weight in weights if weight.is_cuda}
+        with torch.random.fork_rng(devices), _kept_gradients(weights):
             try:
                 graph.warm_up()
             except RuntimeError as error:
                 self._off = True
                 log.warning("no CUDA graph can be recorded of this model (%s): kernels are started one by one, which "
                             "takes longer", str(error).partition("\n")[0])  # fmt: skip
-                return None
+                return False
             if self._gradients is None:
                 self._gradients = _Gradients([weight for weight in weights if weight.grad is not None])
                 self._pool = torch.cuda.graph_pool_handle()
             self._gradients.assign()
             graph.record(self._pool)
-        return graph
+        return True
 
 
 @contextmanager
@@ -179,9 +181,12 @@ class _Graph:
         self._labels.copy_(inputs["labels"])
         self._count.fill_(count)
 
-    def replay(self, inputs: Batch, count: Any) -> Tensor:
+    @property
+    def is_recorded(self) -> bool:
+        return self._result is not None
+
+    def replay(self) -> Tensor:
         assert self._result is not None
-        self.load(inputs, count)
         self._graph.replay()
         return self._result.clone()  # other graphs may use its place
 
@@ -196,7 +201,7 @@ class _Graph:
         torch.cuda.set_sync_debug_mode("error")
         try:
             with torch.cuda.stream(self._stream):
-                self._compute()
+                self.compute()
         finally:
             torch.cuda.set_sync_debug_mode("default")
         current.wait_stream(self._stream)
@@ -204,9 +209,9 @@ class _Graph:
     def record(self, pool: Any) -> None:
         # Other threads, as one that pins memory for batches to come, may go on.
         with torch.cuda.graph(self._graph, pool, self._stream, capture_error_mode="thread_local"):
-            self._result = self._compute()
+            self._result = self.compute()
 
-    def _compute(self) -> Tensor:
+    def compute(self) -> Tensor:
         shape, inputs = self._shape, self._inputs
         layout = fixed_layout(inputs["input_ids"], inputs["attention_mask"], shape.tokens, shape.fillers)
         logits = self._model(**inputs, layout=layout)["logits"]
