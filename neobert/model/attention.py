@@ -98,13 +98,6 @@ class Segments:
 
         return BlockDiagonalMask.from_seqlens(list(self.lengths), device=self.cu_seqlens.device)
 
-    @cached_property
-    def xformers_mask_of_firsts(self) -> Any:
-        from xformers.ops.fmha import BlockDiagonalMask
-
-        ones, lengths = [1] * len(self.lengths), list(self.lengths)
-        return BlockDiagonalMask.from_seqlens(ones, lengths, device=self.cu_seqlens.device)
-
     def _of_each_token(self, of_each_sequence: Tensor) -> Tensor:
         return torch.repeat_interleave(of_each_sequence, self.cu_seqlens.diff(), output_size=self.tokens)
 
@@ -112,8 +105,8 @@ class Segments:
 def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, backend: str, drop: float = 0.0) -> Tensor:
     """Of (tokens, heads, head size) tensors, whose sequences are `segments`; returns the same shape.
 
-    `backend` is one of `BACKENDS` but not `auto`: see `choose`. `drop` is the dropout of attention's probabilities,
-    which `flex` does not know: NeoBERT has none, but other models that are trained here do.
+    `backend` is one of `BACKENDS` but not `auto`: see `choose`. `drop` is the dropout of attention's probabilities, for
+    `sdpa` and `varlen` alone: NeoBERT has none, but other models that are trained here do.
     """
     return _KERNELS[backend](query, key, value, segments, drop, False)
 
@@ -194,19 +187,23 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: 
 
 
 def _xformers(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool) -> Tensor:
+    _refuse("xformers", drop, of_first)
     from xformers.ops import memory_efficient_attention
 
-    mask = segments.xformers_mask_of_firsts if of_first else segments.xformers_mask
-    mixed: Tensor = memory_efficient_attention(query[None], key[None], value[None], attn_bias=mask, p=drop)
+    mixed: Tensor = memory_efficient_attention(query[None], key[None], value[None], attn_bias=segments.xformers_mask)
     return mixed[0]
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool) -> Tensor:
-    if drop or of_first:
-        raise ValueError("the attention backend flex knows no dropout, and computes all tokens")
+    _refuse("flex", drop, of_first)
     per_head = (x.transpose(0, 1)[None] for x in (query, key, value))
     mixed: Tensor = _compiled_flex()(*per_head, block_mask=segments.flex_mask)
     return mixed[0].transpose(0, 1)
+
+
+def _refuse(backend: str, drop: float, of_first: bool) -> None:
+    if drop or of_first:
+        raise ValueError(f"the attention backend {backend} knows no dropout, and computes all tokens")
 
 
 _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Segments, float, bool], Tensor]] = {

@@ -32,17 +32,18 @@ def spare_padding(
 ) -> bool:
     """Lets a classifier compute as little of a batch's padding as can be; what it computes stays the same.
 
-    `dtype` is what attention will be computed in. On GPUs without a kernel for texts end to end, blocks would have to
-    start one for each length: there, and for models that are not known, batches are computed in groups of like lengths.
-    Where `padding_matters` (see `neobert.model.neighbours`), of equal lengths: so that scores do not depend on a
-    batch's other texts.
+    `dtype` is what attention will be computed in. On GPUs, FlashAttention takes texts end to end; without it a kernel
+    would have to be started for each length. There, and of models that are not known, batches are computed in groups of
+    like lengths; where `padding_matters` (see `neobert.model.neighbours`), of equal ones: so that scores do not depend
+    on a batch's other texts.
 
     Returns whether no padding is computed at all, and the model takes a `Layout`.
     """
     if isinstance(model, NeoBERTPreTrainedModel):
         return True
-    if (device.type == "cpu" or _has_kernel(model, device, dtype)) and unpad(model, encoder_of(model)[1]):
-        return True
+    encoder = encoder_of(model)[1]
+    if _is_known(model, encoder) and _has_kernel(model, device, dtype):
+        return unpad(model, encoder)
     changes = padding_matters()
     if changes:
         log.info("padding changes what %s says of a text: only texts of one length are computed together, which takes "
@@ -52,8 +53,10 @@ def spare_padding(
 
 
 def _has_kernel(model: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    heads = getattr(model.config, "num_attention_heads", None)
-    return bool(heads) and choose("auto", device, dtype, model.config.hidden_size // heads) != "sdpa"
+    if device.type == "cpu":
+        return True
+    head_size = model.config.hidden_size // model.config.num_attention_heads
+    return choose("auto", device, dtype, head_size) == "varlen"
 
 
 def warn_of_padding(model: Any, padding_matters: Callable[[], bool]) -> None:
