@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from neobert.model.plain_attention import Runs, batches, plain_attention
+from neobert.model.plain_attention import Buckets, batches, plain_attention
 
 SHORT, SCORES_FIT = 32, 2048
 """Tokens of a sequence: see `_of_one_length`. All scores of 2,048 tokens take 8 MB a head."""
@@ -67,6 +67,11 @@ class Segments:
         return [(length, sum(1 for _ in group)) for length, group in groupby(self.lengths)]
 
     @cached_property
+    def buckets(self) -> Buckets:
+        """For `plain_attention`."""
+        return Buckets.of(self.lengths)
+
+    @cached_property
     def positions(self) -> Tensor:
         """(tokens,): the place of each token in its own sequence, from 0."""
         return torch.arange(self.tokens, device=self.cu_seqlens.device) - self._of_each_token(self.cu_seqlens[:-1])
@@ -99,7 +104,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, bac
     `sdpa` alone: NeoBERT has none, but other models that are trained here do.
     """
     if backend == "sdpa":
-        return _sdpa(query, key, value, segments, segments.runs, drop)
+        return _sdpa(query, key, value, segments, drop)
     if drop:
         raise ValueError(f"the attention backend {backend} knows no dropout")
     return _KERNELS[backend](query, key, value, segments)
@@ -107,7 +112,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, bac
 
 def attention_of_first(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float = 0.0) -> Tensor:
     """Of each sequence's first token alone: `query` and what is returned are (sequences, heads, head size)."""
-    return _sdpa(query, key, value, segments, [(1, count) for _, count in segments.runs], drop)
+    return _sdpa(query, key, value, segments, drop, of_first=True)
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype, head_size: int) -> str:
@@ -141,13 +146,14 @@ def fault(backend: str, device: torch.device, dtype: torch.dtype, head_size: int
     return None
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, queries: Runs, drop: float) -> Tensor:
-    """`queries` are the runs of `query`, as `segments.runs` are those of the others."""
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float, of_first: bool = False) -> Tensor:
+    """`of_first`: the query is of each sequence's first token alone."""
     runs = segments.runs
     if not runs:
         return torch.empty_like(query)
     if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT:
-        return plain_attention(query, key, value, queries, runs, drop)
+        return plain_attention(query, key, value, segments.buckets, drop, of_first)
+    queries = [(1, count) for _, count in runs] if of_first else runs
     done = []
     for parts in zip(batches(query, queries), batches(key, runs), batches(value, runs), strict=True):
         done.append(_of_one_length(*parts, drop).transpose(1, 2).flatten(0, 1))

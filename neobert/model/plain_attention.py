@@ -1,12 +1,14 @@
 """Attention on CPUs as plain products of matrices, for what PyTorch's kernels there do not know or do slowly.
 
 They know no dropout, and take long for 16-bit floats. Done operation by operation, most of the time of short texts
-would go into autograd's records of each; here a whole layer's attention is one of them.
+would go into autograd's records of each; here a whole layer's attention is one of them. A call for each length would
+take longer than what it computes, too: texts of like lengths share one, padded to the longest of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,9 +16,71 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from neobert.model.dropout import kept
+from neobert.model.length_groups import split_by_length
 
 Runs = Sequence[tuple[int, int]]
 """(length, how many in a row) of sequences that lie end to end."""
+
+CALL, BALANCE = 128, 16
+"""What one more run costs, in moved tokens; and the length of which a token's products take as long as moving it."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """To padded runs and back: `source` says which token stands at each place, `places` at which each token stands."""
+
+    source: Tensor
+    places: Tensor
+
+    def there(self, tokens: Tensor) -> Tensor:
+        return tokens.index_select(0, self.source)
+
+    def back(self, padded: Tensor) -> Tensor:
+        return padded.index_select(0, self.places)
+
+    def gradient_of_back(self, gradient: Tensor) -> Tensor:
+        """Zero at padding, of which nothing comes back."""
+        empty = gradient.new_zeros(len(self.source), *gradient.shape[1:])
+        return empty.index_copy_(0, self.places, gradient)
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Sequences of like lengths, padded to `runs` of equal ones.
+
+    `hidden` says of each run, (count, length), what is padding, where each sequence's last token stands once more; None
+    where there is none. `tokens` moves all of them, `firsts` one of each sequence.
+    """
+
+    runs: Runs
+    hidden: tuple[Tensor | None, ...]
+    tokens: Move
+    firsts: Move
+
+    @staticmethod
+    def of(lengths: Sequence[int]) -> Buckets:
+        sizes = torch.tensor(lengths)
+        starts = sizes.cumsum(0) - sizes
+        groups = split_by_length([length + length * length // BALANCE for length in lengths], CALL)
+        runs, sources, hidden = [], [], []
+        for rows in groups:
+            width, its = max(lengths[row] for row in rows), sizes[rows, None]
+            columns = torch.arange(width).expand(len(rows), width)
+            runs.append((width, len(rows)))
+            sources.append((starts[rows, None] + columns.minimum(its - 1)).flatten())
+            hidden.append(columns >= its)
+        source, padding = torch.cat(sources), torch.cat([each.flatten() for each in hidden])
+        order = torch.tensor([row for rows in groups for row in rows])
+        return Buckets(
+            runs, tuple(each if each.any() else None for each in hidden),
+            Move(source, _inverse(source, (~padding).nonzero().squeeze(1))),
+            Move(order, _inverse(order, torch.arange(len(order)))),
+        )  # fmt: skip
+
+
+def _inverse(source: Tensor, places: Tensor) -> Tensor:
+    """Of each number that stands at one of the `places` of `source`, at which."""
+    return torch.empty_like(places).index_copy_(0, source[places], places)
 
 
 def batches(tokens: Tensor, runs: Runs) -> list[Tensor]:
@@ -28,36 +92,48 @@ def batches(tokens: Tensor, runs: Runs) -> list[Tensor]:
     ]
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, queries: Runs, runs: Runs, drop: float) -> Tensor:
-    """Of (tokens, heads, head size) tensors of one type; `queries` are the runs of the first, `runs` of the others."""
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, drop: float, of_first: bool = False
+) -> Tensor:
+    """Of (tokens, heads, head size) tensors of one type; `of_first`: `query` has each sequence's first token alone."""
     with torch.autocast(query.device.type, enabled=False):
-        mixed: Tensor = _Plain.apply(query, key, value, queries, runs, drop)
+        mixed: Tensor = _Plain.apply(query, key, value, buckets, drop, of_first)
         return mixed
 
 
 class _Plain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, queries: Runs, runs: Runs, drop: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, drop: float, of_first: bool
+    ) -> Tensor:
+        runs, tokens = buckets.runs, buckets.tokens
+        queries, asking = ([(1, count) for _, count in runs], buckets.firsts) if of_first else (runs, tokens)
+        query, key, value = asking.there(query), tokens.there(key), tokens.there(value)
         heads, scale = query.shape[1], query.shape[-1] ** -0.5
-        shapes = [(count * heads, asking, length) for (asking, count), (length, _) in zip(queries, runs, strict=True)]
+        shapes = [(count * heads, rows, length) for (rows, count), (length, _) in zip(queries, runs, strict=True)]
         masks = _masks(shapes, query, drop)
         probabilities = []
         mixed = torch.empty_like(query)
-        for out, q, k, v, mask in zip(batches(mixed, queries), *_flat((query, queries), (key, runs), (value, runs)),
-                                      masks, strict=True):  # fmt: skip
-            found = torch.bmm(q, k.transpose(1, 2)).mul_(scale).softmax(dim=-1)  # adds up in float32 by itself
+        flat = _flat((query, queries), (key, runs), (value, runs))
+        for out, q, k, v, mask, hidden in zip(batches(mixed, queries), *flat, masks, buckets.hidden, strict=True):
+            scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+            if hidden is not None:
+                scores.unflatten(0, (-1, heads)).masked_fill_(hidden[:, None, None], -torch.inf)
+            found = scores.softmax(dim=-1)  # adds up in float32 by itself
             probabilities.append(found)
             out.copy_(torch.bmm(_dropped(found, mask), v).view(out.shape))
         ctx.save_for_backward(query, key, value, *probabilities, *(mask for mask in masks if mask is not None))
-        ctx.runs = queries, runs, scale
-        return mixed
+        ctx.settings = queries, runs, asking, tokens, scale
+        return asking.back(mixed)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        queries, runs, scale = ctx.runs
+        """Padding has no part in it: what it asked is not looked at, and its probability is 0 for all that asked."""
+        queries, runs, asking, tokens, scale = ctx.settings
         query, key, value, *saved = ctx.saved_tensors
         probabilities, masks = saved[: len(runs)], saved[len(runs) :] or [None] * len(runs)
+        gradient = asking.gradient_of_back(gradient)
         of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
         flat = _flat((query, queries), (key, runs), (value, runs), (gradient, queries))
         outs = (batches(of_query, queries), batches(of_key, runs), batches(of_value, runs))
@@ -69,7 +145,7 @@ class _Plain(torch.autograd.Function):
             of_scores = torch._softmax_backward_data(of_probabilities, p, -1, p.dtype).mul_(scale)
             out[0].copy_(torch.bmm(of_scores, k).view(out[0].shape))
             out[1].copy_(torch.bmm(of_scores.transpose(1, 2), q).view(out[1].shape))
-        return of_query, of_key, of_value, None, None, None
+        return asking.back(of_query), tokens.back(of_key), tokens.back(of_value), None, None, None
 
 
 def _flat(*pairs: tuple[Tensor, Runs]) -> Iterator[list[Tensor]]:
