@@ -98,10 +98,13 @@ class ModelConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _without_moot(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that settings that were written out can be read again: sizes stand beside no model that exists."""
+        """So that settings that were written out can be read again: sizes stand beside no model that exists.
+
+        And so that trials are the same as before there was a setting that they do not have.
+        """
         values: dict[str, Any] = serialize(self)
         moot = set() if self.is_new else set(_SIZES)
-        if self.classifier_pooling is None:  # so that a trial is the same as before there was such a setting
+        if self.classifier_pooling is None:
             moot.add("classifier_pooling")
         return {name: value for name, value in values.items() if name not in moot}
 

@@ -15,10 +15,6 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: several of these run at once on few cores
-
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # as the command itself does, but before all imports
-
 REPOSITORY = Path(__file__).parents[2]
 TINY_MODEL = [
     "model.allow_random_weights=true",
