@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 import transformers
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
@@ -22,6 +23,7 @@ from neobert.model import neighbours
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
+from neobert.model.used_rows import train_used_rows
 from neobert.training import checkpoints, deepspeed, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
@@ -109,6 +111,9 @@ def finetune(
         warn_of_padding(classifier.model, padding_matters)
     else:
         spare_padding(classifier.model, args.device, padding_matters)
+        # A checkpoint of before there was this has moments of all rows.
+        if config.do_train and found_once(paths, ranks, "trains used rows", lambda: not resumed):
+            train_used_rows(classifier.model, torch.from_numpy(trainer.train_dataset.columns["input_ids"]))
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),
