@@ -168,7 +168,7 @@ def _of_one_length(query: Tensor, key: Tensor, value: Tensor, drop: float) -> Te
     plain products.
     """
     length = key.shape[-2]
-    if query.device.type != "cpu" or query.dtype == torch.float32 or length > SCORES_FIT:
+    if query.device.type != "cpu" or query.dtype.itemsize > 2 or length > SCORES_FIT:
         return scaled_dot_product_attention(query, key, value, dropout_p=drop)
     if length <= SHORT:
         with torch.autocast("cpu", enabled=False):

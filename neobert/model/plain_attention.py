@@ -111,18 +111,18 @@ class _Plain(torch.autograd.Function):
         query, key, value = asking.there(query), tokens.there(key), tokens.there(value)
         heads, scale = query.shape[1], query.shape[-1] ** -0.5
         shapes = [(count * heads, rows, length) for (rows, count), (length, _) in zip(queries, runs, strict=True)]
-        masks = _masks(shapes, query, drop)
+        drawn = masks(shapes, query, drop)
         probabilities = []
         mixed = torch.empty_like(query)
         flat = _flat((query, queries), (key, runs), (value, runs))
-        for out, q, k, v, mask, hidden in zip(batches(mixed, queries), *flat, masks, buckets.hidden, strict=True):
+        for out, q, k, v, mask, hidden in zip(batches(mixed, queries), *flat, drawn, buckets.hidden, strict=True):
             scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
             if hidden is not None:
                 scores.unflatten(0, (-1, heads)).masked_fill_(hidden[:, None, None], -torch.inf)
             found = scores.softmax(dim=-1)  # adds up in float32 by itself
             probabilities.append(found)
-            out.copy_(torch.bmm(_dropped(found, mask), v).view(out.shape))
-        ctx.save_for_backward(query, key, value, *probabilities, *(mask for mask in masks if mask is not None))
+            out.copy_(torch.bmm(dropped(found, mask), v).view(out.shape))
+        ctx.save_for_backward(query, key, value, *probabilities, *(mask for mask in drawn if mask is not None))
         ctx.settings = queries, runs, asking, tokens, scale
         return asking.back(mixed)
 
@@ -138,7 +138,7 @@ class _Plain(torch.autograd.Function):
         flat = _flat((query, queries), (key, runs), (value, runs), (gradient, queries))
         outs = (batches(of_query, queries), batches(of_key, runs), batches(of_value, runs))
         for q, k, v, g, p, mask, *out in zip(*flat, probabilities, masks, *outs, strict=True):
-            out[2].copy_(torch.bmm(_dropped(p, mask).transpose(1, 2), g).view(out[2].shape))
+            out[2].copy_(torch.bmm(dropped(p, mask).transpose(1, 2), g).view(out[2].shape))
             of_probabilities = torch.bmm(g, v.transpose(1, 2))
             if mask is not None:
                 of_probabilities.mul_(mask)
@@ -154,7 +154,7 @@ def _flat(*pairs: tuple[Tensor, Runs]) -> Iterator[list[Tensor]]:
         yield [part.reshape(-1, *part.shape[2:]) for part in batches(tokens, runs)]
 
 
-def _masks(shapes: Sequence[tuple[int, int, int]], like: Tensor, drop: float) -> list[Tensor | None]:
+def masks(shapes: Sequence[tuple[int, int, int]], like: Tensor, drop: float) -> list[Tensor | None]:
     """What probabilities are multiplied with, of each run; None where nothing is dropped."""
     if not drop:
         return [None] * len(shapes)
@@ -163,5 +163,5 @@ def _masks(shapes: Sequence[tuple[int, int, int]], like: Tensor, drop: float) ->
     return [part.view(shape) for part, shape in zip(drawn.split(sizes), shapes, strict=True)]
 
 
-def _dropped(probabilities: Tensor, mask: Tensor | None) -> Tensor:
+def dropped(probabilities: Tensor, mask: Tensor | None) -> Tensor:
     return probabilities if mask is None else probabilities * mask
