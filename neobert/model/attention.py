@@ -151,8 +151,8 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: f
     runs = segments.runs
     if not runs:
         return torch.empty_like(query)
-    if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT:
-        return plain_attention(query, key, value, segments.buckets, drop, of_first)
+    if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT and not of_first:
+        return plain_attention(query, key, value, segments.buckets, drop)
     queries = [(1, count) for _, count in runs] if of_first else runs
     done = []
     for parts in zip(batches(query, queries), batches(key, runs), batches(value, runs), strict=True):

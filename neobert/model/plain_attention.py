@@ -8,7 +8,7 @@ take longer than what it computes, too: texts of like lengths share one, padded 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ class Buckets:
     hidden: tuple[Tensor | None, ...]
     tokens: Move
     firsts: Move
+    _of_heads: dict[int, Move] = field(default_factory=dict)
 
     @staticmethod
     def of(lengths: Sequence[int]) -> Buckets:
@@ -77,6 +78,23 @@ class Buckets:
             Move(order, _inverse(order, torch.arange(len(order)))),
         )  # fmt: skip
 
+    def of_heads(self, heads: int) -> Move:
+        """Of (tokens x heads, head size), to (count x heads, length, head size) of each run, end to end.
+
+        Products of matrices, one of each head, would have to sort what `tokens` moves once more.
+        """
+        if heads not in self._of_heads:
+            here = torch.arange(len(self.tokens.source) * heads).view(-1, heads)
+            parts = here.split([length * count for length, count in self.runs])
+            order = torch.cat([
+                part.view(count, length, heads).transpose(1, 2).flatten()
+                for part, (length, count) in zip(parts, self.runs, strict=True)
+            ])  # fmt: skip
+            source = self.tokens.source[order // heads] * heads + order % heads
+            places = _inverse(order, here.flatten()).view(-1, heads)[self.tokens.places].flatten()
+            self._of_heads[heads] = Move(source, places)
+        return self._of_heads[heads]
+
 
 def _inverse(source: Tensor, places: Tensor) -> Tensor:
     """Of each number that stands at one of the `places` of `source`, at which."""
@@ -92,66 +110,63 @@ def batches(tokens: Tensor, runs: Runs) -> list[Tensor]:
     ]
 
 
-def plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, drop: float, of_first: bool = False
-) -> Tensor:
-    """Of (tokens, heads, head size) tensors of one type; `of_first`: `query` has each sequence's first token alone."""
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, drop: float) -> Tensor:
+    """Of (tokens, heads, head size) tensors of one type."""
     with torch.autocast(query.device.type, enabled=False):
-        mixed: Tensor = _Plain.apply(query, key, value, buckets, drop, of_first)
+        mixed: Tensor = _Plain.apply(query, key, value, buckets, drop)
         return mixed
 
 
 class _Plain(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, drop: float, of_first: bool
-    ) -> Tensor:
-        runs, tokens = buckets.runs, buckets.tokens
-        queries, asking = ([(1, count) for _, count in runs], buckets.firsts) if of_first else (runs, tokens)
-        query, key, value = asking.there(query), tokens.there(key), tokens.there(value)
-        heads, scale = query.shape[1], query.shape[-1] ** -0.5
-        shapes = [(count * heads, rows, length) for (rows, count), (length, _) in zip(queries, runs, strict=True)]
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, drop: float) -> Tensor:
+        shape, heads, scale = query.shape, query.shape[1], query.shape[-1] ** -0.5
+        move = buckets.of_heads(heads)
+        query, key, value = (move.there(x.flatten(0, 1)) for x in (query, key, value))
+        query.mul_(scale)
+        mixed = torch.empty_like(query)
+        shapes = [(count * heads, length, length) for length, count in buckets.runs]
         drawn = masks(shapes, query, drop)
         probabilities = []
-        mixed = torch.empty_like(query)
-        flat = _flat((query, queries), (key, runs), (value, runs))
-        for out, q, k, v, mask, hidden in zip(batches(mixed, queries), *flat, drawn, buckets.hidden, strict=True):
-            scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+        parts = _parts(buckets.runs, heads, query, key, value, mixed)
+        for (q, k, v, out), mask, hidden in zip(parts, drawn, buckets.hidden, strict=True):
+            scores = torch.bmm(q, k.transpose(1, 2))
             if hidden is not None:
                 scores.unflatten(0, (-1, heads)).masked_fill_(hidden[:, None, None], -torch.inf)
             found = scores.softmax(dim=-1)  # adds up in float32 by itself
             probabilities.append(found)
-            out.copy_(torch.bmm(dropped(found, mask), v).view(out.shape))
+            torch.bmm(dropped(found, mask), v, out=out)
         ctx.save_for_backward(query, key, value, *probabilities, *(mask for mask in drawn if mask is not None))
-        ctx.settings = queries, runs, asking, tokens, scale
-        return asking.back(mixed)
+        ctx.settings = buckets.runs, move, shape, scale
+        return move.back(mixed).view(shape)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Padding has no part in it: what it asked is not looked at, and its probability is 0 for all that asked."""
-        queries, runs, asking, tokens, scale = ctx.settings
+        runs, move, shape, scale = ctx.settings
         query, key, value, *saved = ctx.saved_tensors
-        probabilities, masks = saved[: len(runs)], saved[len(runs) :] or [None] * len(runs)
-        gradient = asking.gradient_of_back(gradient)
-        of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
-        flat = _flat((query, queries), (key, runs), (value, runs), (gradient, queries))
-        outs = (batches(of_query, queries), batches(of_key, runs), batches(of_value, runs))
-        for q, k, v, g, p, mask, *out in zip(*flat, probabilities, masks, *outs, strict=True):
-            out[2].copy_(torch.bmm(dropped(p, mask).transpose(1, 2), g).view(out[2].shape))
+        probabilities, drawn = saved[: len(runs)], saved[len(runs) :] or [None] * len(runs)
+        gradient = move.gradient_of_back(gradient.flatten(0, 1))
+        gradients = [torch.empty_like(x) for x in (query, key, value)]
+        parts = _parts(runs, shape[1], query, key, value, gradient, *gradients)
+        for (q, k, v, g, of_q, of_k, of_v), p, mask in zip(parts, probabilities, drawn, strict=True):
+            torch.bmm(dropped(p, mask).transpose(1, 2), g, out=of_v)
             of_probabilities = torch.bmm(g, v.transpose(1, 2))
             if mask is not None:
                 of_probabilities.mul_(mask)
-            of_scores = torch._softmax_backward_data(of_probabilities, p, -1, p.dtype).mul_(scale)
-            out[0].copy_(torch.bmm(of_scores, k).view(out[0].shape))
-            out[1].copy_(torch.bmm(of_scores.transpose(1, 2), q).view(out[1].shape))
-        return asking.back(of_query), tokens.back(of_key), tokens.back(of_value), None, None, None
+            of_scores = torch._softmax_backward_data(of_probabilities, p, -1, p.dtype)
+            torch.bmm(of_scores, k, out=of_q)
+            torch.bmm(of_scores.transpose(1, 2), q, out=of_k)
+        gradients[0].mul_(scale)
+        return *(move.back(each).view(shape) for each in gradients), None, None
 
 
-def _flat(*pairs: tuple[Tensor, Runs]) -> Iterator[list[Tensor]]:
-    """(count x heads, length, head size) of each run, of each tensor."""
-    for tokens, runs in pairs:
-        yield [part.reshape(-1, *part.shape[2:]) for part in batches(tokens, runs)]
+def _parts(runs: Runs, heads: int, *moved: Tensor) -> Iterator[list[Tensor]]:
+    """Of each run, (count x heads, length, head size) of each of the tensors: views."""
+    sizes = [length * count * heads for length, count in runs]
+    for (length, _), *parts in zip(runs, *(x.split(sizes) for x in moved), strict=True):
+        yield [part.unflatten(0, (-1, length)) for part in parts]
 
 
 def masks(shapes: Sequence[tuple[int, int, int]], like: Tensor, drop: float) -> list[Tensor | None]:

@@ -116,7 +116,7 @@ def _attend(
     """Of (1, heads, tokens, head size); returns (1, tokens, heads, head size)."""
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
         query = query * (scaling * query.shape[-1] ** 0.5)
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     return attention(query, key, value, segments, "sdpa", dropout)[None], None
 
 

@@ -14,9 +14,9 @@ from neobert.model.plain_attention import Buckets, plain_attention
 LENGTHS = [2, 3, 3, 7]
 
 
-def tensors(dtype: torch.dtype = torch.float32, first: int = 15) -> list[torch.Tensor]:
+def tensors(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    return [torch.randn(size, 2, 4, dtype=dtype, requires_grad=True) for size in (first, 15, 15)]
+    return [torch.randn(15, 2, 4, dtype=dtype, requires_grad=True) for _ in range(3)]
 
 
 def segments(lengths: Sequence[int] = LENGTHS) -> Segments:
@@ -43,15 +43,12 @@ def test_padding_is_between_tokens_that_keep_their_order(buckets: Buckets) -> No
 
 
 @pytest.mark.parametrize("lengths", [[7, 3, 2, 3], [15], [1] * 15])
-@pytest.mark.parametrize("first", [False, True])
-def test_sequences_may_lie_in_any_order(lengths: list[int], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_may_lie_in_any_order(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CALL", 1000)
     query, key, value = (x.detach() for x in tensors())
     its = segments(lengths)
     expected = attention(query, key, value, its, "sdpa")
-    starts = its.cu_seqlens[:-1]
-    found = plain_attention(query[starts] if first else query, key, value, Buckets.of(lengths), 0.0, first)
-    torch.testing.assert_close(found, expected[starts] if first else expected)
+    torch.testing.assert_close(plain_attention(query, key, value, Buckets.of(lengths), 0.0), expected)
 
 
 def test_without_dropout_it_is_that_of_pytorch(buckets: Buckets) -> None:
@@ -60,13 +57,12 @@ def test_without_dropout_it_is_that_of_pytorch(buckets: Buckets) -> None:
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
-@pytest.mark.parametrize("first", [False, True])
-def test_gradients_are_those_of_the_function(buckets: Buckets, drop: float, first: bool) -> None:
+def test_gradients_are_those_of_the_function(buckets: Buckets, drop: float) -> None:
     def function(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)  # the same are dropped at each call
-        return plain_attention(*inputs, buckets, drop, first)
+        return plain_attention(*inputs, buckets, drop)
 
-    assert torch.autograd.gradcheck(function, tensors(torch.float64, first=4 if first else 15))
+    assert torch.autograd.gradcheck(function, tensors(torch.float64))
 
 
 def test_first_tokens_ask_as_they_do_among_all() -> None:
