@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from neobert.model.plain_attention import batches, plain_attention
+from neobert.model.plain_attention import Buckets, batches, plain_attention
 
 SHORT, SCORES_FIT = 32, 2048
 """Tokens of a sequence: see `_of_one_length`. All scores of 2,048 tokens take 8 MB a head."""
@@ -75,6 +75,11 @@ class Segments:
     def runs(self) -> list[tuple[int, int]]:
         """(length, how many in a row) for each run of equally long sequences."""
         return [(length, sum(1 for _ in group)) for length, group in groupby(self.lengths)]
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """For `plain_attention`."""
+        return Buckets.of(self.lengths)
 
     @cached_property
     def positions(self) -> Tensor:
@@ -153,9 +158,9 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: f
     runs = segments.runs
     if not runs:
         return torch.empty_like(query)
+    if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT and not of_first:
+        return plain_attention(query, key, value, segments.buckets, drop)
     queries = [(1, count) for _, count in runs] if of_first else runs
-    if query.device.type == "cpu" and drop and segments.longest <= SCORES_FIT:
-        return plain_attention(query, key, value, queries, runs, drop)
     done = []
     for parts in zip(batches(query, queries), batches(key, runs), batches(value, runs), strict=True):
         done.append(_of_one_length(*parts, drop).transpose(1, 2).flatten(0, 1))
@@ -170,7 +175,7 @@ def _of_one_length(query: Tensor, key: Tensor, value: Tensor, drop: float) -> Te
     plain products.
     """
     length = key.shape[-2]
-    if query.device.type != "cpu" or query.dtype == torch.float32 or length > SCORES_FIT:
+    if query.device.type != "cpu" or query.dtype.itemsize > 2 or length > SCORES_FIT:
         return scaled_dot_product_attention(query, key, value, dropout_p=drop)
     if length <= SHORT:
         with torch.autocast("cpu", enabled=False):

@@ -3,7 +3,7 @@
 Their blocks compute each token by itself, but for attention. So they can be given the tokens of a batch end to end, as
 one row without padding, if attention is told where each text begins: as in our own model. Embeddings, which cost next
 to nothing, still see the padded batch. The heads of these models look at the first token alone: the last block, a sixth
-of MiniLM, computes keys and values of all tokens, and everything else of the first ones.
+of MiniLM, computes keys and values of all tokens (on CPUs not even these), and everything else of the first ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from neobert.model.attention import Segments, attention, attention_of_first, choose
+from neobert.model.first_attention import first_attention
 from neobert.model.length_groups import in_groups
 from neobert.model.modeling import NeoBERTPreTrainedModel
 from neobert.model.packing import Layout, padded_layout
@@ -134,7 +135,7 @@ def _attend(
     """Of (1, heads, tokens, head size); returns (1, tokens, heads, head size)."""
     if scaling is not None and abs(scaling * query.shape[-1] ** 0.5 - 1) > 1e-6:
         query = query * (scaling * query.shape[-1] ** 0.5)
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     return attention(query, key, value, segments, _backend(query), dropout)[None], None
 
 
@@ -149,18 +150,21 @@ def _no_mask(*_: Any, **__: Any) -> None:
 # -- last blocks ------------------------------------------------------------------------------------------------------
 
 
-def _of_first(layers: tuple[nn.Module, nn.Module, nn.Module], heads: int, drop: nn.Dropout, states: Tensor,
+def _of_first(layers: tuple[nn.Linear, nn.Linear, nn.Linear], heads: int, drop: nn.Dropout, states: Tensor,
               segments: Segments) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The first tokens of (1, tokens, hidden size), and what they attend to: (1, sequences, hidden size) each.
 
     `layers` are those of queries, keys and values.
     """
-    firsts = states[0].index_select(0, segments.firsts)
+    states = states.squeeze(0)
+    firsts = states.index_select(0, segments.firsts)
     to_query, to_key, to_value = layers
-    query, key, value = (
-        x.unflatten(-1, (heads, -1)) for x in (to_query(firsts), to_key(states[0]), to_value(states[0]))
-    )
-    mixed = attention_of_first(query, key, value, segments, drop.p if drop.training else 0.0, _backend(query))
+    query, share = to_query(firsts).unflatten(-1, (heads, -1)), drop.p if drop.training else 0.0
+    if states.device.type == "cpu":
+        mixed = first_attention(query, states, to_key, to_value, segments, share)
+    else:
+        key, value = (layer(states).unflatten(-1, (heads, -1)) for layer in (to_key, to_value))
+        mixed = attention_of_first(query, key, value, segments, share, _backend(query))
     return firsts[None], mixed.flatten(-2)[None]
 
 

@@ -23,6 +23,7 @@ from neobert.model import neighbours
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
+from neobert.model.used_rows import train_used_rows
 from neobert.training import checkpoints, deepspeed, graphs, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
@@ -114,6 +115,11 @@ def finetune(
         spared = spare_padding(classifier.model, args.device, padding_matters, kind)
         if spared and config.trainer.cuda_graphs and graphs.can_record(classifier.model, args):
             trainer.graphs = graphs.StepGraphs(mean_loss, config.data.max_length)
+        # A checkpoint of before there was this has moments of all rows. On GPUs they cost next to no time.
+        if config.do_train and found_once(
+            paths, ranks, "trains used rows", lambda: not resumed and args.device.type == "cpu"
+        ):
+            train_used_rows(classifier.model, torch.from_numpy(trainer.train_dataset.columns["input_ids"]))
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),

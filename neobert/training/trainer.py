@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from neobert.errors import RunError
 from neobert.training import checkpoints, deepspeed
+from neobert.training.clipping import can_clip_in_step, clip_in_step
 from neobert.training.progress import Meter, Progress
 
 
@@ -75,6 +76,13 @@ class Trainer(transformers.Trainer):
 
     def save_also(self, directory: Path) -> None:
         """What else belongs into a checkpoint; called in all processes."""
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Trainer's own goes over all gradients once more. Where this is not called, that is what happens."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's
+        if self.is_deepspeed_enabled or self.accelerator.scaler is not None or not can_clip_in_step(optimizer):
+            return super()._clip_grad_norm(model)
+        return clip_in_step(optimizer, model.parameters(), self.args.max_grad_norm)
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where Trainer writes a checkpoint: aside, until it is complete."""

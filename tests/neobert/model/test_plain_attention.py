@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
+from neobert.model import plain_attention as module
 from neobert.model.attention import Segments, attention, attention_of_first
-from neobert.model.plain_attention import plain_attention
+from neobert.model.plain_attention import Buckets, plain_attention
 
 LENGTHS = [2, 3, 3, 7]
-RUNS = [(2, 1), (3, 2), (7, 1)]
 
 
-def tensors(dtype: torch.dtype = torch.float32, first: int = 15) -> list[torch.Tensor]:
+def tensors(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    return [torch.randn(size, 2, 4, dtype=dtype, requires_grad=True) for size in (first, 15, 15)]
+    return [torch.randn(15, 2, 4, dtype=dtype, requires_grad=True) for _ in range(3)]
 
 
-def segments() -> Segments:
-    return Segments(torch.tensor([0, *LENGTHS]).cumsum(0, dtype=torch.int32), 15, LENGTHS)
+def segments(lengths: Sequence[int] = LENGTHS) -> Segments:
+    return Segments(torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32), 15, lengths)
 
 
-def test_without_dropout_it_is_that_of_pytorch() -> None:
+@pytest.fixture(params=[0, 3, 1000], ids=["a call for each length", "some together", "all together"])
+def buckets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Buckets:
+    """By what a call costs."""
+    monkeypatch.setattr(module, "CALL", request.param)
+    found = Buckets.of(LENGTHS)
+    assert len(found.runs) == {0: 3, 3: 2, 1000: 1}[request.param]
+    return found
+
+
+def test_padding_is_between_tokens_that_keep_their_order(buckets: Buckets) -> None:
+    tokens = torch.arange(15)
+    padded = buckets.tokens.there(tokens)
+    assert len(padded) == sum(length * count for length, count in buckets.runs)
+    assert torch.equal(buckets.tokens.back(padded), tokens)
+    hidden = [torch.zeros(count, length, dtype=torch.bool) if found is None else found
+              for (length, count), found in zip(buckets.runs, buckets.hidden, strict=True)]  # fmt: skip
+    assert sum(int((~each).sum()) for each in hidden) == 15
+
+
+@pytest.mark.parametrize("lengths", [[7, 3, 2, 3], [15], [1] * 15])
+def test_sequences_may_lie_in_any_order(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALL", 1000)
+    query, key, value = (x.detach() for x in tensors())
+    its = segments(lengths)
+    expected = attention(query, key, value, its, "sdpa")
+    torch.testing.assert_close(plain_attention(query, key, value, Buckets.of(lengths), 0.0), expected)
+
+
+def test_without_dropout_it_is_that_of_pytorch(buckets: Buckets) -> None:
     inputs = tensors()
-    torch.testing.assert_close(plain_attention(*inputs, RUNS, RUNS, 0.0), attention(*inputs, segments(), "sdpa"))
+    torch.testing.assert_close(plain_attention(*inputs, buckets, 0.0), attention(*inputs, segments(), "sdpa"))
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
-@pytest.mark.parametrize("first", [False, True])
-def test_gradients_are_those_of_the_function(drop: float, first: bool) -> None:
-    queries = [(1, count) for _, count in RUNS] if first else RUNS
-
+def test_gradients_are_those_of_the_function(buckets: Buckets, drop: float) -> None:
     def function(*inputs: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)  # the same are dropped at each call
-        return plain_attention(*inputs, queries, RUNS, drop)
+        return plain_attention(*inputs, buckets, drop)
 
-    assert torch.autograd.gradcheck(function, tensors(torch.float64, first=4 if first else 15))
+    assert torch.autograd.gradcheck(function, tensors(torch.float64))
 
 
 def test_first_tokens_ask_as_they_do_among_all() -> None:

@@ -53,12 +53,12 @@ def gradients(model: Any, logits: Tensor) -> dict[str, Tensor]:
 
 
 def assert_same(one: Any, other: Any, inputs: dict[str, Tensor]) -> None:
-    first, second = one(**inputs).logits, other(**inputs).logits
-    torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
+    first, second = one.double()(**inputs).logits, other.double()(**inputs).logits
+    torch.testing.assert_close(first, second, atol=1e-10, rtol=1e-10)
     before, after = gradients(one, first), gradients(other, second)
     assert before.keys() == after.keys()
     for name, gradient in before.items():
-        torch.testing.assert_close(after[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(after[name], gradient, atol=1e-9, rtol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,6 +84,19 @@ def test_tokens_and_sequences_that_fill_up_a_layout_change_nothing(kind: str, mo
     for name, gradient in before.items():
         torch.testing.assert_close(after[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
     assert_same(padded, unpadded, inputs)  # the next batch comes without a layout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_last_blocks_make_no_keys_and_values(kind: str) -> None:
+    model = classifier(kind)
+    unpad(model, encoder_of(model)[1])
+    names = ("self.key", "self.value", "k_lin", "v_lin")
+    layers = [module for name, module in model.named_modules() if name.endswith(names)]
+    calls = []
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: calls.append(layer))
+    model(**batch(LENGTHS))
+    assert calls == layers[:2]  # those of the first block of two
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "mpnet"])
