@@ -42,6 +42,22 @@ def test_padding_is_between_tokens_that_keep_their_order(buckets: Buckets) -> No
     assert sum(int((~each).sum()) for each in hidden) == 15
 
 
+def test_heads_are_sorted_within_each_run(buckets: Buckets) -> None:
+    """As products of matrices, one of each head, want them."""
+    tokens = torch.arange(15 * 2).view(15, 2)  # two heads
+    expected = [
+        part.view(count, length, 2).transpose(1, 2).flatten()
+        for part, (length, count) in zip(
+            buckets.tokens.there(tokens).split([length * count for length, count in buckets.runs]),
+            buckets.runs, strict=True,
+        )
+    ]  # fmt: skip
+    move = buckets.of_heads(2)
+    assert torch.equal(move.there(tokens.flatten()), torch.cat(expected))
+    assert torch.equal(move.back(torch.cat(expected)), tokens.flatten())
+    assert buckets.of_heads(2) is move
+
+
 @pytest.mark.parametrize("lengths", [[7, 3, 2, 3], [15], [1] * 15])
 def test_sequences_may_lie_in_any_order(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CALL", 1000)
