@@ -119,7 +119,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, segments: Segments, bac
 def attention_of_first(
     query: Tensor, key: Tensor, value: Tensor, segments: Segments, drop: float = 0.0, backend: str = "sdpa"
 ) -> Tensor:
-    """Of each sequence's first token alone: `query` and what is returned are (sequences, heads, head size)."""
+    """Of each sequence's first token alone: `query` and what is returned are (sequences, heads, head size).
+
+    On CPUs `first_attention` does it with less.
+    """
     return _KERNELS[backend](query, key, value, segments, drop, True)
 
 
@@ -146,6 +149,10 @@ def fault(backend: str, device: torch.device, dtype: torch.dtype, head_size: int
     if backend == "varlen":
         if dtype not in (torch.bfloat16, torch.float16):
             return f"takes bf16 or fp16, and not {str(dtype).removeprefix('torch.')}"
+        if head_size > 256:
+            return f"takes head sizes of up to 256, and this one is {head_size}"
+        if torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0):
+            return "needs a GPU of the Ampere generation or newer"
         return None if _varlen() else "needs torch 2.10 or flash-attn"
     if backend == "xformers" and importlib.util.find_spec("xformers") is None:
         return "needs the package xformers"

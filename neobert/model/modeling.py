@@ -150,12 +150,12 @@ class NeoBERT(NeoBERTPreTrainedModel):
 
         `layout`, which `input_ids` are laid out by, spares both; see `fixed_layout`.
         """
-        if layout is not None:
-            pass
-        elif cu_seqlens is None:
-            layout = padded_layout(input_ids, attention_mask, position_ids)
-        else:
-            layout = packed_layout(input_ids, cu_seqlens, lengths, max_seqlen, position_ids)
+        if layout is None:
+            layout = (
+                padded_layout(input_ids, attention_mask, position_ids)
+                if cu_seqlens is None
+                else packed_layout(input_ids, cu_seqlens, lengths, max_seqlen, position_ids)
+            )
         return BaseModelOutput(last_hidden_state=layout.back(self.encode(layout)))
 
     def encode(self, layout: Layout) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers.trainer_utils import EvalLoopOutput
 
+from neobert.training.embeddings import save_rows_in_use
 from neobert.training.graphs import StepGraphs
 from neobert.training.trainer import Trainer, same_random_numbers
 
@@ -58,6 +60,10 @@ class ClassifierTrainer(Trainer):
             if loss is not None:
                 return loss
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def save_also(self, directory: Path) -> None:
+        if self.args.should_save:
+            save_rows_in_use(self.model, directory)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nobody reads them; Trainer would count all weights anew at each step, which takes as long as a small one."""

@@ -23,7 +23,6 @@ from neobert.model import neighbours
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
-from neobert.model.used_rows import train_used_rows
 from neobert.training import checkpoints, deepspeed, graphs, metrics
 from neobert.training.affinity import bind_to_gpu
 from neobert.training.allocator import keep_freed_memory
@@ -41,6 +40,7 @@ from neobert.training.callbacks import (
 from neobert.training.classifying import ClassifierTrainer, mean_loss
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
+from neobert.training.embeddings import train_rows_in_use
 from neobert.training.evaluations import check_finite
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
@@ -104,6 +104,8 @@ def finetune(
         )
     if args.device.type == "cpu":
         replace_dropout(classifier.model)
+    size = sum(weight.numel() for weight in classifier.model.parameters())
+    log.info("model: %s, %.1f M weights", type(classifier.model).__name__, size / 1e6)
     trainer = _trainer(config, splits, classifier, args, progress)
     padding_matters = partial(
         found_once, paths, ranks, "padding matters", partial(_padding_matters, trainer, classifier, config, splits)
@@ -113,13 +115,9 @@ def finetune(
     else:
         kind = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         spared = spare_padding(classifier.model, args.device, padding_matters, kind)
-        if spared and config.trainer.cuda_graphs and graphs.can_record(classifier.model, args):
+        few_rows = config.do_train and _train_rows_in_use(classifier, trainer, resumed)
+        if spared and not few_rows and config.trainer.cuda_graphs and graphs.can_record(classifier.model, args):
             trainer.graphs = graphs.StepGraphs(mean_loss, config.data.max_length)
-        # A checkpoint of before there was this has moments of all rows. On GPUs they cost next to no time.
-        if config.do_train and found_once(
-            paths, ranks, "trains used rows", lambda: not resumed and args.device.type == "cpu"
-        ):
-            train_used_rows(classifier.model, torch.from_numpy(trainer.train_dataset.columns["input_ids"]))
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),
@@ -195,6 +193,15 @@ def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, config:
     return neighbours.matter(classifier.model, example, classifier.tokenizer.all_special_ids, trainer.data_collator)
 
 
+def _train_rows_in_use(
+    classifier: Classifier, trainer: ClassifierTrainer, resumed: checkpoints.Checkpoint | None
+) -> bool:
+    """Weight decay reaches all rows; and on GPUs to update them all costs next to no time."""
+    pays = trainer.args.device.type == "cpu" and trainer.args.weight_decay == 0
+    ids = np.append(trainer.train_dataset.columns["input_ids"], classifier.tokenizer.pad_token_id)
+    return train_rows_in_use(classifier.model, ids, pays, resumed.path if resumed else None)
+
+
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:
     paths.checkpoints.mkdir(exist_ok=True)
     checkpoints.clear_partial(paths.checkpoints)
@@ -213,8 +220,6 @@ def reports(
 
 def _announce(trainer: ClassifierTrainer, config: GlueConfig, resumed: checkpoints.Checkpoint | None) -> None:
     args = trainer.args
-    size = sum(weight.numel() for weight in trainer.model.parameters())
-    log.info("model: %s, %.1f M weights", type(trainer.model).__name__, size / 1e6)
     if not config.do_train:
         log.info("no training: the weights are looked at as they are")
         return

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
+from neobert.errors import RunError
 from neobert.model.attention import choose
 from neobert.model.packing import fixed_layout
 
@@ -114,15 +115,26 @@ class StepGraphs:
                 graph.warm_up()
             except RuntimeError as error:
                 self._off = True
-                log.warning("no CUDA graph can be recorded of this model (%s): kernels are started one by one, which "
-                            "takes longer", str(error).partition("\n")[0])  # fmt: skip
+                self._graphs.clear()
+                log.warning("no CUDA graph can be recorded (%s): kernels are started one by one, which takes longer",
+                            _first_line(error))  # fmt: skip
                 return False
             if self._gradients is None:
                 self._gradients = _Gradients([weight for weight in weights if weight.grad is not None])
                 self._pool = torch.cuda.graph_pool_handle()
             self._gradients.assign()
-            graph.record(self._pool)
+            try:
+                graph.record(self._pool)
+            except RuntimeError as error:  # after which random numbers cannot be drawn any more
+                raise RunError(
+                    f"recording a CUDA graph failed: {_first_line(error)}. The same command with "
+                    "trainer.cuda_graphs=false goes on without, from the newest checkpoint."
+                ) from error
         return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Trainer(transformers.Trainer):
         """What else belongs into a checkpoint; called in all processes."""
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Trainer's own goes over all gradients once more. Where this is not called, that is what happens."""
+        """Trainer's own goes over all gradients once more, as versions do that have not this name for it."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's
         if self.is_deepspeed_enabled or self.accelerator.scaler is not None or not can_clip_in_step(optimizer):
             return super()._clip_grad_norm(model)

@@ -106,6 +106,14 @@ def test_half_the_precision_is_as_exact_on_a_cpu_whichever_way_a_length_takes(le
         assert (half - whole).norm() < 0.01 * whole.norm()
 
 
+def test_older_gpus_have_no_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, expected in (((7, 5), True), ((8, 0), False), ((9, 0), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        found = fault("varlen", torch.device("cuda"), torch.float16, 64)
+        assert (found == "needs a GPU of the Ampere generation or newer") == expected
+
+
 def test_positions_begin_anew_with_each_sequence() -> None:
     assert segments([2, 0, 3]).positions.tolist() == [0, 1, 0, 1, 2]
 
@@ -127,6 +135,7 @@ def test_auto_takes_what_works_everywhere_on_a_cpu() -> None:
         ("flash", "cpu", torch.float32, 64, "'flash' is no attention backend; there are auto, sdpa, varlen"),
         ("varlen", "cuda", torch.float32, 64, "varlen takes bf16 or fp16, and not float32"),
         ("varlen", "cuda", torch.bfloat16, 12, "takes head sizes that are multiples of 8, and this one is 12"),
+        ("varlen", "cuda", torch.bfloat16, 264, "takes head sizes of up to 256, and this one is 264"),
     ],
 )
 def test_a_backend_that_cannot_be_used_is_refused_with_the_reason(

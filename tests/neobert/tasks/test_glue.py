@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import sys
@@ -202,6 +203,21 @@ def test_a_number_that_others_leave_out_of_the_loss_counts(neobert: Run, tmp_pat
         losses.append(entries(out)[0]["loss"])
     assert losses[0] == pytest.approx(7 / 8 * 100**2, rel=0.01)
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+@pytest.mark.parametrize("decay", [0, 0.01])
+def test_of_embeddings_the_used_rows_alone_are_trained_where_no_decay_reaches_the_others(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], decay: float
+) -> None:
+    settings = [*TINY, "task_name=rte", "data.generated=40", "trainer.max_steps=4", f"optimizer.weight_decay={decay}"]
+    assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
+    told = re.search(r"vocabulary: (\d+) of (\d+) entries are in the texts", capsys.readouterr().out)
+    assert (told is not None) == (decay == 0)
+    (checkpoint,) = (tmp_path / "checkpoints").glob("checkpoint-*")
+    moments = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
+    rows = load_file(checkpoint / "model.safetensors")["model.encoder.weight"].shape[0]
+    assert (rows in {state["exp_avg"].shape[0] for state in moments.values()}) == (decay != 0)
+    assert told is None or (int(told[1]) < int(told[2]) == rows)
 
 
 def test_it_tells_what_files_of_ones_own_were_taken_for(
