@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import signal
 import subprocess
@@ -35,6 +36,14 @@ def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         del os.environ["NEOBERT_CACHE"]
     else:
         os.environ["NEOBERT_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def _no_logging_of_an_earlier_command() -> None:
+    """It would write to that test's output, which is closed by now."""
+    log = logging.getLogger("neobert")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 def need(there: bool, what: str) -> None:
