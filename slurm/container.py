@@ -23,7 +23,6 @@ PASSED = (
     "NCCL_*", "RCCL_*", "GLOO_*", "UCX_*", "FI_*", "OMP_*", "MKL_*", "KMP_*",
     "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "TRITON_*", "DS_*",
     "NEOBERT_CACHE", "HF_*", "TRANSFORMERS_*", "TOKENIZERS_*",
-    "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TZ",
 )  # fmt: skip
 """Variables of a job that its containers see; all others stay outside, so that no login shell changes a result.

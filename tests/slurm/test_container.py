@@ -70,7 +70,7 @@ def passed(seen: dict[str, Any], prefix: str = "APPTAINERENV_") -> dict[str, str
 def test_only_what_is_listed_passes_and_the_rest_of_the_environment_stays_outside(entry: Entry, enter: Enter) -> None:
     there = {
         "SLURM_PROCID": "3", "RANK": "3", "NCCL_DEBUG": "WARN", "HF_HOME": "/nowhere", "MINE": "a b", "MYLIB_X": "1",
-        "HF_TOKEN": "t", "WANDB_API_KEY": "k", "SLURM_JWT": "j", "CONDA_PREFIX": "/c", "EDITOR": "vi",
+        "HF_TOKEN": "t", "NCCL_API_KEY": "k", "SLURM_JWT": "j", "CONDA_PREFIX": "/c", "EDITOR": "vi",
         "CUDA_HOME": "/usr/local/cuda", "CUDA_PATH": "/c", "CUDA_VISIBLE_DEVICES": "1", "NEOBERT_CACHE": "/nowhere/n",
     }  # fmt: skip
     done, seen = enter(replace(entry, container=entry.container.model_copy(update={"env": ["MYLIB_*"]})), env=there)
@@ -80,7 +80,7 @@ def test_only_what_is_listed_passes_and_the_rest_of_the_environment_stays_outsid
         "SLURM_PROCID": "3", "RANK": "3", "NCCL_DEBUG": "WARN", "HF_HOME": "/nowhere", "MINE": "a b", "MYLIB_X": "1",
     }  # fmt: skip
     assert (names["CUDA_VISIBLE_DEVICES"], names["NEOBERT_CACHE"]) == ("1", "/nowhere/n")
-    outside = {"HF_TOKEN", "WANDB_API_KEY", "SLURM_JWT", "CONDA_PREFIX", "EDITOR", "PATH", "CUDA_HOME", "CUDA_PATH"}
+    outside = {"HF_TOKEN", "NCCL_API_KEY", "SLURM_JWT", "CONDA_PREFIX", "EDITOR", "PATH", "CUDA_HOME", "CUDA_PATH"}
     assert not outside & set(names)
     assert names["PYTHONPATH"] == str(entry.code)
     assert (names["PYTHONNOUSERSITE"], names["OMP_NUM_THREADS"]) == ("1", "3")

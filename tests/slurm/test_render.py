@@ -52,7 +52,7 @@ SHAPES = {
     "array-container": Shape(A100, ("image=/images/n.sif", "resources.gpus_per_node=1", "env={HF_HUB_OFFLINE: '1'}")),
     "multi-node": Shape(SLURM, ("resources.nodes=2", "resources.procs_per_node=2", "resources.cpus=8"), trials=1),
     "multi-node-container": Shape(
-        A100 | {"scratch": "/local/$SLURM_JOB_ID", "secrets": ["WANDB_API_KEY"], "bad_nodes": "exclude",
+        A100 | {"scratch": "/local/$SLURM_JOB_ID", "secrets": ["HF_TOKEN"], "bad_nodes": "exclude",
                 "gpus": "gres", "modules": ["cuda/12.4"], "env": {"NCCL_DEBUG": "WARN"}, "sbatch": ["--exclusive"],
                 "srun": ["--mpi=none"], "image_dir": "/images", "qos": "long", "constraint": "nvlink"},
         ("image=neobert.sif", "resources={nodes: 4, gpus_per_node: 8, cpus: 64, mem: '0', time: 1-00:00:00}"), trials=1,

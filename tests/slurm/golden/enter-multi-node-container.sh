@@ -62,7 +62,7 @@ while read -r name; do
   case $name in
     NCCL_DEBUG) pass "$name" "${!name}" ;;
     *TOKEN|*_KEY|*SECRET*|*PASSWORD*|SLURM_JWT) ;;   # only by `secrets`
-    SLURM_*|SLURMD_NODENAME|RECIPE_*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|CUDA_DEVICE_*|CUDA_LAUNCH_BLOCKING|CUDA_MODULE_LOADING|CUDA_CACHE_*|CUDA_MPS_*|NCCL_*|RCCL_*|GLOO_*|UCX_*|FI_*|OMP_*|MKL_*|KMP_*|TORCH_*|TORCHINDUCTOR_*|PYTORCH_*|TRITON_*|DS_*|NEOBERT_CACHE|HF_*|TRANSFORMERS_*|TOKENIZERS_*|WANDB_MODE|WANDB_PROJECT|WANDB_ENTITY|WANDB_DIR|HTTP_PROXY|HTTPS_PROXY|NO_PROXY|http_proxy|https_proxy|no_proxy|TZ) pass "$name" "${!name}" ;;
+    SLURM_*|SLURMD_NODENAME|RECIPE_*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|CUDA_DEVICE_*|CUDA_LAUNCH_BLOCKING|CUDA_MODULE_LOADING|CUDA_CACHE_*|CUDA_MPS_*|NCCL_*|RCCL_*|GLOO_*|UCX_*|FI_*|OMP_*|MKL_*|KMP_*|TORCH_*|TORCHINDUCTOR_*|PYTORCH_*|TRITON_*|DS_*|NEOBERT_CACHE|HF_*|TRANSFORMERS_*|TOKENIZERS_*|HTTP_PROXY|HTTPS_PROXY|NO_PROXY|http_proxy|https_proxy|no_proxy|TZ) pass "$name" "${!name}" ;;
   esac
 done < <(compgen -e)
 pass PYTHONPATH /runs/sweep/one/code/f00d.zip   # the submitted code, before the image's
@@ -80,7 +80,7 @@ mkdir -p -- "$cache" || bad_node "cannot write to $cache"
 [[ -v TORCH_EXTENSIONS_DIR ]] || pass TORCH_EXTENSIONS_DIR "$cache/torch_extensions"
 
 # Secrets go through a file that only this user can read and that is gone before the container starts; on no command line.
-secrets=(WANDB_API_KEY)
+secrets=(HF_TOKEN)
 for name in "${secrets[@]}"; do
   [[ -v $name ]] || refuse "the secret $name is not in the environment of the job"
 done
@@ -99,10 +99,10 @@ case $verb in
   shell) exec "$program" shell "${options[@]}" "$image" ;;
   print)
     # What secrets and the passwords in proxies are, the shell shall fill in where this is pasted.
-    pass WANDB_API_KEY ""
+    pass HF_TOKEN ""
     while read -r name; do
       case $name in
-        "$prefix"*_PROXY | "$prefix"*_proxy | "${prefix}WANDB_API_KEY") printf '%s="$%s" ' "$name" "${name#"$prefix"}" ;;
+        "$prefix"*_PROXY | "$prefix"*_proxy | "${prefix}HF_TOKEN") printf '%s="$%s" ' "$name" "${name#"$prefix"}" ;;
         "$prefix"*) printf '%s=%q ' "$name" "${!name}" ;;
       esac
     done < <(compgen -e)
