@@ -95,6 +95,7 @@ def run(arguments: list[str]) -> int:
     except SystemExit as finished:
         return int(finished.code or 0)
     from neobert.config import ConfigError
+    from neobert.config.extras import install
 
     try:
         code: int = options.run(options)
@@ -108,7 +109,7 @@ def run(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "neobert").split(".")[0] == "neobert":
             raise
-        message = f"the package {error.name} is missing: pip install 'neobert-slurm[train,eval]' brings what tasks need"
+        message = f"the package {error.name} is missing. For all that tasks need, {install('train', 'eval')}"
         return _complain(message, USERS_MISTAKE)
     except OSError as error:
         if error.errno is None:

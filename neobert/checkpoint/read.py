@@ -14,6 +14,7 @@ from torch import Tensor
 from neobert.checkpoint.damage import check_small_files, fault_of, read_mapping, unreadable
 from neobert.checkpoint.errors import UnusableCheckpoint, reason_of
 from neobert.checkpoint.find import Found, layout_of
+from neobert.config.extras import install
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
@@ -95,9 +96,7 @@ def _of_deepspeed(directory: Path) -> dict[str, Tensor]:
     try:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
     except ImportError:
-        message = (
-            f"{directory} holds shards of DeepSpeed: pip install 'neobert-slurm[deepspeed]' brings what reads them"
-        )
+        message = f"{directory} holds shards of DeepSpeed, and the package deepspeed is missing: {install('deepspeed')}"
         raise UnusableCheckpoint(message) from None
     try:
         if any(directory.glob("*zero_pp_rank_*_optim_states.pt")):

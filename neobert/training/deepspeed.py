@@ -13,6 +13,7 @@ from typing import Any
 from torch import distributed
 
 from neobert.config import ConfigError, Problem
+from neobert.config.extras import install
 from neobert.training.libraries import quiet_deepspeed
 
 
@@ -22,7 +23,7 @@ def start(settings: dict[str, Any], on_cpu: bool) -> None:
     To be called before anything else imports DeepSpeed.
     """
     if importlib.util.find_spec("deepspeed") is None:
-        raise _problem("needs the package deepspeed: pip install 'neobert-slurm[deepspeed]' brings it")
+        raise _problem(f"needs the package deepspeed: {install('deepspeed')}")
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read at the import; it would look for a GPU first
     quiet_deepspeed()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from neobert.config import ConfigError
+from neobert.config.extras import install
 from neobert.data.glue_tasks import GlueTask
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -84,8 +85,7 @@ def check_packages(task: GlueTask) -> None:
     package, module = ("scipy", "scipy") if task.is_regression else ("scikit-learn", "sklearn")
     if find_spec(module) is None:
         raise ConfigError(
-            f"the package {package} is missing, which the metrics of {task.name} come from: "
-            "pip install 'neobert-slurm[eval]' brings it"
+            f"the package {package} is missing, which the metrics of {task.name} come from: {install('eval')}"
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError
+from neobert.config.extras import install
 from slurm.backends.sbatch import SbatchBackend, for_submission
 from slurm.render import Chunk, Job, directives
 from slurm.rundir import RunDir, read_json, read_jsonl
@@ -126,5 +127,5 @@ def _package() -> Any:
     try:
         import submitit
     except ModuleNotFoundError:
-        raise ConfigError("the backend submitit needs its package: pip install 'neobert-slurm[submitit]'") from None
+        raise ConfigError(f"the backend submitit needs its package: {install('submitit')}") from None
     return submitit

@@ -122,6 +122,23 @@ def test_a_signal_during_the_exit_does_not_change_the_exit_code() -> None:
     assert done.returncode == 2, done.stderr
 
 
+def test_a_package_that_is_missing_is_named_with_what_installs_all_that_tasks_need(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from neobert.cli import main\n"
+        "sys.modules['transformers'] = None\n"
+        "settings = ['task_name=rte', 'data.generated=8', 'model.allow_random_weights=true']\n"
+        "main(['glue', *settings, '--output-dir', sys.argv[1]])\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "neobert: the package transformers is missing. For all that tasks need, "
+        "run `pip install -c constraints.txt -e '.[train,eval]'` in the checkout\n",
+    )
+
+
 def test_ctrl_c_is_one_message_at_any_time() -> None:
     program = (
         "import sys\n"

@@ -248,8 +248,9 @@ def test_a_package_that_the_metrics_need_is_missed_before_the_training(
     monkeypatch.setitem(sys.modules, "sklearn", None)  # type: ignore[arg-type]
     assert neobert("glue", *SHORT, "task_name=mrpc", "--output-dir", tmp_path) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith(
-        "neobert: the package scikit-learn is missing, which the metrics of mrpc come from: pip"
+    assert captured.err == (
+        "neobert: the package scikit-learn is missing, which the metrics of mrpc come from: "
+        "run `pip install -c constraints.txt -e '.[eval]'` in the checkout\n"
     )
     assert captured.out == ""
 
@@ -372,7 +373,7 @@ def test_a_directory_that_cannot_be_written_to_is_a_users_mistake(
     assert capsys.readouterr().err == f"neobert: {tmp_path / 'file' / 'out'}: cannot be written to: Not a directory\n"
 
 
-def test_a_real_encoder_trains_on_real_data(neobert: Run, glue_data: Path, minilm: Path, tmp_path: Path) -> None:
+def test_a_real_encoder_trains_on_glue_files(neobert: Run, glue_data: Path, minilm: Path, tmp_path: Path) -> None:
     settings = ["task_name=rte", f"data.dir={glue_data}", f"model.name_or_path={minilm}", "data.max_length=32",
                 "data.max_train_samples=16", "data.max_eval_samples=16", "trainer.per_device_train_batch_size=8",
                 "trainer.num_train_epochs=1"]  # fmt: skip

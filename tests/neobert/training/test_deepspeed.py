@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -23,16 +22,10 @@ from neobert.config import ConfigError
 from neobert.model import NeoBERTForSequenceClassification
 from neobert.training import deepspeed
 from neobert.training.classifying import ClassifierTrainer
-from tests.neobert.conftest import REPOSITORY, TINY, need
+from tests.neobert.conftest import REPOSITORY, TINY
 from tests.neobert.training.test_gradients import free_port
 
-pytestmark = pytest.mark.usefixtures("package")
-
-
-@pytest.fixture(scope="module")
-def package() -> None:
-    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed (pip install -e '.[deepspeed]')")
-
+pytestmark = pytest.mark.usefixtures("deepspeed")
 
 # Weights of every size are shared out at stage 3: by default, none of a model as small as this would be.
 STAGES = {stage: [f"deepspeed.zero_stage={stage}"] for stage in (0, 1, 2, 3)}
@@ -293,9 +286,9 @@ def test_a_missing_package_is_named_with_what_brings_it(
     monkeypatch.setattr("neobert.training.deepspeed.importlib.util.find_spec", lambda name: None)
     settings = [*TINY, "task_name=rte", "data.generated=32", "deepspeed.zero_stage=2"]
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 2
-    error = capsys.readouterr().err
-    assert (
-        error == "neobert: deepspeed: needs the package deepspeed: pip install 'neobert-slurm[deepspeed]' brings it\n"
+    assert capsys.readouterr().err == (
+        "neobert: deepspeed: needs the package deepspeed: "
+        "run `pip install -c constraints.txt -e '.[deepspeed]'` in the checkout\n"
     )
 
 
