@@ -48,8 +48,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 system:  # Slurm, shellcheck and Apptainer for the tests that need them: as root on Debian, and only what is missing
-	@bash tests/cluster/install.sh || echo "tests that need Slurm will be skipped (sudo bash tests/cluster/install.sh enables them)"
-	@bash tests/apptainer/install.sh || echo "tests that need images will be skipped (sudo APPTAINER_PACKAGE=FILE bash tests/apptainer/install.sh enables them)"
+	@bash tests/cluster/install.sh || echo "so tests that need Slurm will be skipped"
+	@bash tests/apptainer/install.sh || echo "so tests that need images will be skipped"
 
 cluster: system  ## start a Slurm cluster of four nodes on this machine, to play with (root, Debian)
 	@$(PYTHON) -m tests.cluster up

@@ -73,8 +73,8 @@ def advice(text: str, folder: Path) -> str:
             f"a disk is full ({free:.1f} GB are free at {folder}): APPTAINER_TMPDIR and APPTAINER_CACHEDIR name "
             "directories with more room (30 GB for the GPU image), for layers and for the image's files"
         )
-    if os.geteuid() != 0 and not _has_range():
-        user = getpass.getuser()
+    if os.geteuid() != 0 and not has_range():
+        user = user_name()
         return (
             f"if the log speaks of permissions or owners: {user} has no range of user ids in /etc/subuid and "
             f"/etc/subgid, which most builds need. An administrator adds one by: usermod --add-subuids 100000-165535 "
@@ -83,10 +83,18 @@ def advice(text: str, folder: Path) -> str:
     return ""
 
 
-def _has_range() -> bool:
-    names = (getpass.getuser(), str(os.getuid()))
+def has_range() -> bool:
+    """Whether this user may map a range of user ids, without which the files of most images cannot have owners."""
+    names = (user_name(), str(os.getuid()))
     return all(
-        any(line.split(":")[0] in names for line in path.read_text().splitlines())
+        path.is_file() and any(line.split(":")[0] in names for line in path.read_text().splitlines())
         for path in (Path("/etc/subuid"), Path("/etc/subgid"))
-        if path.exists()
     )
+
+
+def user_name() -> str:
+    """The user's name; the number where the password database does not know it, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests of images need, on Debian, as root: Apptainer and the tools that it builds with. Does nothing,
 # at once, when nothing is missing.
-#   APPTAINER_PACKAGE=FILE   where Debian's own suite has no apptainer (Debian 12): a .deb, or a script that installs it
+#   APPTAINER_PACKAGE=FILE   used where Debian's own suite has no apptainer (Debian 12): a .deb, or a script that installs it
 # Exit codes: 0 everything is there, 1 an installation failed (its output is shown), 2 it cannot be had here.
 set -eu
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -29,7 +29,7 @@ if [ "$id" != debian ]; then
     exit 2
 fi
 if [ "$(id -u)" -ne 0 ]; then
-    say "installing Apptainer${missing:+ and$missing} needs root: sudo APPTAINER_PACKAGE=FILE bash $0"
+    say "installing Apptainer${missing:+ and$missing} needs root: sudo bash $0"
     exit 2
 fi
 
@@ -59,7 +59,12 @@ if [ -n "$missing" ]; then
 fi
 if works; then exit 0; fi
 
-if [ -n "${APPTAINER_PACKAGE:-}" ]; then
+in_suite() { apt-cache show apptainer >/dev/null 2>&1; }
+
+in_suite || apt-get update -q >"$log" 2>&1 || cat "$log" >&2
+if in_suite; then
+    attempt "Apptainer" updated apptainer
+elif [ -n "${APPTAINER_PACKAGE:-}" ]; then
     file=$(realpath "$APPTAINER_PACKAGE")
     if [ ! -f "$file" ]; then
         say "there is no file $file (APPTAINER_PACKAGE)"
@@ -70,12 +75,8 @@ if [ -n "${APPTAINER_PACKAGE:-}" ]; then
         *) attempt "Apptainer by $file" bash "$file" ;;
     esac
 else
-    attempt "the lists of packages" apt-get update -q
-    if apt-cache show apptainer >/dev/null 2>&1; then attempt "Apptainer" apt apptainer; fi
-fi
-if [ -z "${APPTAINER_PACKAGE:-}" ] && ! works; then
-    say "this suite of Debian has no package of Apptainer: get one from https://github.com/apptainer/apptainer/releases," \
-        "and give it as APPTAINER_PACKAGE=FILE"
+    say "apt knows no package apptainer here: get one from https://github.com/apptainer/apptainer/releases," \
+        "and run: sudo APPTAINER_PACKAGE=FILE bash $0"
     exit 2
 fi
 if ! works; then

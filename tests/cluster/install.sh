@@ -14,7 +14,7 @@ say() { printf '%s: %s\n' "$0" "$*" >&2; }
 # shellcheck disable=SC1091
 id=$(. /etc/os-release 2>/dev/null && printf %s "${ID:-unknown}") || id=unknown
 if [ "$id" != debian ]; then
-    say "the test cluster needs Debian (this is '$id'): its tests are skipped here; run them in a Debian 12 machine"
+    say "the test cluster needs Debian, and this is '$id': run \`sudo make test\` on a Debian machine"
     exit 2
 fi
 
@@ -28,7 +28,7 @@ done
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ]; then
-    say "missing:$missing; installing them needs root: sudo bash $0"
+    say "missing:$missing. Installing them needs root: sudo bash $0"
     exit 2
 fi
 

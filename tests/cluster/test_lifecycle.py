@@ -163,7 +163,7 @@ def test_a_daemon_that_does_not_start_is_named_with_the_end_of_its_log(directory
     assert traces(directory) == []
 
 
-@pytest.mark.skipif(not Path("/sys/fs/cgroup/memory").exists(), reason="needs cgroups of version 1")
+@pytest.mark.usefixtures("memory_limits")
 def test_memory_is_enforced_if_asked_for(directory: Path) -> None:
     cluster = Cluster(directory, nodes=1, accounting=False, settings=config.ENFORCE_MEMORY)
     cluster.up()

@@ -10,7 +10,6 @@ fail. All workers of pytest-xdist share one build: the others wait for it.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,24 +17,24 @@ from pathlib import Path
 import pytest
 
 from tests.containers import requirements
+from tests.containers.requirements import CPU_IMAGE
+from tests.skips import skip
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ROOT / ".cache" / "images"
 
 
 @pytest.fixture(scope="session")
 def apptainer() -> str:
     if reason := requirements.missing():
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must run the tests of images, but {reason}")
-        pytest.skip(reason)
+        skip(reason)
     return "apptainer"
 
 
 @pytest.fixture(scope="session")
-def cpu_image(apptainer: str) -> Path:
-    image = IMAGES / "neobert-cpu.sif"
-    words = [sys.executable, "-m", "slurm.cli", "image", "build", "cpu", "--any-code", "--output", str(image)]
+def cpu_image() -> Path:
+    if reason := requirements.missing_for_cpu_image():
+        skip(reason)
+    words = [sys.executable, "-m", "slurm.cli", "image", "build", "cpu", "--any-code", "--output", str(CPU_IMAGE)]
     built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, f"the CPU image cannot be built:\n{built.stdout}\n{built.stderr}"
-    return image
+    return CPU_IMAGE

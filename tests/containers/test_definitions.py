@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_all_but_the_base_is_the_same_text() -> None:
 def test_they_take_the_same_arguments_but_for_the_base() -> None:
     assert set(arguments(CPU)) == set(arguments(GPU)) - {"BOOTSTRAP"}
     assert set(arguments(CPU)["EXTRAS"].split(",")) <= set(arguments(GPU)["EXTRAS"].split(","))
-    assert {"train", "eval", "deepspeed", "gpu", "peft"} <= set(arguments(CPU)["EXTRAS"].split(","))
+    assert {"train", "eval", "deepspeed", "gpu"} <= set(arguments(CPU)["EXTRAS"].split(","))
 
 
 def test_the_default_base_has_the_locked_torch() -> None:
@@ -93,5 +94,30 @@ def test_a_machine_without_a_mirror_asks_for_one(monkeypatch: pytest.MonkeyPatch
         debian_mirror()
 
 
-def test_the_mirror_is_a_url() -> None:
-    assert debian_mirror().startswith(("http://", "https://", "file:/"))
+TARGETS = """\
+https://mirror.example/debian-security bookworm-security
+cdrom:[Debian] bookworm
+https://mirror.example/debian bookworm
+https://other.example/debian bookworm
+"""
+
+
+def test_the_mirror_is_the_first_of_apts_releases_that_has_a_url(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "apt-get").write_text(f"#!/bin/sh\ncat <<'E'\n{TARGETS}E\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(host, "_distribution", lambda: "debian")
+    assert debian_mirror() == "https://mirror.example/debian"
+    (tmp_path / "apt-get").write_text("#!/bin/sh\n")
+    with pytest.raises(ConfigError, match="apt knows no mirror of a Debian release: name one with --mirror URL"):
+        debian_mirror()
+
+
+def test_a_user_without_an_entry_in_the_password_database_goes_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 3_000_000)
+    assert host.user_name() == "3000000"
+    assert not host.has_range()

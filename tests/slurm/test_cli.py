@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.skips import need
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ["plan", "render", "submit", "status", "logs", "cancel", "results"]
@@ -310,14 +311,13 @@ def test_a_run_directory_that_cannot_be_written_is_one_message(
     refuse(run_recipe("submit", recipe, "--cluster", stand_in, "--runs", "file"), "Not a directory", code=1)
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root, to mount a small file system"
-)
+@pytest.mark.usefixtures("root")
 def test_a_full_disk_is_one_message_and_nothing_is_queued(
     run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
 ) -> None:
     (work / "runs").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", work / "runs"], check=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", work / "runs"], capture_output=True)
+    need(mounted.returncode == 0, "the right to mount, which a container has not", "docker run --privileged ...")
     try:
         refuse(run_recipe("submit", recipe, "--cluster", stand_in), "No space left on device", code=1)
         assert not list(work.glob("runs/*/*/queue"))

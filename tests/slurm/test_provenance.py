@@ -68,5 +68,6 @@ def test_a_git_checkout_is_recorded_with_its_uncommitted_changes(tmp_path: Path)
     assert record["git"]["diff_complete"]
 
 
-def test_outside_of_a_checkout_there_is_no_commit(tmp_path: Path) -> None:
+def test_outside_of_a_checkout_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))  # temporary files may lie in one
     assert provenance.provenance(tmp_path, Path("code/x.zip"), [])["git"] is None

@@ -24,6 +24,7 @@ from slurm.plan import image_path, make_plan
 from slurm.recipe import load_recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.schema import slurm_time
+from tests.skips import need
 
 GOLDEN = Path(__file__).with_name("golden")
 SLURM = {"backend": "sbatch", "partition": "gpu", "limits": {"max_array_size": 1001}}
@@ -100,10 +101,7 @@ def test_every_golden_script_belongs_to_a_shape() -> None:
 def test_scripts_are_sound_bash(name: str) -> None:
     script = str(GOLDEN / f"{name}.sh")
     assert subprocess.run(["bash", "-n", script]).returncode == 0
-    if shutil.which("shellcheck") is None:
-        if os.environ.get("CI"):
-            pytest.fail("shellcheck is missing: apt-get install shellcheck")
-        pytest.skip("shellcheck is missing: apt-get install shellcheck")
+    need(shutil.which("shellcheck") is not None, "shellcheck", "sudo apt-get install shellcheck")
     checked = subprocess.run(["shellcheck", "--shell=bash", script], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 

@@ -1,4 +1,7 @@
-"""A site for the tests of what must survive: the real cluster, the real CPU image, and trials that really train."""
+"""A site for the tests of what must survive: the real cluster, the real CPU image, and trials that really train.
+
+Where no image can be built, trials run on the host, and only what is about containers is skipped.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from neobert.data.grammar import document, write_glue_directory
 from slurm.rundir import RunDir, TrialDir, read_log
 from slurm.state import RunState, State, TrialState, run_state
 from tests.cluster import Cluster
+from tests.containers import requirements
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GLUE = REPOSITORY.parent / "shared" / "glue"
 CONFIG: dict[str, Any] = {
     "task_name": "rte",
     "data": {"max_train_samples": 512, "max_eval_samples": 32, "max_length": 64},
@@ -83,8 +87,9 @@ class Site:
 
     cluster: Cluster
     work: Path
-    profile: dict[str, Any]
-    image: Path | str
+    glue: Path
+    image: Path | str | None
+    """None: trials run on the host."""
     measured: list[tuple[str, float]] = field(default_factory=list)
 
     def recipe(
@@ -92,16 +97,19 @@ class Site:
     ) -> Path:
         """A sweep over seeds; `keys` are the recipe's own (resources, array, ...)."""
         data = {
-            "name": "sweep",
+            **self.base(),
             "task": "glue",
-            "image": str(self.image),
-            "resources": {"cpus": 1, "mem": "2G", "time": "00:20:00"},
-            "config": merged(CONFIG, {"data": {"dir": str(GLUE)}, "trainer": {"max_steps": steps}}),
+            "config": merged(CONFIG, {"data": {"dir": str(self.glue)}, "trainer": {"max_steps": steps}}),
             "grid": {"seed": list(seeds)},
         }
         path = self.work / "sweep.yaml"
         path.write_text(yaml.safe_dump(merged(merged(data, {"config": config or {}}), keys)))
         return path
+
+    def base(self) -> dict[str, Any]:
+        """What all recipes begin with."""
+        image = {"image": str(self.image)} if self.image else {}
+        return {"name": "sweep", **image, "resources": {"cpus": 1, "mem": "2G", "time": "00:20:00"}}
 
     def call(self, *words: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -113,7 +121,14 @@ class Site:
 
     def site_file(self, **changes: Any) -> Path:
         path = self.work / "site.yaml"
-        path.write_text(json.dumps(merged(self.profile, changes)))
+        profile = {
+            "backend": "sbatch",
+            "partition": "main",
+            "container": {"runtime": "apptainer" if self.image else "none"},
+            "signal_seconds": 30,
+            "max_requeues": 3,
+        }
+        path.write_text(json.dumps(merged(profile, changes)))
         return path
 
     def submit(self, recipe: Path, *options: object, **profile: Any) -> RunDir:
@@ -177,32 +192,50 @@ class Site:
 MEASURED = pytest.StashKey[list[tuple[str, float]]]()
 
 
-@pytest.fixture
-def site(cluster: Cluster, cpu_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> Site:
-    if not GLUE.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must train on real data, but there is no {GLUE}")
-        pytest.skip(f"there is no {GLUE} with GLUE's data")
-    for key, value in cluster.env.items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.chdir(tmp_path)
-    profile = {
-        "backend": "sbatch",
-        "partition": "main",
-        "container": {"runtime": "apptainer"},
-        "signal_seconds": 30,
-        "max_requeues": 3,
-    }
-    return Site(cluster, tmp_path, profile, cpu_image, request.config.stash.setdefault(MEASURED, []))
+@pytest.fixture(scope="session")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RTE with first sentences that fill `data.max_length`, so that a step takes as long as on GLUE's own file."""
+    directory = tmp_path_factory.mktemp("glue")
+    folder = write_glue_directory(directory, "rte", CONFIG["data"]["max_train_samples"])
+    for path in (folder / "train.tsv", folder / "dev.tsv"):
+        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [line.split("\t") for line in lines]
+        longer = ["\t".join((index, f"{document(int(index))} {one}", *rest)) for index, one, *rest in rows]
+        path.write_text("\n".join([header, *longer, ""]), encoding="utf-8")
+    return directory
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrialDir]:
+def image(request: pytest.FixtureRequest) -> Path | None:
+    """The CPU image; None where there can be none, and trials run on the host."""
+    if requirements.missing_for_cpu_image() and not os.environ.get("CI"):
+        return None
+    built: Path = request.getfixturevalue("cpu_image")
+    return built
+
+
+@pytest.fixture
+def site(
+    cluster: Cluster, glue: Path, image: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> Site:
+    enter(cluster, tmp_path, monkeypatch)
+    return Site(cluster, tmp_path, glue, image, request.config.stash.setdefault(MEASURED, []))
+
+
+def enter(cluster: Cluster, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this process one that works on the cluster's login node, in `work`."""
+    for key, value in cluster.env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(work)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory, glue: Path) -> Callable[..., TrialDir]:
     """A training that nothing disturbs, outside of container and Slurm; each is done once for all tests."""
     done: dict[str, TrialDir] = {}
 
     def train(config: dict[str, Any] | None = None, *, seed: int = 1, steps: int = 600, processes: int = 1) -> TrialDir:
-        settings = merged(CONFIG, {"seed": seed, "data": {"dir": str(GLUE)}, "trainer": {"max_steps": steps}})
+        settings = merged(CONFIG, {"seed": seed, "data": {"dir": str(glue)}, "trainer": {"max_steps": steps}})
         text = yaml.safe_dump(merged(settings, config or {}))
         key = f"{processes} {text}"
         if key not in done:

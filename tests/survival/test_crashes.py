@@ -27,7 +27,8 @@ def ranks_of(files: TrialDir) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:  # it has ended meanwhile
                 continue
-            if words[0].endswith(b"python3") and str(files.path).encode() in words:
+            program = Path(os.fsdecode(words[0])).name
+            if program.startswith("python") and str(files.path).encode() in words:
                 found.append(int(entry.name))
     return found
 
@@ -37,20 +38,30 @@ def parent(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("PPid:")).split()[1])
 
 
-@pytest.mark.parametrize("victim", ["rank", "apptainer"])
-def test_a_killed_process_fails_its_trial_alone_and_a_retry_goes_on(
-    site: Site, reference: Reference, victim: str
-) -> None:
-    two = {"nodes": 2, "cpus": 1, "mem": "2G"}
-    site.submit(site.recipe(seeds=(1, 2), resources=two))
+@pytest.fixture
+def on_two_nodes(site: Site) -> Site:
+    """Two trials that have come to step 150."""
+    site.submit(site.recipe(seeds=(1, 2), resources={"nodes": 2, "cpus": 1, "mem": "2G"}))
     site.wait_step(150)
+    return site
+
+
+def test_a_killed_rank_fails_its_trial_alone_and_a_retry_goes_on(on_two_nodes: Site, reference: Reference) -> None:
+    assert_killing_fails_one_trial(on_two_nodes, reference, "rank", ranks_of(on_two_nodes.files(0))[-1])
+
+
+@pytest.mark.usefixtures("cpu_image")
+def test_a_killed_apptainer_fails_its_trial_alone_and_a_retry_goes_on(on_two_nodes: Site, reference: Reference) -> None:
+    victim = parent(ranks_of(on_two_nodes.files(0))[-1])
+    assert "Apptainer" in Path(f"/proc/{victim}/cmdline").read_text()
+    assert_killing_fails_one_trial(on_two_nodes, reference, "apptainer", victim)
+
+
+def assert_killing_fails_one_trial(site: Site, reference: Reference, name: str, victim: int) -> None:
     begin = time.time()
-    rank = ranks_of(site.files(0))[-1]
-    if victim == "apptainer":
-        assert "Apptainer" in Path(f"/proc/{parent(rank)}/cmdline").read_text()
-    os.kill(rank if victim == "rank" else parent(rank), signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
     wait_until(lambda: site.files(0).failure.exists(), 60, lambda: site.log(0))
-    site.measure(f"kill -9 of {victim}: until the trial's failure is known", begin)
+    site.measure(f"kill -9 of {name}: until the trial's failure is known", begin)
     state = site.wait_ended()
     assert [trial.state for trial in state.trials] == [State.FAILED, State.DONE], site.log()
     site.call("retry")

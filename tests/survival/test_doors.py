@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +27,8 @@ def by_sbatch(site: Site) -> Site:
     return site
 
 
-def test_exec_submitit_and_sbatch_give_the_same_result(by_sbatch: Site, reference: Callable[..., TrialDir]) -> None:
+@pytest.mark.usefixtures("cpu_image")
+def test_exec_gives_the_result_of_the_job(by_sbatch: Site, reference: Callable[..., TrialDir]) -> None:
     site, recipe, profile = by_sbatch, by_sbatch.work / "sweep.yaml", by_sbatch.work / "site.yaml"
     job = json.loads(site.files(1).result.read_text())
     before = weights(site.files(1), STEPS)
@@ -36,6 +39,10 @@ def test_exec_submitit_and_sbatch_give_the_same_result(by_sbatch: Site, referenc
     assert json.loads(result.read_text())["metrics"]["loss"] == job["metrics"]["loss"]
     assert same(before, weights(TrialDir(result.parent), STEPS))
 
+
+def test_submitit_gives_the_result_of_the_job(by_sbatch: Site) -> None:
+    site, recipe, profile = by_sbatch, by_sbatch.work / "sweep.yaml", by_sbatch.work / "site.yaml"
+    job = json.loads(site.files(1).result.read_text())
     jobs = Recipe.load(recipe, cluster=str(profile), new=True).submit(backend="submitit")
     assert isinstance(jobs, list)
     results = [one.result() for one in jobs]
@@ -51,6 +58,7 @@ def test_exec_submitit_and_sbatch_give_the_same_result(by_sbatch: Site, referenc
     assert [one.result()["score"] for one in again] == [one["score"] for one in results]
 
 
+@pytest.mark.usefixtures("cpu_image")
 def test_the_printed_command_runs_when_it_is_pasted(site: Site) -> None:
     recipe = site.recipe(steps=20)
     printed = site.call("exec", recipe, "--cluster", site.site_file(), "--dry-run").stdout
@@ -61,30 +69,26 @@ def test_the_printed_command_runs_when_it_is_pasted(site: Site) -> None:
     assert len(list(site.work.glob("runs/sweep/exec/*/trials/*/result.json"))) == 1
 
 
-def test_another_command_and_a_shell_see_the_jobs_environment(site: Site) -> None:
+def test_another_command_and_a_shell_see_the_jobs_environment(site: Site, cpu_image: Path) -> None:
     profile = site.site_file(env={"NCCL_DEBUG": "WARN"}, secrets=["MY_TOKEN"])
     recipe = site.recipe(env={"MINE": "a b"})
     nasty = 'it\'s $(touch pwned) "x" \\ `id`'
     script = 'printf "%s\\n" "$NCCL_DEBUG" "$MINE" "$MY_TOKEN" "${OTHER_TOKEN-unset}" "${HOSTVAR-unset}" "$PWD"'
     words = [
-        "env", f"MY_TOKEN={nasty}", "OTHER_TOKEN=x", "HOSTVAR=x", "python", "-m", "slurm.cli", "exec", str(recipe),
-        "--cluster", str(profile), "--", "bash", "-c", script,
+        "env", f"MY_TOKEN={nasty}", "OTHER_TOKEN=x", "HOSTVAR=x", sys.executable, "-m", "slurm.cli", "exec",
+        str(recipe), "--cluster", str(profile), "--", "bash", "-c", script,
     ]  # fmt: skip
-    import os
-    import sys
-
-    words[4] = sys.executable
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, env={**os.environ})
     assert done.stdout.splitlines() == ["WARN", "a b", nasty, "unset", "unset", str(site.work)], done.stderr
     assert not (site.work / "pwned").exists()
     kept = subprocess.run(["grep", "-r", "touch pwned", str(site.work)], capture_output=True, text=True)
     assert kept.stdout == "", "the secret is in no file"
-    shell = f"python -m slurm.cli shell {recipe} --cluster {profile}".replace("python", sys.executable)
+    shell = f"{sys.executable} -m slurm.cli shell {recipe} --cluster {profile}"
     typed = subprocess.run(
         ["script", "-qec", shell, "/dev/null"], input="echo in $APPTAINER_NAME with $MINE\nexit\n",
         capture_output=True, text=True, timeout=120, env={**os.environ, "MY_TOKEN": "t"},
     )  # fmt: skip
-    assert f"in {Path(site.image).name} with a b" in typed.stdout
+    assert f"in {cpu_image.name} with a b" in typed.stdout
     assert shlex.quote(str(site.work)) not in typed.stderr
 
 

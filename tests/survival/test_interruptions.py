@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -42,11 +44,12 @@ def test_at_the_time_limit_all_ranks_save_the_same_step_and_only_that_task_is_re
 
 
 def test_a_time_limit_that_leaves_no_time_for_a_step_is_a_failure_and_not_a_loop(site: Site) -> None:
-    slow = site.work / "slow-apptainer"  # as from a file system that takes long to open an image
-    opening = site.work / "opening"
-    slow.write_text(f'#!/bin/bash\n[[ $1 != exec ]] || {{ touch {opening}; sleep 15; }}\nexec apptainer "$@"\n')
+    slow, opening = site.work / "slow", site.work / "opening"  # as from a file system that takes long to read
+    program = "apptainer" if site.image else sys.executable
+    slow.write_text(f'#!/bin/bash\n[[ $1 == --* ]] || {{ touch {opening}; sleep 15; }}\nexec {program} "$@"\n')
     slow.chmod(0o755)
-    site.submit(site.recipe(resources={"time": "00:10:00"}), signal_seconds=120, container={"runtime": str(slow)})
+    slowly: dict[str, Any] = {"container": {"runtime": str(slow)}} if site.image else {"python": str(slow)}
+    site.submit(site.recipe(resources={"time": "00:10:00"}), signal_seconds=120, **slowly)
     wait_until(opening.exists, 60, "it did not start")
     site.cluster.run(["scancel", "--signal=USR2", site.job()])  # as the limit would, before the first training step
     state = site.wait_ended()

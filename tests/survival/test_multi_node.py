@@ -85,10 +85,7 @@ def test_a_pretraining_on_two_nodes_goes_on_with_one(site: Site) -> None:
             "pretrain": {"task": "pretrain", "needs": ["text"], "config": PRETRAINING,
                          "resources": TWO_BY_TWO | {"nodes": nodes}},
         }  # fmt: skip
-        resources = {"cpus": 1, "mem": "2G", "time": "00:20:00"}
-        path.write_text(yaml.safe_dump(
-            {"name": "sweep", "image": str(site.image), "resources": resources, "stages": stages}
-        ))  # fmt: skip
+        path.write_text(yaml.safe_dump({**site.base(), "stages": stages}))
         site.submit(path)
 
     submit(nodes=2)

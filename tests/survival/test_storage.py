@@ -15,19 +15,19 @@ from slurm.rundir import RunDir, TrialDir, read_log
 from slurm.state import State, run_state
 from tests.cluster import Cluster
 from tests.cluster.config import ENFORCE_MEMORY
-from tests.survival.conftest import Site, same, wait_until, weights
+from tests.survival.conftest import Site, enter, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
 
 
 @pytest.fixture
-def local_image(site: Site) -> Iterator[str]:
+def local_image(site: Site, cpu_image: Path) -> Iterator[str]:
     """The image on the nodes' own disks, at a path where the login node has it too; node2 lacks it."""
     layout = site.cluster.layout
     path = layout.local / "neobert.sif"
     for place in (layout.local, *(layout.local_on(node) for node in layout.nodes if node != "node2")):
-        (place / "neobert.sif").hardlink_to(site.image) if _same_disk(site.image, place) else shutil.copy(
-            site.image, place / "neobert.sif"
+        (place / "neobert.sif").hardlink_to(cpu_image) if _same_disk(cpu_image, place) else shutil.copy(
+            cpu_image, place / "neobert.sif"
         )
     site.image = str(path)
     yield str(path)
@@ -35,8 +35,8 @@ def local_image(site: Site) -> Iterator[str]:
         (place / "neobert.sif").unlink(missing_ok=True)
 
 
-def _same_disk(one: Path | str, other: Path) -> bool:
-    return Path(one).stat().st_dev == other.stat().st_dev
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def test_a_node_without_the_image_fails_its_trial_with_its_name_and_a_retry_elsewhere_finishes_the_sweep(
@@ -120,11 +120,9 @@ def test_a_full_disk_gives_a_clear_failure_and_when_there_is_room_again_a_retry_
 
 
 @pytest.mark.xdist_group("plain_cluster")  # as the tests that look whether control groups are left behind
-@pytest.mark.skipif(
-    not Path("/sys/fs/cgroup/memory").exists(), reason="the cluster's memory limits need cgroups of version 1"
-)
+@pytest.mark.usefixtures("memory_limits")
 def test_memory_that_runs_out_is_told_as_such_and_a_retry_with_more_finishes(
-    tmp_path: Path, cpu_image: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, glue: Path, image: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cluster of its own, whose nodes hold jobs to their memory (with control groups)."""
     top = Path(tempfile.mkdtemp(prefix="oom-"))
@@ -132,11 +130,8 @@ def test_memory_that_runs_out_is_told_as_such_and_a_retry_with_more_finishes(
     cluster = Cluster(top / "c", nodes=1, settings=ENFORCE_MEMORY)
     try:
         cluster.up()
-        for key, value in cluster.env.items():
-            monkeypatch.setenv(key, value)
-        monkeypatch.chdir(tmp_path)
-        profile = {"backend": "sbatch", "partition": "main", "container": {"runtime": "apptainer"}}
-        site = Site(cluster, tmp_path, profile, cpu_image)
+        enter(cluster, tmp_path, monkeypatch)
+        site = Site(cluster, tmp_path, glue, image)
         large = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 2048}
         site.submit(site.recipe({"model": large}, steps=2, resources={"mem": "700M"}))
         state = site.wait_ended()

@@ -90,7 +90,7 @@ def test_a_checkpoint_that_was_cut_off_is_told(
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(deepspeed: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shards")
     command = [sys.executable, "-m", "tests.neobert.checkpoint.deepspeed_shards", root]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)

@@ -26,6 +26,27 @@ def test_it_is_read_back_from_glue_files_exactly(name: str, tmp_path: Path) -> N
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [
+        ("cola", {"CoLA/train.tsv": "\t1\t\tmany happy horses with those", "CoLA/test.tsv": "index\tsentence\n"}),
+        ("stsb", {"STS-B/dev.tsv": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\t"
+                                   "score\n",
+                  "STS-B/test.tsv": "index\tsentence1\tsentence2\n"}),
+        ("mnli", {"MNLI/train.tsv": "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\t"
+                                    "sentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n",
+                  "MNLI/dev_matched.tsv": "index\tpromptID\t", "MNLI/dev_mismatched.tsv": "index\tpromptID\t",
+                  "MNLI/test_matched.tsv": "index\tsentence1\tsentence2\n",
+                  "MNLI/test_mismatched.tsv": "index\tsentence1\tsentence2\n",
+                  "diagnostic/diagnostic.tsv": "index\tsentence1\tsentence2\n"}),
+    ],
+)  # fmt: skip
+def test_files_are_laid_out_as_glue_lays_them_out(name: str, starts: dict[str, str], tmp_path: Path) -> None:
+    write_glue_directory(tmp_path, name, 2)
+    for path, start in starts.items():
+        assert (tmp_path / path).read_text(encoding="utf-8").startswith(start), path
+
+
 @ALL
 def test_no_example_is_repeated_nor_shared_with_a_dev_set(name: str) -> None:
     splits = generated_splits(TASKS[name], 1000)

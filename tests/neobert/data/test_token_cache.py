@@ -168,7 +168,7 @@ def test_a_shared_cache_is_open_to_all_who_may_use_its_directory(
     assert modes == {"": 0o2770, ".npz": 0o660, ".lock": 0o660}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+@pytest.mark.usefixtures("root")
 def test_another_user_finds_what_is_there_and_makes_what_is_not(
     made: list[int], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ import yaml
 
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
-from tests.neobert.conftest import REPOSITORY, need
+from tests.neobert.conftest import REPOSITORY
 
 Neobert = Callable[..., int]
 
@@ -253,27 +253,19 @@ def test_a_full_disk_is_one_message(settings: Callable[..., list[str]]) -> None:
     assert (process.returncode, errors) == (1, "neobert: shard 0 cannot be written to shards/shards: File too large\n")
 
 
-@pytest.fixture(scope="session")
-def real_text() -> Path:
-    path = Path(os.environ.get("NEOBERT_TEST_DATA", REPOSITORY.parent / "shared")) / "corpus"
-    need(path.is_dir(), f"real text in {path} (NEOBERT_TEST_DATA names the directory above)")
-    return path
-
-
-def test_real_text_comes_back_word_for_word(
-    neobert: Neobert, settings: Callable[..., list[str]], real_text: Path, minilm: Path
+def test_text_comes_back_word_for_word(
+    neobert: Neobert, settings: Callable[..., list[str]], text_file: Path, minilm: Path
 ) -> None:
     from transformers import AutoTokenizer
 
     from neobert.data.text.shards import Shards
 
-    source = real_text / "textfooler_yelp.txt"
-    change = {"data": {"files": [str(source)]}, "tokenizer": {"name_or_path": str(minilm)}, "shard_bytes": 300_000}
+    change = {"data": {"files": [str(text_file)]}, "tokenizer": {"name_or_path": str(minilm)}, "shard_bytes": 300_000}
     assert neobert(*settings("real", **change, validation_fraction=0.0)) == 0
     shards = Shards(Path("shards"), "train")
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     tokenizer.backend_tokenizer.no_truncation()
-    lines = [line for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
+    lines = [line for line in text_file.read_text(encoding="utf-8").split("\n") if line.strip()]
     assert shards.manifest["documents"] == len(lines)
     expected = [ids for line in lines for ids in tokenizer(line, add_special_tokens=False)["input_ids"]]
     assert [token for n in range(len(shards)) for token in shards[n].tolist()[1:-1]] == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import resource
@@ -18,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.neobert.conftest import REPOSITORY, need
+from tests.neobert.conftest import REPOSITORY
 from tests.neobert.training.pretraining import SETTINGS, Neobert, same, settings_file, write_shards, write_text
 
 Told = Callable[..., str]
@@ -407,8 +406,8 @@ assert run(sys.argv[1:]) == 0
 """
 
 
+@pytest.mark.usefixtures("deepspeed")
 def test_with_deepspeed_a_crash_before_the_model_is_written_costs_no_training(shards: Path, tmp_path: Path) -> None:
-    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed (pip install -e '.[deepspeed]')")
     trainer = {"max_steps": 2, "save_steps": 2, "mixed_precision": "bf16"}
     file = settings_file(tmp_path, shards, trainer=trainer, deepspeed={"zero_stage": 1})
     command = [sys.executable, "-c", TWICE, "pretrain", "--config", str(file), "--output-dir", str(tmp_path / "trial")]

@@ -29,7 +29,7 @@ def faults(keeps: bool) -> int:
                               text=True).stdout)  # fmt: skip
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc's malloc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc is missing: run `make test` on Linux with glibc")
 def test_freed_memory_is_kept() -> None:
     assert faults(keeps=True) < 100
     assert faults(keeps=False) > 1000

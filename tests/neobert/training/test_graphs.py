@@ -25,7 +25,6 @@ from neobert.training.libraries import spare_deepspeed_import
 from tests.neobert.conftest import TINY, as_if_trained
 
 spare_deepspeed_import()
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @given(texts=st.integers(1, 64), lengths=st.tuples(st.integers(1, 512), st.integers(0, 511)), share=st.floats(0, 1))
@@ -152,7 +151,6 @@ def test_batches_are_put_in_place_and_gradients_add_up(kind: str, pieces: int, m
 
 
 @pytest.mark.gpu
-@on_gpu
 @pytest.mark.parametrize("kind", ["neobert", "bert", "roberta", "electra"])
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_graphs_give_the_same_losses_and_gradients(kind: str, pieces: int) -> None:
@@ -160,7 +158,6 @@ def test_graphs_give_the_same_losses_and_gradients(kind: str, pieces: int) -> No
 
 
 @pytest.mark.gpu
-@on_gpu
 @pytest.mark.parametrize("kind", ["neobert", "bert"])
 def test_dropout_is_drawn_anew_and_recording_draws_nothing(kind: str) -> None:
     model, inputs = classifier(kind, dropout=0.3), batch(0)
@@ -178,7 +175,6 @@ def test_dropout_is_drawn_anew_and_recording_draws_nothing(kind: str) -> None:
 
 
 @pytest.mark.gpu
-@on_gpu
 def test_a_model_that_waits_for_the_device_is_computed_as_usual(caplog: pytest.LogCaptureFixture) -> None:
     model, inputs = classifier("bert", dropout=0.1), batch(0)
     forward = model.forward
@@ -198,7 +194,6 @@ def test_a_model_that_waits_for_the_device_is_computed_as_usual(caplog: pytest.L
 
 
 @pytest.mark.gpu
-@on_gpu
 def test_a_training_with_graphs_is_the_training_without(
     neobert: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from safetensors.torch import load_file
 
 from neobert.training import pretraining
 from neobert.training.preemption import Preemption
-from tests.neobert.conftest import REPOSITORY, need
+from tests.neobert.conftest import REPOSITORY
 from tests.neobert.training.pretraining import Neobert, logged, same, settings_file, write_shards
 
 Harm = Callable[[Mapping[int, float]], None]
@@ -146,8 +145,8 @@ for harm, words in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.usefixtures("deepspeed")
 def test_with_deepspeed_which_has_taken_it_the_training_ends_at_once(shards: Path, tmp_path: Path) -> None:
-    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed (pip install -e '.[deepspeed]')")
     work = []
     for harm, stage in (("loss", 0), ("gradient", 1), ("loss", 3)):
         directory = tmp_path / f"{stage}"
