@@ -63,7 +63,7 @@ def test_two_equal_trials_are_an_error(recipe: Path) -> None:
         ("grid.task_name=[rtee]", r"grid\.task_name: expected .*did you mean 'rte'"),
         ("grid.optimiser.lr=[1e-5]", "grid.optimiser.lr: .*unknown key; did you mean 'optimizer'"),
         ("config.data.generatd=3", r"config\.data\.generatd: unknown key; did you mean 'generated'"),
-        ("grid.data.dir=[x]", "expected exactly one of dir, hub, train_file, generated; found dir and generated"),
+        ("grid.data.dir=[x]", "expected exactly one of dir, hub, generated, and own files .*; found dir and generated"),
         ("grid.seed=[a, b]", r"grid\.seed: expected integer, found 'a'"),
     ],
 )
