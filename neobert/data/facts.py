@@ -55,8 +55,8 @@ def _sets(splits: Splits) -> dict[str, list[Examples]]:
 
 
 def _columns_in_words(columns: Columns) -> str:
-    """`text is the text, label the label; not used: "" (unnamed), idx (numbers)`."""
-    used = [f"texts {' and '.join(map(repr, columns.texts))}"]
+    """`text 'review', label 'label'; not used: '' (unnamed), 'idx' (numbers)`."""
+    used = [f"text{'s' if columns.texts[1:] else ''} {' and '.join(map(repr, columns.texts))}"]
     used += [f"label {columns.label!r}"] if columns.label is not None else []
     used += [f"id {columns.id!r}"] if columns.id is not None else []
     unused = ", ".join(f"{name!r} ({kind})" for name, kind in columns.ignored.items())
