@@ -48,6 +48,9 @@ def choose(tables: Mapping[str, Table], data: GlueData, task: GlueTask | None) -
     texts = _text_columns(others, data, task)
     if texts is None:
         raise _unclear(where, columns, label, data, task)
+    twice = {label, data.id_column} & {*texts} or {label} & {data.id_column} - {None}
+    if twice:
+        raise at(where, f"the column {twice.pop()} cannot be two of text, label and id. Name others under `data`")
     _check_texts(texts, columns, where)
     _check_presence(tables, texts, label, data.id_column)
     used = {*texts, label, data.id_column}
@@ -138,8 +141,9 @@ def _guess_texts(columns: Mapping[str, Column], label: str | None, data: GlueDat
 
 def _guess_label(columns: Mapping[str, Column]) -> str | None:
     """For the example in the message: the column with the fewest values."""
-    some = [column for column in columns.values() if column.kind != "unnamed" and column.values > 1]
-    return min(some, key=lambda column: column.values).name if some else None
+    distinct = {name: column.distinct for name, column in columns.items() if column.kind != "unnamed"}
+    some = [name for name, count in distinct.items() if count > 1]
+    return min(some, key=lambda name: distinct[name]) if some else None
 
 
 def _names(names: Iterable[str]) -> str:

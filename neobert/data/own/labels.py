@@ -176,7 +176,7 @@ def _refuse_infinite(rows: Mapping[str, list[Row]]) -> None:
 def _odd_label(rows: Mapping[str, list[Row]]) -> ConfigError:
     label = next(label for label in rows if not NUMBER.fullmatch(label))
     return at(rows[label][0].where, f"the label is {label!r}, where other labels are numbers with a decimal point; "
-                                    "mend it, or list the classes in data.labels if they are such")  # fmt: skip
+                                    "correct it, or list the classes in data.labels if they are such")  # fmt: skip
 
 
 def _whole_numbers(train: Table, rows: Mapping[str, list[Row]]) -> ConfigError:
@@ -204,8 +204,8 @@ def _check_classes(rows: Mapping[str, list[Row]]) -> None:
             raise _two_spellings(rows, label, near)
     if single and common:
         places = ", ".join(f"{label!r} ({rows[label][0].where})" for label in single[:5])
-        log.warning("classes with a single training example: %s%s. If they are none, mend the labels; to say that they "
-                    "are, list the classes in data.labels", places, ", ..." if single[5:] else "")  # fmt: skip
+        log.warning("classes with a single training example: %s%s. Correct the labels if these are mistakes, or list "
+                    "all classes in data.labels", places, ", ..." if single[5:] else "")  # fmt: skip
 
 
 def _looks_like(label: str, other: str) -> bool:
@@ -218,7 +218,7 @@ def _looks_like(label: str, other: str) -> bool:
 def _two_spellings(rows: Mapping[str, list[Row]], rare: str, common: str) -> ConfigError:
     return at(
         rows[rare][0].where, f"the label is {rare!r} ({len(rows[rare])} in the file), which looks like a mistake for "
-        f"{common!r} ({len(rows[common])}). Mend it, or list all classes in data.labels if these are two"
+        f"{common!r} ({len(rows[common])}). Correct it, or list all classes in data.labels if these are two"
     )  # fmt: skip
 
 

@@ -23,19 +23,29 @@ _MISSING = frozenset(("", "nan", "na", "n/a", "null", "none", "<na>"))
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what it holds, and its first value that is not empty."""
+    """One column: what kind of values it holds, and those that are not empty."""
 
     name: str
     kind: str
-    example: str
-    length: float
-    """Characters of its texts on average."""
-    values: int
-    """How many different values it has."""
+    filled: list[Any]
 
     @property
     def is_text(self) -> bool:
         return self.kind == "text"
+
+    @property
+    def example(self) -> str:
+        return shown(self.filled[0]) if self.filled else "nothing"
+
+    @property
+    def length(self) -> float:
+        """Characters of a value on average."""
+        return sum(len(str(value)) for value in self.filled) / max(len(self.filled), 1)
+
+    @property
+    def distinct(self) -> int:
+        """How many different values it has."""
+        return len(set(map(str, self.filled)))
 
 
 def survey(tables: Sequence[Table]) -> dict[str, Column]:
@@ -47,10 +57,7 @@ def survey(tables: Sequence[Table]) -> dict[str, Column]:
 
 def _column(name: str, values: list[Any]) -> Column:
     filled = [value for value in values if not _is_missing(value)]
-    texts = [value for value in filled if isinstance(value, str)]
-    example = shown(filled[0]) if filled else "nothing"
-    length = sum(map(len, texts)) / max(len(texts), 1)
-    return Column(name, _kind(name, filled), example, length, len(set(map(str, filled))))
+    return Column(name, _kind(name, filled), filled)
 
 
 def _kind(name: str, filled: list[Any]) -> str:

@@ -153,6 +153,14 @@ def test_a_column_that_is_named_and_missing_is_told_with_those_that_are_there(tm
     assert refused(path, label_column="gold") == f"{path}: has no column gold; its columns are text, label"
 
 
+@pytest.mark.parametrize("options", [{"text_columns": ["label"]}, {"id_column": "label", "text_columns": ["text"]}])
+def test_a_column_has_one_use(tmp_path: Path, options: dict[str, object]) -> None:
+    path = table(tmp_path / "a.csv", text=["a", "b"], label=["x", "y"])
+    assert refused(path, test=path, **options) == (
+        f"{path}: the column label cannot be two of text, label and id. Name others under `data`"
+    )
+
+
 def test_all_files_need_the_columns_of_the_training_file(tmp_path: Path) -> None:
     train = table(tmp_path / "train.csv", text=["a", "b"], label=[0, 1])
     dev = table(tmp_path / "dev.csv", sentence=["a", "b"], label=[0, 1])

@@ -33,6 +33,36 @@ def test_every_format_reads_the_same_rows(tmp_path: Path) -> None:
         assert splits.source == "own files"
 
 
+@pytest.mark.parametrize(
+    ("name", "contents", "digest"),
+    [
+        (
+            "a.csv",
+            b'text,label\n"one\r\ntwo",yes\n"three\rfour",no\n"say ""x""",yes\nplain,no\n',
+            "238feee94aca6b5a8076a6d7d37b69ec167d286f962dcac854d3934a3faf9ea8",
+        ),
+        (
+            "b.jsonl",
+            b'{"sentence1": "a\\r\\nb", "sentence2": "c", "label": 1}\r\n'
+            b'{"sentence1": "d", "sentence2": "e", "label": 10}\r\n'
+            b'{"sentence1": "f", "sentence2": "g", "label": 9}\r\n',
+            "520b3427a3f3328ecb0d7b96b37d550ced5f029555583a4545d09af797279173",
+        ),
+        (
+            "c.tsv",
+            b'text\tlabel\r\nsay "no\t0.5\r\nyes\t2\r\n',
+            "b5790ef9e8cb7280f859a857836b083e331d01534dacebe771ef247bccf51444",
+        ),
+    ],
+)
+def test_examples_are_those_that_earlier_versions_have_read(
+    tmp_path: Path, name: str, contents: bytes, digest: str
+) -> None:
+    """So that trainings which are under way go on: these digests are of the version without data.text_columns."""
+    (tmp_path / name).write_bytes(contents)
+    assert read(tmp_path / name).summary()["digest"] == digest
+
+
 def test_a_task_with_two_dev_sets_has_one_in_own_files(tmp_path: Path) -> None:
     splits = read(write(tmp_path / "a.csv", "premise,hypothesis,label", "a,b,neutral"), task="mnli")
     assert set(splits.dev) == {""}

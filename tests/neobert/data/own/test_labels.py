@@ -137,8 +137,8 @@ def test_a_typing_mistake_in_one_training_label_makes_no_class(tmp_path: Path) -
     with pytest.raises(ConfigError) as caught:
         read(path)
     assert str(caught.value) == (
-        f"{path}:22: the label is 'postive' (1 in the file), which looks like a mistake for 'positive' (10). Mend it, "
-        "or list all classes in data.labels if these are two"
+        f"{path}:22: the label is 'postive' (1 in the file), which looks like a mistake for 'positive' (10). Correct "
+        "it, or list all classes in data.labels if these are two"
     )
     assert len(read(path, labels=["positive", "negative", "postive"]).task.labels) == 3
 
