@@ -29,6 +29,7 @@ PLENTY = 10
 """A class with so many examples shows that a class with a single one is an exception."""
 NEAR = 0.8
 """Likeness of two spellings, of at most 1, from which one may be a mistake for the other."""
+_CORRECT = "Correct the labels if these are mistakes, or list all classes in data.labels"
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,7 @@ def _check_classes(rows: Mapping[str, list[Row]]) -> None:
             raise _two_spellings(rows, label, near)
     if single and common:
         places = ", ".join(f"{label!r} ({rows[label][0].where})" for label in single[:5])
-        log.warning("classes with a single training example: %s%s. Correct the labels if these are mistakes, or list "
-                    "all classes in data.labels", places, ", ..." if single[5:] else "")  # fmt: skip
+        log.warning("classes with a single training example: %s%s. %s", places, ", ..." if single[5:] else "", _CORRECT)
 
 
 def _looks_like(label: str, other: str) -> bool:
@@ -226,14 +226,20 @@ def warn_of_absent(task: GlueTask, data: GlueData, train: Sequence[float], dev: 
     """Warns of classes that either set lacks, where both are read."""
     if task.is_regression or not train or not dev:
         return
-    sides = (("train", data.train_file, set(train)), ("score", data.validation_file, set(dev)))
-    for purpose, file, numbers in sides:
-        absent = [label for number, label in enumerate(task.labels) if number not in numbers]
-        if not absent or (purpose == "score" and data.labels is not None):
-            continue
-        key = "" if data.labels is None else " (data.labels lists them)"
-        what = "nothing teaches the model these classes" if purpose == "train" else "no score tells about these classes"
-        log.warning("%s has no example of %s: %s%s", file, _some(absent), what, key)
+    untaught, unscored = _absent(task, train), _absent(task, dev)
+    if untaught:
+        key = " (data.labels lists them)" if data.labels else ""
+        log.warning("%s has no example of %s, so that nothing teaches the model these classes%s", data.train_file,
+                    _some(untaught), key)  # fmt: skip
+    if unscored and data.labels is None:
+        key = f". {_CORRECT}" if task.name == NAME else ""
+        log.warning("%s has no example of %s, so that no score tells about these classes%s", data.validation_file,
+                    _some(unscored), key)  # fmt: skip
+
+
+def _absent(task: GlueTask, numbers: Sequence[float]) -> list[str]:
+    there = set(numbers)
+    return [label for number, label in enumerate(task.labels) if number not in there]
 
 
 # -- the tasks ------------------------------------------------------------------------------------------------------

@@ -169,7 +169,12 @@ def test_a_class_that_the_dev_set_lacks_is_warned_of(tmp_path: Path, caplog: pyt
     train, dev = labelled(tmp_path / "a.csv", "a", "b", "c"), labelled(tmp_path / "b.csv", "a", "b")
     with caplog.at_level(logging.WARNING):
         read(train, dev)
-    assert f"{dev} has no example of c: no score tells about these classes" in caplog.text
+    assert f"{dev} has no example of c, so that no score tells about these classes. Correct the labels" in caplog.text
+    assert "data.labels" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read(train, dev, labels=["a", "b", "c"])
+    assert caplog.text == ""
 
 
 def test_a_class_of_data_labels_that_no_training_example_has_is_warned_of(
@@ -178,9 +183,7 @@ def test_a_class_of_data_labels_that_no_training_example_has_is_warned_of(
     path = labelled(tmp_path / "a.csv", "yes", "no")
     with caplog.at_level(logging.WARNING):
         read(path, labels=["yes", "no", "nno"])
-    assert (
-        f"{path} has no example of nno: nothing teaches the model these classes (data.labels lists them)" in caplog.text
-    )
+    assert f"{path} has no example of nno, so that nothing teaches the model these classes (data.lab" in caplog.text
 
 
 # -- the trained model -------------------------------------------------------------------------------------------------
