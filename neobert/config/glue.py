@@ -99,7 +99,7 @@ class GlueConfig(Strict):
 
     @model_validator(mode="after")
     def _classes_of_a_task(self) -> GlueConfig:
-        """What a GLUE task fixes, own files cannot change: they may say which number in them stands for which class."""
+        """Refuse settings that change what a GLUE task fixes. data.labels may name the numbers in own files."""
         if self.task_name is None:
             return self
         data, task = self.data, TASKS[self.task_name]

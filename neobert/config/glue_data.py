@@ -50,7 +50,7 @@ class GlueData(Strict):
 
     @property
     def is_own(self) -> bool:
-        """Whether the examples come from the user's own files."""
+        """True where the examples come from the user's own files."""
         return any(getattr(self, name) is not None for name in OWN_FILES)
 
     @field_validator("labels")
@@ -63,13 +63,12 @@ class GlueData(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> GlueData:
-        given = [name for name in ("dir", "hub", "generated") if getattr(self, name) is not None]
-        given += ["own files"] if self.is_own else []
-        if len(given) != 1:
-            found = " and ".join(given) if given else "none"
+        sources = [name for name in ("dir", "hub", "generated") if getattr(self, name) is not None]
+        sources += ["own files"] if self.is_own else []
+        if len(sources) != 1:
             raise ValueError(
                 "expected exactly one of dir, hub, generated, and own files (train_file, validation_file, test_file); "
-                f"found {found}"
+                f"found {' and '.join(sources) or 'none'}"
             )
         return self
 

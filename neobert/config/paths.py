@@ -43,7 +43,7 @@ OutputPath = Annotated[str, Field(min_length=1), Role.OUTPUT]
 class NamedPath:
     key: KeyPath
     value: str
-    """As the settings have it."""
+    """The path as the settings have it."""
     role: Role
     optional: bool = False
     """The settings name it, but do not use it as they are."""
@@ -108,6 +108,12 @@ def why_missing(path: Path) -> str:
         f" ({link} is a link to {target}, which this container does not have. Add `binds: [{target}]` to the recipe, "
         "or `--bind` to the command that starts the container)"
     )
+
+
+def why_incomplete(directory: Path) -> str:
+    """The end of a message about a file that a directory lacks: a symbolic link in it that leads nowhere."""
+    lost = min((entry for entry in directory.iterdir() if not entry.exists()), default=None)
+    return "" if lost is None else why_missing(lost)
 
 
 def expand_home(settings: Model) -> Model:

@@ -83,7 +83,7 @@ class Splits:
     dev: dict[str, Examples]
     tests: dict[str, Examples] = field(default_factory=dict)
     columns: Columns | None = None
-    """Of own files."""
+    """Own files alone have some."""
 
     def some(self) -> Examples:
         """A set that is there: the training set, if it is."""
@@ -120,7 +120,7 @@ def label_number(text: str, task: GlueTask, where: str) -> float:
 
 
 def _hint(text: str, task: GlueTask) -> str:
-    """What a number in place of a class name probably means, and what to do."""
+    """Explain a number in place of a class name, and what to do."""
     if text in HIDDEN:
         return ". It hides the label, as in GLUE's test sets on the hub: use the training or validation split"
     if task.codes or text not in map(str, range(len(task.labels))):

@@ -1,4 +1,4 @@
-"""What the log and result.json say of the data: which columns were read, and how often each class occurs."""
+"""Facts about the data for the log and result.json: the columns that were read, and the examples of each class."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SHOWN = 20
 
 def announce(splits: Splits) -> None:
     sets = {name: " + ".join(str(len(part)) for part in parts if len(part)) for name, parts in _sets(splits).items()}
-    told = " and ".join(f"{size} {name}" for name, size in sets.items() if size)
-    log.info("%s (%s): %s examples", splits.task.name, splits.source, told)
+    sizes = " and ".join(f"{size} {name}" for name, size in sets.items() if size)
+    log.info("%s (%s): %s examples", splits.task.name, splits.source, sizes)
     if splits.columns is not None:
         log.info("columns: %s", _columns_in_words(splits.columns))
     if splits.task.is_regression:
@@ -29,13 +29,13 @@ def announce(splits: Splits) -> None:
 
 
 def facts(splits: Splits) -> dict[str, Any]:
-    """For result.json."""
-    found: dict[str, Any] = {"data": splits.source}
+    """Return the facts for result.json."""
+    values: dict[str, Any] = {"data": splits.source}
     if splits.columns is not None:
         columns = splits.columns
-        found["columns"] = {"texts": list(columns.texts), "label": columns.label, "id": columns.id,
+        values["columns"] = {"texts": list(columns.texts), "label": columns.label, "id": columns.id,
                             "ignored": list(columns.ignored)}  # fmt: skip
-    return found if splits.task.is_regression else {**found, "classes": class_counts(splits)}
+    return values if splits.task.is_regression else {**values, "classes": class_counts(splits)}
 
 
 def class_counts(splits: Splits) -> dict[str, dict[str, int]]:

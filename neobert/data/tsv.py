@@ -50,14 +50,14 @@ def _task_folder(directory: Path, layout: Tsv) -> Path:
     for folder in folders:
         if _plain(folder.name) == wanted:
             return folder
-    lost = next((entry for entry in entries if _plain(entry.name) == wanted and not entry.exists()), None)
-    if lost is not None:
-        hint = why_missing(lost)
-    elif (directory / "train.tsv").is_file():
-        hint = "; it holds a train.tsv itself, so its parent directory may be what is meant"
-    else:
-        hint = f"; it holds {', '.join(folder.name for folder in folders) or 'no folder'}"
-    raise at(str(directory), f"has no folder {layout.folder}{hint}")
+    lost = next((why_missing(entry) for entry in entries if _plain(entry.name) == wanted), "")
+    raise at(str(directory), f"has no folder {layout.folder}{lost or _what_instead(directory, folders)}")
+
+
+def _what_instead(directory: Path, folders: list[Path]) -> str:
+    if (directory / "train.tsv").is_file():
+        return "; it holds a train.tsv itself, so its parent directory may be what is meant"
+    return f"; it holds {', '.join(folder.name for folder in folders) or 'no folder'}"
 
 
 def read_tsv(path: Path, task: GlueTask, labelled: bool = True) -> Examples:

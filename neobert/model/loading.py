@@ -30,7 +30,7 @@ from neobert.checkpoint.read import find_damage, read
 from neobert.checkpoint.select import key_of, select
 from neobert.checkpoint.shape import said_of
 from neobert.config import ConfigError, Problem
-from neobert.config.paths import why_missing
+from neobert.config.paths import why_incomplete, why_missing
 from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import GlueTask
@@ -236,10 +236,11 @@ def explained(source: str, key: str) -> Iterator[None]:
         path = Path(source)
         if path.is_dir():
             reason = find_damage(path) or reason_of(error)
-            message = f"{source!r} is a directory, but no model can be loaded from it: {reason}"
+            lost = why_incomplete(path)
+            message = f"{source!r} is a directory, but no model can be loaded from it: {reason}{lost}"
             if not (path / "config.json").is_file():
                 hint = verify.EXPORT_FIRST.format(source=source)
-                message = f"{source!r} is a directory without config.json, so no Hugging Face model. {hint}"
+                message = f"{source!r} is a directory without config.json{lost}, so no Hugging Face model. {hint}"
         elif path.exists():
             message = f"{source!r} is a file; expected a directory with config.json and model.safetensors"
         elif source[0] in "/.~":

@@ -1,4 +1,4 @@
-"""What a trained classifier computes, by its configuration alone: its weights are not looked at."""
+"""The output of a trained classifier, by its configuration alone: its weights are not read."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from neobert.model.loading import explained, selected
 
 def trained_head(config: ModelConfig) -> Head:
     """The classes of the model that the settings name, or the single number; raises `ConfigError` without a model."""
-    found, key = selected(config), key_of(config)
-    source = str(found.directory if found else config.name_or_path)
+    checkpoint, key = selected(config), key_of(config)
+    source = str(checkpoint.directory if checkpoint else config.name_or_path)
     try:
-        if found and is_neobert(found):
-            said: Mapping[str, Any] = said_of(found)
+        if checkpoint and is_neobert(checkpoint):
+            model: Mapping[str, Any] = said_of(checkpoint)
         else:
             with explained(source, key):
-                said, _ = PreTrainedConfig.get_config_dict(source, revision=config.revision)
+                model, _ = PreTrainedConfig.get_config_dict(source, revision=config.revision)
     except UnusableCheckpoint as error:
         raise ConfigError.at(("model", key), str(error)) from None
-    return head_of(source, key, said)
+    return head_of(source, key, model)
 
 
-def head_of(source: str, key: str, said: Mapping[str, Any]) -> Head:
+def head_of(source: str, key: str, model: Mapping[str, Any]) -> Head:
     """The same, of a configuration as its file has it: Hugging Face leaves out what is as by default, two classes."""
-    if said.get("problem_type") == "regression":
+    if model.get("problem_type") == "regression":
         return Head(1)
-    numbers = heads.classes_of(source, key, said)
+    numbers = heads.classes_of(source, key, model)
     names = tuple(sorted(numbers, key=lambda name: numbers[name]))
     if names:
         return Head(len(names), names)
-    return Head(len(said.get("id2label") or ()) or int(said.get("num_labels") or 2))
+    return Head(len(model.get("id2label") or ()) or int(model.get("num_labels") or 2))

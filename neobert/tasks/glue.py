@@ -59,7 +59,7 @@ def _check_selection(config: GlueConfig, splits: Splits) -> None:
 
 
 def _head(config: GlueConfig) -> Head | None:
-    """What the trained model computes, where only that can tell which classes own files have."""
+    """Return the output of the trained model where only that names the classes of own files."""
     data = config.data
     if config.do_train or config.task_name or not data.is_own or data.labels or data.problem == "regression":
         return None

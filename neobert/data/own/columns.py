@@ -24,7 +24,7 @@ PAIRS = (
     ("question", "answer"), ("question", "passage"), ("query", "passage"), ("claim", "evidence"),
     ("sentence_A", "sentence_B"), ("text_a", "text_b"), ("text1", "text2"),
 )  # fmt: skip
-"""What public data sets call the two texts of a pair, in their order."""
+"""Names of the two texts of a pair in public data sets, in their order."""
 
 _TEXT_OF_NO_USE = {
     "unnamed": "has no name, so it holds row numbers",
@@ -131,7 +131,7 @@ def _unclear(
 
 
 def _guess_texts(columns: Mapping[str, Column], label: str | None, data: GlueData, count: int) -> list[str]:
-    """For the example in the message: those that are named, or the longest."""
+    """Suggest columns for the message: those that are named, or the longest."""
     if data.text_columns is not None:
         return list(map(_word, data.text_columns))
     texts = [column for name, column in columns.items() if column.is_text and name not in (label, data.id_column)]
@@ -140,7 +140,7 @@ def _guess_texts(columns: Mapping[str, Column], label: str | None, data: GlueDat
 
 
 def _guess_label(columns: Mapping[str, Column]) -> str | None:
-    """For the example in the message: the column with the fewest values."""
+    """Suggest a column for the message: the one with the fewest values."""
     distinct = {name: column.distinct for name, column in columns.items() if column.kind != "unnamed"}
     some = [name for name, count in distinct.items() if count > 1]
     return min(some, key=lambda name: distinct[name]) if some else None

@@ -1,4 +1,4 @@
-"""What the labels of own files are: the classes of a classification, or the numbers of a regression.
+"""Decides what the labels of own files are: the classes of a classification, or the numbers of a regression.
 
 `data.labels` names the classes. Otherwise they are the labels of the training file, or without one the classes of the
 trained model. Labels that could be either, and a class that looks like a typing mistake, are errors.
@@ -34,11 +34,11 @@ _CORRECT = "Correct the labels if these are mistakes, or list all classes in dat
 
 @dataclass(frozen=True)
 class Head:
-    """What a trained model computes: one score for each class, or a single number."""
+    """The output of a trained model: one score for each class, or a single number."""
 
     outputs: int
     classes: tuple[str, ...] = ()
-    """Their names; none where the model has not been told any."""
+    """Their names; none where the model does not name them."""
 
     @property
     def is_regression(self) -> bool:
@@ -209,7 +209,7 @@ def _check_classes(rows: Mapping[str, list[Row]]) -> None:
 
 
 def _looks_like(label: str, other: str) -> bool:
-    """Whether one may be the other with a typing mistake. Numbers in them tell classes apart."""
+    """Tell if one may be the other with a typing mistake. Numbers in them distinguish classes."""
     if re.findall(r"\d+", label) != re.findall(r"\d+", other):
         return False
     return difflib.SequenceMatcher(None, label.casefold(), other.casefold()).ratio() >= NEAR

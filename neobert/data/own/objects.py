@@ -24,7 +24,7 @@ def read_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_json(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """As `read_lines`; or one object, with the rows in one of its values."""
+    """Read lines or a list like `read_lines`, or one object with the rows in one of its values."""
     whole = _only_object(path, text)
     if whole is None:
         return read_lines(path, text)

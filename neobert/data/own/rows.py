@@ -71,7 +71,7 @@ class Table:
 
 def read_table(path: Path, quotes: Quotes | None = None) -> Table:
     """All rows of a file, by its ending; raises `ConfigError` with file and line for a malformed one."""
-    found = {
+    readers = {
         ".csv": lambda: delimited.read_csv(path, _text(path)),
         ".tsv": lambda: delimited.read_tsv(path, _text(path), quotes),
         ".json": lambda: objects.read_json(path, _text(path)),
@@ -79,9 +79,9 @@ def read_table(path: Path, quotes: Quotes | None = None) -> Table:
         ".parquet": lambda: parquet.read(path),
     }
     ending = path.suffix.lower()
-    if ending not in found:
+    if ending not in readers:
         raise at(str(path), _wrong_ending(ending))
-    rows = [Row(where, cells) for where, cells in found[ending]()]
+    rows = [Row(where, cells) for where, cells in readers[ending]()]
     if not rows:
         raise at(str(path), "holds no examples")
     return Table(path, rows)

@@ -1,4 +1,4 @@
-"""What the columns of own files hold, judged over all of their rows."""
+"""Judges what the columns of own files hold, over all of their rows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _column(name: str, values: list[Any]) -> Column:
 
 
 def _kind(name: str, filled: list[Any]) -> str:
-    """What all of the values are. Whatever is nothing else is text, so that no column of text is overlooked."""
+    """Return the first kind that all values fit. Everything else is text, so that no text is overlooked."""
     if _UNNAMED.fullmatch(name):
         return "unnamed"
     if not filled:
@@ -92,7 +92,7 @@ def _is_boolean(value: Any) -> bool:
 
 
 def _is_date(value: Any) -> bool:
-    """Of a parquet file dates are neither text nor numbers."""
+    """Accept dates as text, and the values of parquet that are neither text nor numbers."""
     if isinstance(value, str):
         return _DATE.fullmatch(value.strip()) is not None
     return not isinstance(value, int | float | dict | list)

@@ -142,7 +142,7 @@ def _find_remote(pattern: str, column: str) -> list[str]:
 
 
 def _names_remote(pattern: str) -> tuple[bool, list[str]]:
-    """Whether it stands for a directory, and the names of its files."""
+    """Return whether the pattern names a directory, and the names of its files."""
     file_system, name = file_system_of(pattern)
     if glob.has_magic(name):
         return False, list(file_system.glob(name))
@@ -178,7 +178,7 @@ def _readable(place: str, entries: Sequence[Entry], column: str | None) -> list[
 
 
 def _why_no_documents(column: str, path: str) -> str | None:
-    """By its first line; None for one that holds a document, and for files that cannot be read, which is told later."""
+    """Judge by the first line. None where that is a document, and for unreadable files, which the reader reports."""
     try:
         with opened(path) as file:
             line = next((line for line in file if line.strip()), b"")
@@ -187,12 +187,12 @@ def _why_no_documents(column: str, path: str) -> str | None:
     if not line:
         return None
     try:
-        found = json.loads(line)
+        document = json.loads(line)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        document = None
+    if not isinstance(document, dict):
         return "not an object of JSON in each line"
-    return None if column in found else f"no {column!r} in its first line (text_column names it)"
+    return None if column in document else f"no {column!r} in its first line (text_column names it)"
 
 
 def _below(place: str, path: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from neobert.checkpoint import UnusableCheckpoint, find
 from neobert.config import (
     ExportConfig,
     GlueConfig,
@@ -15,7 +16,7 @@ from neobert.config import (
     named_paths,
     validate,
 )
-from neobert.config.paths import NamedPath, Role, at_home, expand_home, why_missing
+from neobert.config.paths import NamedPath, Role, at_home, expand_home, why_incomplete, why_missing
 
 
 def found(model: type[Strict], data: dict[str, Any]) -> dict[str, tuple[str, Role]]:
@@ -163,6 +164,18 @@ def test_of_a_missing_path_the_link_that_leads_nowhere_is_named(
     assert f"`binds: [{target}]` to the recipe" in why_missing(link)
     target.mkdir(parents=True)
     assert why_missing(link / "train.tsv") == ""
+
+
+def test_of_a_directory_that_lacks_a_file_the_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    """The hub's cache holds models like this: links to blobs, which lie beside the directory of the model."""
+    (tmp_path / "model").mkdir()
+    link = tmp_path / "model/model.safetensors"
+    link.symlink_to("../blobs/abc")
+    with pytest.raises(UnusableCheckpoint) as caught:
+        find(tmp_path / "model")
+    assert f"below checkpoints/ ({link} is a link to {tmp_path}/blobs/abc, which does not exist)" in str(caught.value)
+    link.unlink()
+    assert why_incomplete(tmp_path / "model") == ""
 
 
 # -- files that are named and not used ------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_the_broken_rows_that_qqp_is_known_for_are_skipped_and_told(
 def test_links_that_lead_nowhere_are_named_with_their_targets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in a container, where the directory is bound and the place that a link in it leads to is not."""
+    """A container may have the directory, but not the place that a link in it leads to."""
     glue, task = tmp_path / "glue", TASKS["rte"]
     rte(tmp_path / "elsewhere/RTE/train.tsv", "0\ta\tb\tentailment")
     glue.mkdir()

@@ -44,7 +44,7 @@ def test_only_a_fraction_makes_a_regression(tmp_path: Path, labels: list[str], n
 
 
 def test_whole_numbers_with_a_decimal_point_are_an_error_that_names_the_key(tmp_path: Path) -> None:
-    """As pandas writes a column of whole numbers that had a gap once."""
+    """Pandas writes a column of whole numbers like this once it had a gap."""
     path = tmp_path / "a.csv"
     frame = pandas.DataFrame({"text": ["a", "b", "c", "d"], "label": [2, None, 0, 1]}).dropna()
     frame.to_csv(path, index=False)
