@@ -165,6 +165,7 @@ def _fetch_parser(command: str) -> argparse.ArgumentParser:
 def _run_trial(options: argparse.Namespace) -> int:
     started = time.monotonic()
     from neobert import settings
+    from neobert.config import expand_home
     from neobert.logs import set_up_logging
     from neobert.training import lease
     from neobert.training.distributed import find_ranks
@@ -198,7 +199,9 @@ def _run_trial(options: argparse.Namespace) -> int:
         lease.outwait_predecessor(os.environ, started)
         if ranks.is_main:
             write_settings(paths, trial.task, trial.config)
-        code: int = importlib.import_module(RUNNERS[trial.task]).run(trial.config, paths, ranks, preemption)
+        code: int = importlib.import_module(RUNNERS[trial.task]).run(
+            expand_home(trial.config), paths, ranks, preemption
+        )
         return code
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from neobert.config import ConfigError, Strict, nearest, read_yaml, validate
+from neobert.config.paths import at_home
 from slurm.recipe import bundled
 from slurm.schema import Bind, Environment, GpuRequest, NonNegative, Positive, Seconds, Variable, Word
 from slurm.values import Scope, render
@@ -121,7 +122,7 @@ def load_profile(name: str) -> Profile:
     """The profile of that name (the user's own before the ones that come with the program), or at that path."""
     folders = [user_profiles(), bundled("clusters")]
     if "/" in name or name.endswith((".yaml", ".yml", ".json")):
-        file = Path(name)
+        file = at_home(name)
     else:
         found = [folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()]
         if not found:

@@ -46,7 +46,7 @@ def wanted(plan: Plan) -> list[tuple[Stage, list[HubName]]]:
 
     Left out are directories: those that are there, and those that another stage makes.
     """
-    made = [path.value for stage in plan.stages for path in paths_of(stage) if path.role is Role.OUTPUT]
+    made = [path.path for stage in plan.stages for path in paths_of(stage) if path.role is Role.OUTPUT]
     groups: dict[str, tuple[Stage, list[HubName]]] = {}
     for stage in plan.stages:
         found = [

@@ -119,7 +119,7 @@ def missing_paths(plan: Plan, recipe: Recipe) -> list[Problem]:
         for bind in stage.binds:
             source = NamedPath((), bind.partition(":")[0], Role.INPUT)
             named.setdefault(source, (*at, "binds") if bind not in plan.profile.container.binds else ())
-    made = [path.value for path in named if path.role is Role.OUTPUT]
+    made = [str(path.path) for path in named if path.role is Role.OUTPUT]
     if plan.profile.scratch is not None:
         made.append(plan.profile.scratch)
     return [
@@ -144,11 +144,11 @@ def missing_secrets(plan: Plan, recipe: Recipe) -> list[Problem]:
 
 def paths_of(stage: Stage) -> list[NamedPath]:
     """The files and directories that a stage's configs name, each once; without those in the run's own directory."""
-    found: dict[tuple[str, Role], NamedPath] = {}
+    found: dict[NamedPath, NamedPath] = {}
     for trial in stage.trials:
         for path in named_paths(TASKS[trial.task].model_validate_json(trial.config)):
             if not path.value.startswith(RUN):
-                found.setdefault((path.value, path.role), path)
+                found.setdefault(replace(path, key=()), path)
     return list(found.values())
 
 

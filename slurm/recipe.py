@@ -10,6 +10,7 @@ from typing import Any
 
 from neobert.config import ConfigError, Problem, dotted, nearest, parse_value, read_yaml, set_at, validate
 from neobert.config.base import KeyPath
+from neobert.config.paths import at_home, why_missing
 from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
 from slurm.values import Scope, render
 
@@ -116,7 +117,7 @@ def bundled(folder: str) -> Path:
 
 def find_recipe(name: str | Path) -> Path:
     """The recipe's file: the path as given, or the recipe of that name that comes with the program."""
-    path = Path(name)
+    path = at_home(str(name))
     shipped = bundled(".") / (str(name) if path.suffix else f"{name}.yaml")
     if not path.is_file() and not path.is_absolute() and shipped.is_file():
         return shipped
@@ -149,9 +150,11 @@ def _read(path: Path, below: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     if parent is not None:
         if not isinstance(parent, str):
             raise ConfigError.at(("extends",), "expected the path of one recipe", source.where(("extends",)))
-        file = path.parent / parent
+        file = path.parent / at_home(parent)
         if not file.is_file():
-            raise ConfigError.at(("extends",), f"there is no file {file}", source.where(("extends",)))
+            raise ConfigError.at(
+                ("extends",), f"there is no file {file}{why_missing(file)}", source.where(("extends",))
+            )
         inherited, origins = _read(file, (*below, path.resolve()))
     if not isinstance(unset, list) or not all(isinstance(key, str) for key in unset):
         raise ConfigError.at(("unset",), "expected a list of dotted keys", source.where(("unset",)))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from neobert.config import TASKS, Strict, nearest
+from neobert.config.paths import at_home
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -106,9 +107,10 @@ def _variable(value: str) -> str:
 
 
 def _bind(value: str) -> str:
-    if not re.fullmatch(r"/[^:,\\]*(:/[^:,\\]*(:(ro|rw))?)?", value) or not value.isprintable():
+    expanded = str(at_home(value)) if value.startswith("~") else value
+    if not re.fullmatch(r"/[^:,\\]*(:/[^:,\\]*(:(ro|rw))?)?", expanded) or not value.isprintable():
         raise ValueError(f"expected an absolute directory, or SRC:DEST[:ro], found {value!r}")
-    return value
+    return expanded
 
 
 Name = Annotated[str, AfterValidator(check_name)]

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
+from neobert.config.paths import why_incomplete, why_missing
 from neobert.training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def find(path: Path, step: int | Literal["latest"] | None = None, config: Path |
     is used where no configuration lies with the weights. Raises `UnusableCheckpoint` if there is none.
     """
     if not path.is_dir():
-        kind = "is a file; name the directory that it lies in" if path.exists() else "does not exist"
+        kind = f"does not exist{why_missing(path)}"
+        if path.exists():
+            kind = "is a file; name the directory that it lies in"
         raise UnusableCheckpoint(f"{path} {kind}")
     for directory in _places(path) if step is None else _of_step(path, step):
         layout = layout_of(directory)
@@ -73,7 +76,9 @@ def find(path: Path, step: int | Literal["latest"] | None = None, config: Path |
         there = sorted({number for root in _roots(path) for number, _ in _steps(root)})
         raise UnusableCheckpoint(f"{path} holds {which}; steps there: {', '.join(map(str, there)) or 'none'}")
     known = "model.safetensors, state_dict.pt, or DeepSpeed's *_model_states.pt"
-    raise UnusableCheckpoint(f"{path} holds no checkpoint: no {known} in it, in model/ or below checkpoints/")
+    raise UnusableCheckpoint(
+        f"{path} holds no checkpoint: no {known} in it, in model/ or below checkpoints/{why_incomplete(path)}"
+    )
 
 
 def layout_of(directory: Path) -> Layout | None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
 from neobert.checkpoint.find import Found, find
+from neobert.config.paths import why_missing
 from neobert.config.sections import ModelConfig, greater_is_better
 from neobert.training.files import TrialFiles
 
@@ -57,7 +58,7 @@ def best_trial(trials: Sequence[Path]) -> Path:
             scores.append((result["metric"], math.nan if result["score"] is None else float(result["score"])))
         except FileNotFoundError:
             raise UnusableCheckpoint(f"{trial} has no result.json: the best of several trials is chosen when all are "
-                                     "done") from None  # fmt: skip
+                                     f"done{why_missing(path)}") from None  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnusableCheckpoint(f"{path} cannot be read: {error!r}") from None
     metrics = sorted({metric for metric, _ in scores})

@@ -3,7 +3,7 @@
 from neobert.config.base import ConfigError, Problem, Strict, dotted, nearest, validate
 from neobert.config.export import ExportConfig
 from neobert.config.glue import GlueConfig
-from neobert.config.paths import NamedPath, named_paths
+from neobert.config.paths import NamedPath, expand_home, named_paths
 from neobert.config.pretrain import PretrainConfig
 from neobert.config.sections import greater_is_better
 from neobert.config.source import Source, dump_yaml, parse_value, parse_yaml, read_yaml, set_at
@@ -33,6 +33,7 @@ __all__ = [
     "SubmissionConfig",
     "dotted",
     "dump_yaml",
+    "expand_home",
     "greater_is_better",
     "named_paths",
     "nearest",

@@ -28,6 +28,10 @@ class Strict(BaseModel):
     elsewhere: ClassVar[Mapping[str, str]] = {}
     """What other programs call a setting of this task -> its dotted key here, for those who come from there."""
 
+    def unused_paths(self) -> frozenset[KeyPath]:
+        """The keys of files that these settings name but do not use, so that they need not exist."""
+        return frozenset()
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -78,10 +82,16 @@ def dotted(path: KeyPath) -> str:
 def nearest(word: str, known: typing.Iterable[str]) -> str:
     """`, did you mean 'x'?` for the known word nearest to `word`, or the list of them when none is near."""
     words = sorted(known)
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    plain = {_plain(name): name for name in words}
+    close = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean '{close[0]}'?"
+        return f"; did you mean '{plain[close[0]]}'?"
     return f"; known here: {', '.join(words)}" if words else ""
+
+
+def _plain(word: str) -> str:
+    """A word without case and punctuation, which differ most often: SST-2 is sst2."""
+    return "".join(filter(str.isalnum, word.lower())) or word
 
 
 def validate(model: type[Model], data: Any, where: Callable[[KeyPath], str] = lambda path: "") -> Model:

@@ -8,7 +8,6 @@ and a DeepSpeed file that says otherwise is an error. Nothing here needs torch o
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from neobert.config.base import ConfigError, Problem, Strict
 from neobert.config.deepspeed_file import FILLED, Fact, contradictions, lookup, put, read
-from neobert.config.paths import LocalPath
+from neobert.config.paths import LocalPath, at_home, why_missing
 
 
 def _whole(value: Any) -> Any:
@@ -78,7 +77,7 @@ class DeepSpeedConfig(Strict):
         if not isinstance(file, str) or not file or data.get("config") is not None:
             return validate(data)
         try:
-            contents = read(Path(file))
+            contents = read(at_home(file))
         except FileNotFoundError:
             return validate(data)
         section = validate({**{k: v for k, v in data.items() if k != "config_file"}, "config": contents})
@@ -144,7 +143,8 @@ def complete(section: DeepSpeedConfig, known: dict[str, Fact]) -> dict[str, Any]
     `"auto"` for sizes that depend on the model stays; Hugging Face's Trainer fills these in when it has the model.
     """
     if section.config_file is not None:
-        raise ConfigError([Problem(("deepspeed", "config_file"), f"there is no file {section.config_file}")])
+        why = why_missing(at_home(section.config_file))
+        raise ConfigError([Problem(("deepspeed", "config_file"), f"there is no file {section.config_file}{why}")])
     if section.config is not None:
         found = contradictions(section.config, section.name, known)
         if found:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from neobert.config.base import Strict, nearest
+from neobert.config.base import KeyPath, Strict, nearest
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
-from neobert.config.hub import HubName, OnHub
-from neobert.config.paths import LocalPath
-from neobert.config.sections import (
-    ModelConfig,
-    OptimizerConfig,
-    Positive,
-    SchedulerConfig,
-    TrainerConfig,
-    greater_is_better,
-)
+from neobert.config.glue_data import GlueData
+from neobert.config.hub import HubName
+from neobert.config.sections import ModelConfig, OptimizerConfig, SchedulerConfig, TrainerConfig, greater_is_better
 from neobert.data.glue_tasks import TASKS
 from neobert.data.glue_tasks import GlueTask as TaskSpec
 
@@ -38,51 +31,10 @@ RUN_GLUE = {
 """What run_glue calls settings whose last word is another one here."""
 
 
-class GlueData(Strict):
-    """Where the examples come from: exactly one of `dir`, `hub`, `train_file` (own files), or `generated`."""
-
-    dir: LocalPath | None = Field(None, description="GLUE directory: TASK/{train,dev,test}.tsv")
-    hub: Annotated[str | None, OnHub("dataset", config="task_name")] = Field(
-        None, description="data set on the hub in the layout of nyu-mll/glue"
-    )
-    train_file: LocalPath | None = Field(None, description="csv, tsv, json or jsonl; likewise the next two")
-    validation_file: LocalPath | None = None
-    test_file: LocalPath | None = None
-    generated: Positive | None = Field(None, description="that many training examples from the built-in grammar")
-
-    labels: list[str] | None = Field(
-        None, min_length=2, description="own files without task_name: the classes, in order"
-    )
-    max_length: int = Field(128, ge=8, description="tokens an example; longer ones are cut")
-    max_train_samples: Positive | None = None
-    max_eval_samples: Positive | None = None
-    max_predict_samples: Positive | None = None
-
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: list[str] | None) -> list[str] | None:
-        names = [label.strip() for label in labels or ()]
-        if names != (labels or []) or "" in names or len(set(names)) < len(names):
-            raise ValueError(f"expected different names without blanks around them, found {labels}")
-        return labels
-
-    @model_validator(mode="after")
-    def _one_source(self) -> GlueData:
-        given = [name for name in ("dir", "hub", "train_file", "generated") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) if given else "none"
-            raise ValueError(f"expected exactly one of dir, hub, train_file, generated; found {found}")
-        if (self.train_file is None) != (self.validation_file is None):
-            raise ValueError("train_file and validation_file go together")
-        if self.test_file and not self.train_file:
-            raise ValueError("test_file goes with train_file and validation_file")
-        return self
-
-
 class GlueConfig(Strict):
     """Fine-tunes an encoder on one GLUE task (https://gluebenchmark.com) and scores it on the task's dev set.
 
-    Without `task_name` the classes are those of one's own files (a float label makes it a regression).
+    Without `task_name` the training file's labels are the classes (fractions make it a regression).
     """
 
     may_change = frozenset({"trainer.dataloader_num_workers", "trainer.cuda_graphs"})
@@ -104,10 +56,8 @@ class GlueConfig(Strict):
 
     @model_validator(mode="after")
     def _task_or_files(self) -> GlueConfig:
-        if self.task_name is None and self.data.train_file is None:
+        if self.task_name is None and not self.data.is_own:
             raise ValueError("task_name is required, unless data.train_file names files of your own")
-        if self.task_name is not None and self.data.labels is not None:
-            raise ValueError("data.labels is for own files without task_name; a GLUE task fixes its labels")
         if self.task_name is not None:
             self.selection(TASKS[self.task_name])
         return self
@@ -118,14 +68,59 @@ class GlueConfig(Strict):
             raise ValueError("nothing is left to do: one of do_train, do_eval and do_predict must be true")
         if not self.do_train and self.model.is_new:
             raise ValueError("do_train: false needs a model: model.name_or_path or model.pretrained_checkpoint")
-        if self.do_predict and self.data.train_file is not None and self.data.test_file is None:
-            raise ValueError("do_predict needs data.test_file")
         if not self.do_eval:
             unused = [name for name in ("metric_for_best_model", "early_stopping_patience")
                       if getattr(self.trainer, name) is not None]  # fmt: skip
             if unused:
                 raise ValueError(f"trainer.{unused[0]} needs evaluations: leave do_eval as it is")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_to_evaluate_on(cls, settings: Any) -> Any:
+        """Sets do_eval to false by default where a trained model predicts a test file, and no other file is named."""
+        data = settings.get("data") if isinstance(settings, dict) and settings.get("do_train") is False else None
+        alone = isinstance(data, dict) and data.get("test_file") and not data.get("validation_file")
+        return {"do_eval": False, **settings} if alone else settings
+
+    @model_validator(mode="after")
+    def _files_that_are_needed(self) -> GlueConfig:
+        if not self.data.is_own:
+            return self
+        for file, key, is_needed in (
+            ("train_file", "do_train", self.do_train),
+            ("validation_file", "do_eval", self.do_eval),
+            ("test_file", "do_predict", self.predicts),
+        ):
+            if is_needed and getattr(self.data, file) is None:
+                also = "" if key == "do_predict" else f" (true by default; {key}: false does without)"
+                raise ValueError(f"{key} needs data.{file}{also}")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_of_a_task(self) -> GlueConfig:
+        """Refuse settings that change what a GLUE task fixes. data.labels may name the numbers in own files."""
+        if self.task_name is None:
+            return self
+        data, task = self.data, TASKS[self.task_name]
+        if data.problem is not None:
+            kind = "regression" if task.is_regression else "classification"
+            raise ValueError(f"data.problem is for own files without task_name: {task.name} is a {kind}")
+        if data.labels is not None and (not data.is_own or task.is_regression):
+            raise ValueError(f"data.labels is for own files with classes; {task.name} fixes its own labels here")
+        if data.labels is not None and sorted(data.labels) != sorted(task.labels):
+            expected = ", ".join(task.labels)
+            raise ValueError(
+                f"data.labels: expected {task.name}'s {expected}, in the order of the numbers in the files"
+            )
+        if data.text_columns is not None and len(data.text_columns) != len(task.sentences):
+            raise ValueError(f"data.text_columns: expected {len(task.sentences)} for {task.name}, "
+                             f"found {len(data.text_columns)}")  # fmt: skip
+        return self
+
+    def unused_paths(self) -> frozenset[KeyPath]:
+        used = {"train_file": self.do_train, "validation_file": self.do_eval, "test_file": self.predicts}
+        return frozenset(("data", file) for file, is_used in used.items() if not is_used)
 
     @property
     def predicts(self) -> bool:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import functools
 import glob
+import os
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from neobert.config.base import KeyPath
+from neobert.config.base import KeyPath, Strict
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Role(Enum):
@@ -40,18 +43,26 @@ OutputPath = Annotated[str, Field(min_length=1), Role.OUTPUT]
 class NamedPath:
     key: KeyPath
     value: str
+    """The path as the settings have it."""
     role: Role
+    optional: bool = False
+    """The settings name it, but do not use it as they are."""
+
+    @property
+    def path(self) -> Path:
+        """The path, with `~` expanded."""
+        return at_home(self.value)
 
     @property
     def place(self) -> Path:
         """What must be there: the path itself, but for an output the directory in which it is made."""
-        return Path(self.value).parent if self.role is Role.OUTPUT else Path(self.value)
+        return self.path.parent if self.role is Role.OUTPUT else self.path
 
     @property
     def found(self) -> list[Path]:
         """What of it is on this machine: one path, or none, or the files that a pattern stands for."""
         if self.role is Role.FILES and "://" not in self.value and not self.place.exists():
-            return [Path(match) for match in glob.glob(self.value, recursive=True)]  # noqa: PTH207
+            return [Path(match) for match in glob.glob(str(self.path), recursive=True)]  # noqa: PTH207
         return [self.place] if self.place.exists() else []
 
     @property
@@ -60,29 +71,88 @@ class NamedPath:
             case Role.FILES:
                 return "://" not in self.value
             case Role.MODEL:
-                return self.value.startswith(("/", "./", "../"))
-        return True
+                return self.value.startswith(("/", "./", "../", "~"))
+        return not self.optional
 
     @property
     def missing(self) -> str:
         """What is said of it where nothing is found."""
         match self.role:
             case Role.FILES:
-                return f"there is no file {self.value}"
+                return f"there is no file {self.value}{why_missing(self.place)}"
             case Role.OUTPUT:
-                return f"there is no directory {self.place}, in which {Path(self.value).name} is to be made"
-        return f"there is no {self.value}"
+                return (
+                    f"there is no directory {self.place}, in which {self.path.name} is to be made"
+                    f"{why_missing(self.place)}"
+                )
+        return f"there is no {self.value}{why_missing(self.place)}"
 
 
-def named_paths(settings: BaseModel, below: KeyPath = ()) -> Iterator[NamedPath]:
+def at_home(path: str) -> Path:
+    """The path, with `~` expanded as a shell does; `~name` of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for an unknown user
+
+
+def why_missing(path: Path) -> str:
+    """The end of a message about a path that does not exist: the symbolic link on the way that leads nowhere.
+
+    Empty where no link is to blame. In a container, links often lead to directories that are not bound into it.
+    """
+    link = next((place for place in [*reversed(path.parents), path] if place.is_symlink() and not place.exists()), None)
+    if link is None:
+        return ""
+    target = os.path.realpath(link)
+    if not any(name in os.environ for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")):
+        return f" ({link} is a link to {target}, which does not exist)"
+    return (
+        f" ({link} is a link to {target}, which this container does not have. Add `binds: [{target}]` to the recipe, "
+        "or `--bind` to the command that starts the container)"
+    )
+
+
+def why_incomplete(directory: Path) -> str:
+    """The end of a message about a file that a directory lacks: a symbolic link in it that leads nowhere."""
+    lost = min((entry for entry in directory.iterdir() if not entry.exists()), default=None)
+    return "" if lost is None else why_missing(lost)
+
+
+def expand_home(settings: Model) -> Model:
+    """The settings with `~` expanded in every path that they name.
+
+    What identifies a trial, and config.yaml, keep what the user wrote; the task itself gets these.
+    """
+    changes = {}
+    for name in type(settings).model_fields:
+        before = getattr(settings, name)
+        after = _expanded(before, _role(type(settings), name)[0])
+        if after != before:
+            changes[name] = after
+    return settings.model_copy(update=changes) if changes else settings
+
+
+def _expanded(value: Any, role: Role | None) -> Any:
+    if isinstance(value, BaseModel):
+        return expand_home(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_expanded(inner, role) for inner in value)
+    return str(at_home(value)) if role is not None and isinstance(value, str) and value.startswith("~") else value
+
+
+def named_paths(settings: BaseModel) -> Iterator[NamedPath]:
     """Every file or directory that the settings name, by the types of their fields."""
+    unused = settings.unused_paths() if isinstance(settings, Strict) else frozenset()
+    for path in _named_paths(settings, ()):
+        yield replace(path, optional=path.key in unused)
+
+
+def _named_paths(settings: BaseModel, below: KeyPath) -> Iterator[NamedPath]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         role, words = _role(type(settings), name)
         for key, inner in enumerate(value) if isinstance(value, list | tuple) else [(None, value)]:
             path = (*below, name) if key is None else (*below, name, key)
             if isinstance(inner, BaseModel):
-                yield from named_paths(inner, path)
+                yield from _named_paths(inner, path)
             elif role is not None and isinstance(inner, str) and inner not in words:
                 yield NamedPath(path, inner, role)
 

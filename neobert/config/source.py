@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from neobert.config.base import ConfigError, KeyPath, Problem
+from neobert.config.paths import why_missing
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -93,7 +94,7 @@ def read_yaml(path: Path | str) -> Source:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError.at((), f"cannot be read: {error.strerror}", str(path)) from None
+        raise ConfigError.at((), f"cannot be read: {error.strerror}{why_missing(Path(path))}", str(path)) from None
     except UnicodeDecodeError as error:
         raise ConfigError.at((), f"is not UTF-8 text (byte {error.start})", str(path)) from None
     return parse_yaml(text, str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,20 @@ from neobert.data.glue_tasks import GlueTask
 
 Texts = tuple[str, ...]
 """One sentence, or a pair."""
+HIDDEN = ("-1", "-1.0")
+"""In place of a label: nobody may know it. Hugging Face's GLUE has it in its test sets."""
 
 
 @dataclass
 class Examples:
-    """Texts and their labels: class numbers, or floats where the task is a regression; none in a test set."""
+    """Texts and their labels: class numbers, or floats where the task is a regression.
+
+    A test set need not have labels. Only one of own files with an id column has `ids`.
+    """
 
     texts: list[Texts] = field(default_factory=list)
     labels: list[float] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: Iterable[tuple[Texts, float]]) -> Examples:
@@ -37,7 +43,7 @@ class Examples:
 
     def first(self, count: int | None) -> Examples:
         """The first `count` examples, as run_glue's max_*_samples; all of them for None."""
-        return self if count is None else Examples(self.texts[:count], self.labels[:count])
+        return self if count is None else Examples(self.texts[:count], self.labels[:count], self.ids[:count])
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,21 @@ TO_TRAIN = Needed()
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which columns of own files are used, and what the others hold."""
+
+    texts: tuple[str, ...]
+    label: str | None = None
+    id: str | None = None
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Splits:
     """A task with its data; `dev` holds one set for each of the task's `dev_sets`, by suffix.
 
-    `tests` are sets without labels, by the name under which the predictions are written. What is not needed is empty.
+    `tests` are by the name under which the predictions are written; those of own files may have labels. What is not
+    needed is empty.
     """
 
     task: GlueTask
@@ -65,6 +82,8 @@ class Splits:
     train: Examples
     dev: dict[str, Examples]
     tests: dict[str, Examples] = field(default_factory=dict)
+    columns: Columns | None = None
+    """Own files alone have some."""
 
     def some(self) -> Examples:
         """A set that is there: the training set, if it is."""
@@ -97,7 +116,20 @@ def label_number(text: str, task: GlueTask, where: str) -> float:
         if text in names:
             return names.index(text)
     allowed = ", ".join(task.codes or task.labels)
-    raise at(where, f"the label is {text!r}, which is none of {task.name}'s: {allowed}")
+    raise at(where, f"the label is {text!r}, which is none of {task.name}'s: {allowed}{_hint(text, task)}")
+
+
+def _hint(text: str, task: GlueTask) -> str:
+    """Explain a number in place of a class name, and what to do."""
+    if text in HIDDEN:
+        return ". It hides the label, as in GLUE's test sets on the hub: use the training or validation split"
+    if task.codes or text not in map(str, range(len(task.labels))):
+        return ""
+    meant = ", ".join(f"{number} is {name}" for number, name in enumerate(task.labels))
+    return (
+        f". In files that Hugging Face `datasets` exported, {meant}: then add data.labels: [{', '.join(task.labels)}], "
+        "otherwise these names in the order of the file's numbers (own files alone: a GLUE directory holds names)"
+    )
 
 
 def _float_label(text: str, task: GlueTask, where: str) -> float:

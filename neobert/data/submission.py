@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neobert.config.paths import why_missing
 from neobert.data.examples import at
 from neobert.data.glue_tasks import GlueTask, Unlabelled
 
@@ -19,7 +20,7 @@ def read_checked(path: Path, task: GlueTask, test: Unlabelled) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise at(str(path), f"does not exist: {_advice(path, task, test)}") from None
+        raise at(str(path), f"does not exist{why_missing(path)}: {_advice(path, task, test)}") from None
     lines = text.split("\n")
     if lines.pop() or not lines or lines[0] != HEADER:
         raise at(f"{path}:1", f"is no file of predictions: expected the header {HEADER!r} and whole lines")

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from neobert.config.paths import at_home
 from neobert.data.examples import Examples
 from neobert.data.text.pieces import fingerprint
 from neobert.data.tokenizing import Tokenized, tokenize
@@ -55,7 +56,7 @@ def tokenized(
 def _directory() -> Path | None:
     """NEOBERT_CACHE, or a directory in the user's own cache; None where nothing can be written."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(os.environ.get("NEOBERT_CACHE") or Path(home) / "neobert") / "tokens"
+    path = at_home(os.environ.get("NEOBERT_CACHE") or str(Path(home) / "neobert")) / "tokens"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from neobert.config.paths import why_missing
 from neobert.data.examples import TO_TRAIN, Examples, Needed, Splits, at, label_number
 from neobert.data.glue_tasks import GlueTask, Tsv
 
@@ -30,8 +31,9 @@ def _tests(directory: Path, folder: Path, task: GlueTask) -> dict[str, Examples]
         places = [directory / f"{place}.tsv" for place in test.file.split(", ")]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
-            log.warning("%s: there is no %s, so there will be no predictions for %s", directory,
-                        " or ".join(str(place.relative_to(directory)) for place in places), test.name)  # fmt: skip
+            log.warning("%s: there is no %s%s, so there will be no predictions for %s", directory,
+                        " or ".join(str(place.relative_to(directory)) for place in places),
+                        "".join(map(why_missing, places)), test.name)  # fmt: skip
         else:
             found[test.name] = read_tsv(path, task, labelled=False)
     return found
@@ -40,18 +42,22 @@ def _tests(directory: Path, folder: Path, task: GlueTask) -> dict[str, Examples]
 def _task_folder(directory: Path, layout: Tsv) -> Path:
     """The folder of the task inside `directory`: CoLA, cola, SST-2, sst2 and the like are the same to us."""
     if not directory.is_dir():
-        found = "is a file" if directory.exists() else "does not exist"
+        found = "is a file" if directory.exists() else f"does not exist{why_missing(directory)}"
         raise at(str(directory), f"{found}; data.dir must be a directory with {layout.folder}/train.tsv in it")
     wanted = _plain(layout.folder)
-    folders = sorted(entry for entry in directory.iterdir() if entry.is_dir())
+    entries = sorted(directory.iterdir())
+    folders = [entry for entry in entries if entry.is_dir()]
     for folder in folders:
         if _plain(folder.name) == wanted:
             return folder
+    lost = next((why_missing(entry) for entry in entries if _plain(entry.name) == wanted), "")
+    raise at(str(directory), f"has no folder {layout.folder}{lost or _what_instead(directory, folders)}")
+
+
+def _what_instead(directory: Path, folders: list[Path]) -> str:
     if (directory / "train.tsv").is_file():
-        hint = "; it holds a train.tsv itself, so its parent directory may be what is meant"
-    else:
-        hint = f"; it holds {', '.join(folder.name for folder in folders) or 'no folder'}"
-    raise at(str(directory), f"has no folder {layout.folder}{hint}")
+        return "; it holds a train.tsv itself, so its parent directory may be what is meant"
+    return f"; it holds {', '.join(folder.name for folder in folders) or 'no folder'}"
 
 
 def read_tsv(path: Path, task: GlueTask, labelled: bool = True) -> Examples:
@@ -61,7 +67,7 @@ def read_tsv(path: Path, task: GlueTask, labelled: bool = True) -> Examples:
     """
     layout = _layout(task)
     if not path.is_file():
-        raise at(str(path), f"does not exist; GLUE's {layout.folder} comes with it")
+        raise at(str(path), f"does not exist{why_missing(path)}; GLUE's {layout.folder} comes with it")
     lines = _lines(path)
     header = layout.header
     if layout.has_header or not labelled:

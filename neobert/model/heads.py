@@ -27,7 +27,7 @@ def realign(source: str, key: str, model: Any, said: Mapping[str, Any], task: Gl
     """
     if task.is_regression:
         return
-    theirs = _classes(source, key, said)
+    theirs = classes_of(source, key, said)
     numbers = _lower(theirs)
     ours = [label.lower() for label in task.labels]
     if task.codes and set(numbers) == set(task.codes):
@@ -60,7 +60,7 @@ def realign(source: str, key: str, model: Any, said: Mapping[str, Any], task: Gl
     log.info("the classes of %s (%s) are put into the order %s", source, ", ".join(theirs), ", ".join(task.labels))
 
 
-def _classes(source: str, key: str, said: Mapping[str, Any]) -> dict[str, int]:
+def classes_of(source: str, key: str, said: Mapping[str, Any]) -> dict[str, int]:
     """Name to number of a head's classes, by whichever of `label2id` and `id2label` has them; of unnamed ones nothing.
 
     Hugging Face's configurations fill in what is missing with `LABEL_0`, so that the file itself has to be read.

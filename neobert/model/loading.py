@@ -30,6 +30,7 @@ from neobert.checkpoint.read import find_damage, read
 from neobert.checkpoint.select import key_of, select
 from neobert.checkpoint.shape import said_of
 from neobert.config import ConfigError, Problem
+from neobert.config.paths import why_incomplete, why_missing
 from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import GlueTask
@@ -58,7 +59,7 @@ def build_classifier(
 
     Raises `ConfigError` unless all of the encoder comes from where the settings say; `with_head`, the head as well.
     """
-    found = None if checkpoint else _select(config)
+    found = None if checkpoint else selected(config)
     source = str(checkpoint or (found.directory if found else config.name_or_path or ""))
     tokenizer_source = config.tokenizer or str((found.tokenizer if found else None) or source)
     if checkpoint:
@@ -77,10 +78,10 @@ def build_classifier(
     return Classifier(model, tokenizer)
 
 
-def _select(config: ModelConfig) -> Found | None:
+def selected(config: ModelConfig) -> Found | None:
     shape = config.pretrained_config_path
     if shape is not None and not Path(shape).is_file():
-        raise _problem("pretrained_config_path", f"there is no file {shape!r}")
+        raise _problem("pretrained_config_path", f"there is no file {shape!r}{why_missing(Path(shape))}")
     try:
         found = select(config)
     except UnusableCheckpoint as error:
@@ -116,7 +117,7 @@ def _head(task: GlueTask) -> dict[str, Any]:
 
 def _load_tokenizer(source: str, config: ModelConfig, splits: Splits) -> PreTrainedTokenizerBase:
     key = "tokenizer" if config.tokenizer else "name_or_path"
-    with _explained(source, key):
+    with explained(source, key):
         revision = config.revision if key == "name_or_path" else None  # it belongs to the model's repository
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     if tokenizer.pad_token_id is None:
@@ -138,7 +139,7 @@ def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head
     """A pretrained encoder under a head for the task. Only the head may be new; raises `ConfigError` otherwise."""
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     key = "name_or_path" if resumes else key_of(config)
-    with _explained(source, key), _without_load_report():
+    with explained(source, key), _without_load_report():
         said, _ = PreTrainedConfig.get_config_dict(source, revision=config.revision)
         shape = AutoConfig.from_pretrained(source, **options)
         shape.update({**_head(task), **_OUTPUTS})
@@ -225,7 +226,7 @@ def _some(names: Collection[str]) -> str:
 
 
 @contextmanager
-def _explained(source: str, key: str) -> Iterator[None]:
+def explained(source: str, key: str) -> Iterator[None]:
     """Turns what Hugging Face raises for a model that is not there into one message that says what to do."""
     try:
         yield
@@ -235,17 +236,19 @@ def _explained(source: str, key: str) -> Iterator[None]:
         path = Path(source)
         if path.is_dir():
             reason = find_damage(path) or reason_of(error)
-            message = f"{source!r} is a directory, but no model can be loaded from it: {reason}"
+            lost = why_incomplete(path)
+            message = f"{source!r} is a directory, but no model can be loaded from it: {reason}{lost}"
             if not (path / "config.json").is_file():
                 hint = verify.EXPORT_FIRST.format(source=source)
-                message = f"{source!r} is a directory without config.json, so no Hugging Face model. {hint}"
+                message = f"{source!r} is a directory without config.json{lost}, so no Hugging Face model. {hint}"
         elif path.exists():
             message = f"{source!r} is a file; expected a directory with config.json and model.safetensors"
         elif source[0] in "/.~":
-            message = f"there is no directory {source!r}"
+            message = f"there is no directory {source!r}{why_missing(path)}"
         else:
             message = (
-                f"there is no directory {source!r} here, and the hub did not give such a model: {reason_of(error)}\n"
+                f"there is no directory {source!r} here{why_missing(path)}, and the hub did not give such a model: "
+                f"{reason_of(error)}\n"
                 f"  Nodes often reach no hub. `recipe fetch RECIPE`, or `neobert fetch --model {source}`, brings it\n"
                 "  into their cache from where there is a connection, such as a login node, with the same HF_HOME. Or\n"
                 "  give its directory."

@@ -14,6 +14,7 @@ from neobert.checkpoint.errors import reason_of
 from neobert.checkpoint.read import find_damage
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
+from neobert.config.paths import why_missing
 from neobert.config.pretrain import EncoderConfig
 from neobert.config.text import TokenizerConfig
 from neobert.data.text.pieces import fingerprint
@@ -151,7 +152,8 @@ def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
         if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
             first = f"it has no config.json. {EXPORT_FIRST.format(source=source)}"
         if not Path(source).exists():
-            first += f" (there is no such directory)\n{how_to_fetch(HubName('model', source, config.revision))}"
+            wanted = HubName("model", source, config.revision)
+            first += f" (there is no such directory){why_missing(Path(source))}\n{how_to_fetch(wanted)}"
         raise ConfigError.at(
             ("model", "name_or_path"), f"{source!r}: no model can be loaded from it: {first}"
         ) from None

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neobert.config import ConfigError, GlueConfig
+from neobert.data import facts
 from neobert.data.examples import Needed, Splits
+from neobert.data.own.labels import Head
 from neobert.data.sources import load_splits
 from neobert.errors import DONE, RUN_AGAIN
 from neobert.hub import work_offline_if_unreachable
@@ -32,10 +34,10 @@ def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preempt
     if config.data.hub or any(name and not Path(name).exists() for name in models):
         work_offline_if_unreachable()
     needed = Needed(train=config.do_train, dev=config.do_eval, tests=config.predicts)
-    splits = load_splits(config.data, config.task_name, needed)
+    splits = load_splits(config.data, config.task_name, needed, _head(config))
     _check_selection(config, splits)
     metrics.check_packages(splits.task)
-    _announce(splits)
+    facts.announce(splits)
 
     # Imported here, because torch and transformers take seconds: a mistake in the settings or data shows before.
     from neobert.training.finetune import finetune
@@ -56,24 +58,14 @@ def _check_selection(config: GlueConfig, splits: Splits) -> None:
         raise ConfigError(str(error)) from None
 
 
-def _announce(splits: Splits) -> None:
-    sets = (("training", [splits.train]), ("dev", splits.dev.values()), ("test", splits.tests.values()))
-    sizes = {name: " + ".join(str(len(part)) for part in parts if len(part)) for name, parts in sets}
-    told = " and ".join(f"{size} {name}" for name, size in sizes.items() if size)
-    log.info("%s (%s): %s examples", splits.task.name, splits.source, told)
-    if splits.source == "own files":  # the only ones that leave room for misunderstandings
-        log.info("texts: the columns %s; labels: %s", ", ".join(splits.task.sentences), _labels(splits))
-    if splits.source == "generated":
-        log.info("this data is synthetic: scores say nothing about GLUE")
+def _head(config: GlueConfig) -> Head | None:
+    """Return the output of the trained model where only that names the classes of own files."""
+    data = config.data
+    if config.do_train or config.task_name or not data.is_own or data.labels or data.problem == "regression":
+        return None
+    from neobert.model.trained_head import trained_head
 
-
-def _labels(splits: Splits) -> str:
-    """What the labels were taken for: `numbers from 0.5 to 4 (regression)`, or `2 classes (no, yes)`."""
-    labels = splits.task.labels
-    if not labels:
-        numbers = splits.some().labels
-        return f"numbers from {min(numbers):g} to {max(numbers):g} (regression)" if numbers else "numbers (regression)"
-    return f"{len(labels)} classes ({', '.join(labels[:10])}{', ...' if len(labels) > 10 else ''})"
+    return trained_head(config.model)
 
 
 def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: TrialFiles) -> None:
@@ -91,7 +83,7 @@ def _write_result(outcome: Outcome, config: GlueConfig, splits: Splits, paths: T
         "step": outcome.step,
         "steps": outcome.steps,
         "versions": versions("deepspeed") if config.deepspeed else versions(),
-        "data": splits.source,
+        **facts.facts(splits),
     }
     write_evaluations(outcome, config, splits, paths)
     write_predictions(outcome.outputs, splits, paths)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neobert.config import ConfigError
+from neobert.config.paths import why_missing
 from neobert.config.submission import SubmissionConfig
 from neobert.data.examples import at
 from neobert.data.glue_tasks import TASKS, GlueTask
@@ -68,7 +69,7 @@ def _best_of_each_task(trials: list[Path]) -> dict[str, Chosen]:
             result = json.loads(files.result.read_text(encoding="utf-8"))
             task, score = TASKS[result["task_name"]], float(result["score"])
         except FileNotFoundError:
-            raise at(str(trial), "has no result.json: it is not done") from None
+            raise at(str(trial), f"has no result.json: it is not done{why_missing(files.result)}") from None
         except (ValueError, KeyError, TypeError):
             raise at(str(files.result), "is no result of `neobert glue` on one of GLUE's tasks") from None
         if result.get("data") == "own files":

@@ -16,7 +16,7 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from neobert.config import ConfigError, PretrainConfig, read_yaml, validate
+from neobert.config import ConfigError, PretrainConfig, expand_home, read_yaml, validate
 from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
@@ -199,7 +199,7 @@ def _check_where_it_begins(paths: TrialFiles, config: PretrainConfig, ranks: Ran
 
 def _other_beginning(paths: TrialFiles, config: PretrainConfig) -> ConfigError | None:
     source = read_yaml(paths.config)
-    before = validate(PretrainConfig, source.data["config"]).trainer.resume_from_checkpoint
+    before = expand_home(validate(PretrainConfig, source.data["config"])).trainer.resume_from_checkpoint
     now = config.trainer.resume_from_checkpoint
     if before == now:
         return None

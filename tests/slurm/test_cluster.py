@@ -31,6 +31,15 @@ def test_a_file_is_known_by_its_ending(write: Write, name: str) -> None:
     assert load_profile(name).description == "mine"
 
 
+def test_a_profile_may_be_named_by_its_path_from_home(
+    write: Write, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(work))
+    write("site.yaml", "backend: local\ndescription: mine\ncontainer: {binds: [~/data]}\n")
+    profile = load_profile("~/site.yaml")
+    assert (profile.description, profile.container.binds) == ("mine", [f"{work}/data"])
+
+
 def test_a_profile_may_use_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "/fast")
     path = write("c.yaml", 'backend: local\nscratch: "{{ env.PLACE }}/me"\n')

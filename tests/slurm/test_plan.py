@@ -11,7 +11,7 @@ import pytest
 
 from neobert.config import ConfigError
 from slurm.cluster import Container, Limits, Profile
-from slurm.plan import RUN, Plan, make_plan, missing_paths
+from slurm.plan import RUN, Plan, make_plan, missing_paths, paths_of
 from slurm.recipe import load_recipe
 
 Write = Callable[[str, str], Path]
@@ -63,7 +63,7 @@ def test_two_equal_trials_are_an_error(recipe: Path) -> None:
         ("grid.task_name=[rtee]", r"grid\.task_name: expected .*did you mean 'rte'"),
         ("grid.optimiser.lr=[1e-5]", "grid.optimiser.lr: .*unknown key; did you mean 'optimizer'"),
         ("config.data.generatd=3", r"config\.data\.generatd: unknown key; did you mean 'generated'"),
-        ("grid.data.dir=[x]", "expected exactly one of dir, hub, train_file, generated; found dir and generated"),
+        ("grid.data.dir=[x]", "expected exactly one of dir, hub, generated, and own files .*; found dir and generated"),
         ("grid.seed=[a, b]", r"grid\.seed: expected integer, found 'a'"),
     ],
 )
@@ -160,6 +160,40 @@ def test_missing_data_is_told_once_for_all_trials_and_not_for_scratch(recipe: Pa
     (problem,) = missing("image=no.sif", profile=boxed)
     assert "image: there is no /images/no.sif" in problem
     assert missing("image=no.sif") == [], "without a container runtime an image is not used"
+
+
+def test_a_tilde_is_looked_for_at_home_and_stays_in_what_identifies_a_trial(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def missing(data: str) -> list[str]:
+        loaded = load_recipe(recipe, [f"config.data={data}"])
+        return [str(problem) for problem in missing_paths(make_plan(loaded, "local", LOCAL), loaded)]
+
+    (problem,) = missing("{dir: ~/glue}")
+    assert "config.data.dir: there is no ~/glue" in problem
+    (tmp_path / "glue").symlink_to(tmp_path / "gone")
+    (problem,) = missing("{dir: ~/glue}")
+    assert f"there is no ~/glue ({tmp_path}/glue is a link to {tmp_path}/gone, which does not exist)" in problem
+    (tmp_path / "gone").mkdir()
+    assert missing("{dir: ~/glue}") == []
+    (stage,) = plan(recipe, "config.data={dir: ~/glue}", "binds=[~/glue, '~/glue:/data:ro']").stages
+    assert '"dir":"~/glue"' in stage.trials[0].config
+    assert [path.found for path in paths_of(stage)] == [[tmp_path / "glue"]]
+    assert stage.binds == (f"{tmp_path}/glue", f"{tmp_path}/glue:/data:ro")
+
+
+def test_own_files_that_the_work_does_not_use_are_not_missed(recipe: Path) -> None:
+    files = "{train_file: no.csv, validation_file: none.csv, test_file: test.csv}"
+    Path("test.csv").touch()
+
+    def missing(*overrides: str) -> list[str]:
+        loaded = load_recipe(recipe, [f"config.data={files}", "config.model={name_or_path: o/m}", *overrides])
+        return [str(problem) for problem in missing_paths(make_plan(loaded, "local", LOCAL), loaded)]
+
+    assert [problem.split(": there is no ")[1].split()[0] for problem in missing()] == ["no.csv", "none.csv"]
+    assert missing("config.do_train=false", "config.do_eval=false") == []
 
 
 def test_gpu_hours_are_those_of_all_trials_at_their_time_limit(recipe: Path) -> None:

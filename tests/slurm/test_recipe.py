@@ -58,6 +58,13 @@ def test_an_inherited_value_is_blamed_on_its_own_file(write: Write) -> None:
         load_recipe(top)
 
 
+def test_what_a_recipe_extends_may_lie_at_home(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("name: base\ntask: glue\n")
+    write("top.yaml", "extends: ~/base.yaml\nname: top\n").rename(tmp_path / "top.yaml")
+    assert load_recipe("~/top.yaml").spec.name == "top"
+
+
 def test_extending_itself_is_an_error_that_shows_the_circle(write: Write) -> None:
     write("a.yaml", "extends: b.yaml\nname: a\n")
     write("b.yaml", "extends: a.yaml\n")

@@ -16,7 +16,8 @@ from neobert.config import ConfigError
 from neobert.config.base import KeyPath
 from neobert.config.text import TextFiles
 from neobert.data.text.documents import GENERATED, Block, Reader, blocks, generated
-from neobert.data.text.files import find, find_on_hub, is_remote, patiently, size_and_version
+from neobert.data.text.files import is_remote, patiently, size_and_version
+from neobert.data.text.finding import find, find_on_hub
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def find_corpus(text: TextFiles, place: KeyPath) -> Corpus:
         return Corpus(reader, tuple(generated(text.generated)), ())
     try:
         if text.files is not None:
-            files = find(text.files)
+            files = find(text.files, text.text_column)
         else:
             files = find_on_hub(str(text.hub), text.hub_config, text.split, text.revision)
         found = blocks(files, reader)

@@ -25,6 +25,7 @@ from neobert.data.examples import at
 from neobert.data.grammar import document
 from neobert.data.text.files import (
     EXPECTED,
+    THREADS,
     Kind,
     after_failure,
     is_compressed,
@@ -39,8 +40,6 @@ BYTES = 1 << 18
 """Size of a block of text or JSON lines. With it, and the next one, changes what is in which shard: `shards.SCHEMA`."""
 ROWS = 256
 """Documents in a block of an arrow file, or of the built-in grammar."""
-THREADS = 16
-"""So many files are looked at together: remote ones take their time to answer."""
 END = -1
 GENERATED = "generated"
 """In place of a file's name, for documents of the built-in grammar."""

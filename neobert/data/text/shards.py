@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from neobert.config import ConfigError
+from neobert.config.paths import why_missing
 from neobert.data.examples import at
 from neobert.data.text.pieces import Ids, kind_of_ids
 from neobert.errors import RunError
@@ -174,7 +175,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         if (directory / "shards").is_dir():
             message = "its shards are not merged yet: run `neobert preprocess` to the end (step: merge, for parts)"
         else:
-            message = "no such directory" if not directory.is_dir() else "holds no shards of `neobert preprocess`"
+            message = "holds no shards of `neobert preprocess`"
+            if not directory.is_dir():
+                message = f"no such directory{why_missing(directory)}"
         raise ConfigError(f"{directory}: {message}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import neobert.model  # noqa: F401  # without our kind of model, the library would warn of its configuration
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
+from neobert.config.paths import why_missing
 from neobert.config.text import TokenizerConfig
 from neobert.data.text.files import first_line
 from neobert.data.tokenizing import train_wordpiece
@@ -37,7 +38,7 @@ def load_tokenizer(source: str, config: TokenizerConfig | None = None) -> PreTra
         message = f"{source!r}: no tokenizer can be loaded from it: {first_line(error)}"
         if not Path(source).exists():
             wanted = HubName("tokenizer", source, config.revision if config else None)
-            message += f" (there is no such directory)\n{how_to_fetch(wanted)}"
+            message += f" (there is no such directory){why_missing(Path(source))}\n{how_to_fetch(wanted)}"
         raise ConfigError.at(("tokenizer", "name_or_path"), message) from None
     missing = [kind for kind in ("mask", "pad") if getattr(tokenizer, f"{kind}_token_id") is None]
     if missing:

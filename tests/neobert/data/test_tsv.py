@@ -173,6 +173,40 @@ def test_the_broken_rows_that_qqp_is_known_for_are_skipped_and_told(
         read_tsv(write(tmp_path / "many.tsv", header, good, *[short] * 11), TASKS["qqp"])
 
 
+def test_links_that_lead_nowhere_are_named_with_their_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container may have the directory, but not the place that a link in it leads to."""
+    glue, task = tmp_path / "glue", TASKS["rte"]
+    rte(tmp_path / "elsewhere/RTE/train.tsv", "0\ta\tb\tentailment")
+    glue.mkdir()
+    (glue / "RTE").symlink_to(tmp_path / "elsewhere/RTE")
+    (glue / "RTE/dev.tsv").symlink_to(tmp_path / "gone.tsv")
+    with pytest.raises(
+        ConfigError, match=rf"/dev.tsv: does not exist \(.*/dev.tsv is a link to {tmp_path}/gone.tsv, whi"
+    ):
+        read_glue_directory(glue, task)
+    (tmp_path / "elsewhere").rename(tmp_path / "not bound")
+    monkeypatch.setenv("APPTAINER_CONTAINER", "neobert.sif")
+    with pytest.raises(ConfigError) as caught:
+        read_glue_directory(glue, task)
+    target = tmp_path / "elsewhere/RTE"
+    assert f"has no folder RTE ({glue}/RTE is a link to {target}, which this container does not have. " in str(
+        caught.value
+    )
+    assert f"Add `binds: [{target}]` to the recipe" in str(caught.value)
+    (tmp_path / "link").symlink_to(tmp_path / "no glue")
+    with pytest.raises(ConfigError, match=rf"link: does not exist \({tmp_path}/link is a link to {tmp_path}/no glue, "):
+        read_glue_directory(tmp_path / "link", task)
+
+
+@pytest.mark.parametrize(("label", "hint"), [("1", "0 is entailment, 1 is not_entailment"), ("-1", "hides the label")])
+def test_a_number_in_place_of_a_class_is_told_what_it_means(tmp_path: Path, label: str, hint: str) -> None:
+    path = rte(tmp_path / "train.tsv", f"0\ta\tb\t{label}")
+    with pytest.raises(ConfigError, match=rf"train.tsv:2: the label is '{label}', which is none of rte's: .*{hint}"):
+        read_tsv(path, TASKS["rte"])
+
+
 def test_what_is_missing_is_named_with_what_was_expected(tmp_path: Path) -> None:
     task = TASKS["rte"]
     with pytest.raises(ConfigError, match=r"nowhere: does not exist; data.dir must be a directory with RTE/train.tsv"):

@@ -42,7 +42,7 @@ import json, sys
 from transformers import AutoConfig, AutoTokenizer
 from neobert.cli import main
 from neobert.data.text.documents import Reader, blocks
-from neobert.data.text.files import find_on_hub
+from neobert.data.text.finding import find_on_hub
 
 print(type(AutoConfig.from_pretrained("tiny/own", trust_remote_code=True)).__name__)
 print(len(AutoTokenizer.from_pretrained("tiny/words", revision=sys.argv[2])))

@@ -71,10 +71,11 @@ def test_every_file_says_what_the_launcher_expects(learned: Path) -> None:
     result = read(learned / "result.json")
     assert set(result) == {
         "schema", "task", "task_name", "score", "metric", "baseline", "baseline_name", "metrics", "seconds", "step",
-        "steps", "versions", "data",
+        "steps", "versions", "data", "classes",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["metric"], result["data"]) == (1, "glue", "accuracy", "generated")
     assert (result["baseline_name"], result["steps"]) == ("majority class", 150)
+    assert result["classes"] == {"entailment": {"train": 792, "dev": 188}, "not_entailment": {"train": 808, "dev": 212}}
     assert all(isinstance(value, float) for value in result["metrics"].values())  # type: ignore[attr-defined]
     assert 0 < result["seconds"] < 120  # type: ignore[operator]
     assert {"neobert", "python", "torch", "transformers"} <= set(result["versions"])  # type: ignore[call-overload]
@@ -225,12 +226,66 @@ def test_it_tells_what_files_of_ones_own_were_taken_for(
 ) -> None:
     for name, labels in (("classes", ["no", "yes"]), ("numbers", ["0.5", "4"])):
         path = tmp_path / f"{name}.csv"
-        path.write_text("idx,review,label\n" + "".join(f"1,text,{label}\n" for label in labels))
+        path.write_text(",idx,review,label\n" + "".join(f"{n},1,text,{label}\n" for n, label in enumerate(labels)))
         files = [f"data.{part}_file={path}" for part in ("train", "validation")]
         assert neobert("glue", *TINY, *files, "trainer.max_steps=1", "--output-dir", tmp_path / name) == 0
+        columns = {"texts": ["review"], "label": "label", "id": None, "ignored": ["", "idx"]}
+        assert read(tmp_path / name / "result.json")["columns"] == columns
     output = capsys.readouterr().out
-    assert "texts: the columns idx, review; labels: 2 classes (no, yes)\n" in output
-    assert "texts: the columns idx, review; labels: numbers from 0.5 to 4 (regression)\n" in output
+    assert output.count("columns: text 'review', label 'label'; not used: '' (unnamed), 'idx' (numbers)\n") == 2
+    assert "classes: no (1 train, 1 dev), yes (1 train, 1 dev)\n" in output
+    assert "labels: numbers from 0.5 to 4 (regression)\n" in output
+    counts = {"no": {"train": 1, "dev": 1}, "yes": {"train": 1, "dev": 1}}
+    assert read(tmp_path / "classes" / "result.json")["classes"] == counts
+    assert "classes" not in read(tmp_path / "numbers" / "result.json")
+
+
+@pytest.fixture(scope="module")
+def up_or_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial that was trained on own files."""
+    from neobert.cli import run
+
+    torch.set_num_threads(1)
+    directory = tmp_path_factory.mktemp("own")
+    rows = [(f"{'good' if n % 3 else 'bad'} thing {n}", "up" if n % 3 else "down") for n in range(30)]
+    (directory / "a.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    files = [f"data.{name}_file={directory}/a.csv" for name in ("train", "validation")]
+    settings = [*TINY, *files, "trainer.max_steps=2", "data.labels=[up, down]"]
+    assert run(["glue", *settings, "--output-dir", str(directory / "trial")]) == 0
+    return directory / "trial"
+
+
+def test_new_rows_are_predicted_by_a_trained_model_with_their_file_alone(
+    neobert: Run, up_or_down: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model names the classes, in its own order, and paths may begin at home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "new.csv").write_text("id,text\nx1,good thing\nx2,bad thing\n")
+    settings = ["do_train=false", "data.test_file=~/new.csv", "data.id_column=id", "data.max_length=32",
+                f"model.pretrained_checkpoint_dir={up_or_down}", "trainer.use_cpu=true"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == 0
+    result = read(tmp_path / "out" / "result.json")
+    assert (result["metric"], result["score"]) == ("predictions", 2)
+    assert list(result["classes"]) == ["up", "down"]  # type: ignore[call-overload]
+    assert result["columns"] == {"texts": ["text"], "label": None, "id": "id", "ignored": []}
+    assert "columns: text 'text', id 'id'\nclasses: up, down\n" in capsys.readouterr().out
+    kept = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["config"]
+    assert kept["data"]["test_file"] == "~/new.csv", "as the user wrote it"
+
+
+def test_classes_that_a_model_does_not_name_are_its_numbers(
+    neobert: Run, up_or_down: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(up_or_down / "checkpoints/checkpoint-2", tmp_path / "model"))
+    said = json.loads((model / "config.json").read_text())
+    said |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    (model / "config.json").write_text(json.dumps(said))
+    (tmp_path / "new.csv").write_text("text,label\ngood thing,1\nbad thing,0\n")
+    settings = ["do_train=false", f"data.test_file={tmp_path}/new.csv", "data.max_length=32",
+                f"model.name_or_path={model}", "trainer.use_cpu=true"]  # fmt: skip
+    assert neobert("glue", *settings, "--output-dir", tmp_path / "out") == 0
+    assert read(tmp_path / "out" / "result.json")["classes"] == {"0": {"test": 1}, "1": {"test": 1}}
+    assert "the model does not name its 2 classes: they are called by their numbers, from 0." in capsys.readouterr().err
 
 
 def test_mnli_on_files_of_ones_own_has_one_dev_set(neobert: Run, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from neobert.data.text.documents import Reader, blocks
 from neobert.data.text.fetched import here, recall, remember
-from neobert.data.text.files import find_on_hub, size_and_version
+from neobert.data.text.files import size_and_version
+from neobert.data.text.finding import find_on_hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
