@@ -232,6 +232,22 @@ def test_inside_another_job_a_submission_is_like_any_other(
     assert wait(find_run(work / "runs", "sweep")).counts == {State.DONE: 4}
 
 
+@pytest.mark.parametrize("step", ["", "srun --ntasks=1 --nodes=1 "], ids=["salloc", "srun in salloc"])
+def test_a_script_that_is_piped_to_sbatch_inside_an_allocation_asks_srun_for_nothing_of_that_one(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path, plain_cluster: Cluster, step: str
+) -> None:
+    """An allocation leaves GPUs, tasks, memory and more in the environment, all of which srun reads as options."""
+    command = f"{sys.executable} -m slurm.cli"
+    one = "--set grid.seed=[1] --set name=one --unset grid.task_name --set config.task_name=rte"
+    inner = f"{command} render {recipe} --cluster {slurm} {one} | sbatch && {command} submit {recipe} --cluster {slurm}"
+    asked = ["--nodes=2", "--gpus-per-node=2", "--ntasks-per-node=2", "--cpus-per-task=4", "--mem-per-cpu=50",
+             "--gpu-bind=single:1", "--overcommit", "--hint=nomultithread", "--time=5"]  # fmt: skip
+    plain_cluster.run(["salloc", *asked, "bash", "-c", f"{step}bash -c '{inner}'"], timeout=120)
+    for name, trials in (("one", 1), ("sweep", 4)):
+        state = wait(find_run(work / "runs", name))
+        assert state.counts == {State.DONE: trials}, state
+
+
 def test_a_stage_waits_for_the_trials_that_are_run_again_and_for_those_that_still_run(
     run_recipe: Recipe, slurm: Path, work: Path
 ) -> None:

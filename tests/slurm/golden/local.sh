@@ -19,6 +19,7 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 # What the submitting shell may have left behind, if it was in a job or a distributed run itself.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+unset "${!TORCHELASTIC_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_COMM_WORLD_@}"
 unset SLURM_STEP_ID SLURM_PROCID SLURM_LOCALID SLURM_NTASKS SLURM_STEP_NUM_TASKS
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
