@@ -49,7 +49,7 @@ def _refusal(text: str, stages: Collection[str]) -> Iterator[str]:
     if not separator or not key.strip():
         yield "expected KEY=VALUE, for example --set resources.time=02:00:00"
         return
-    first, *rest = split_key(key)
+    first, *rest = map(str, split_key(key))
     if first == "stages" and rest and rest[0] not in stages:
         yield f"the run has no stage '{rest[0]}'{nearest(rest[0], stages)}"
     elif first not in SHARED and not (first == "stages" and rest[1:] and rest[1] in SHARED):

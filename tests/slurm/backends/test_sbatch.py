@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurm.backends.sbatch import for_submission
+from slurm.backends.sbatch import find_job_id, for_submission
 from slurm.cluster import Profile
 from slurm.rundir import RunDir, find_run, read_log
 from slurm.state import RunState, State, run_state
@@ -302,6 +304,53 @@ def test_the_defaults_of_a_site_hold_where_the_profile_says_nothing() -> None:
 
     assert kept() == {"SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q", "HOME": "/h"}
     assert kept(account="nlp") == {"SBATCH_QOS": "q", "HOME": "/h"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "job_id"),
+    [
+        ("77\n", "77"),
+        ("77;gpus\n", "77"),
+        ("Note: /scratch is purged on Monday\n77\nYour project has 3 days left\n", "77"),
+        ("\x1b[33mwelcome\x1b[0m\n\x1b[1m77\x1b[0m\r\n", "77"),
+        ("", None),
+        ("\n \n", None),
+        ("job 77 is queued\n", None),
+        ("2026\n77\n", None),
+    ],
+)
+def test_the_jobs_number_is_the_only_line_of_its_form(answer: str, job_id: str | None) -> None:
+    assert find_job_id(answer) == job_id
+
+
+def with_wrapped_sbatch(work: Path, answer: str) -> dict[str, str]:
+    """A PATH with a wrapper of the site that swallows the job's number, as a lost connection may."""
+    (work / "bin").mkdir()
+    (work / "bin/sbatch").write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@" >/dev/null; echo "{answer}"\n')
+    (work / "bin/sbatch").chmod(0o755)
+    return {"PATH": f"{work}/bin:{os.environ['PATH']}"}
+
+
+def test_submitit_without_a_number_ends_with_one_message(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path
+) -> None:
+    path = with_wrapped_sbatch(work, "welcome")
+    done = run_recipe("submit", recipe, "--cluster", slurm, "--backend", "submitit", env=path)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: Could not make sense of sbatch output "welcome')
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("answer", ["", "welcome to the cluster"])
+def test_when_sbatch_names_no_job_what_is_queued_is_adopted_later(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path, answer: str
+) -> None:
+    done = run_recipe("submit", recipe, "--cluster", slurm, env=with_wrapped_sbatch(work, answer))
+    assert done.returncode == 2
+    printed = repr(answer) if answer else "nothing"
+    assert done.stderr.startswith(f"error: sbatch printed {printed} instead of a line with the job's number.")
+    assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
+    assert wait(newest(work)).counts == {State.DONE: 4}
 
 
 @pytest.fixture
