@@ -62,7 +62,7 @@ class LocalBackend:
         write_atomically(directory / "job.json", json.dumps(description, indent=1) + "\n")
         with (directory / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "slurm.backends.supervisor", str(directory)],
+                [sys.executable, "-X", "utf8", "-m", "slurm.backends.supervisor", str(directory)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS

@@ -47,6 +47,7 @@ done
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PYTHONUTF8=1 PYTHONIOENCODING=utf-8:backslashreplace   # whatever the locale of the shell that submitted
 export OMP_NUM_THREADS=1
 export RECIPE_GPUS_PER_NODE=0 RECIPE_PREFLIGHT_SECONDS=45
 RECIPE_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste -s -d ' ') || die "scontrol does not name the nodes"
