@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from neobert import __version__
 from neobert.errors import BAD_START, DONE, FAILED, USERS_MISTAKE, BadStart, RunError
+from neobert.home import ensure_account
 
 RUNNERS = {
     "preprocess": "neobert.tasks.preprocess",
@@ -101,6 +102,7 @@ def run(arguments: list[str]) -> int:
     from neobert.config import ConfigError
 
     try:
+        ensure_account(os.environ)
         code: int = options.run(options)
         return code
     except ConfigError as error:

@@ -24,6 +24,7 @@ from slurm.schema import OF_PROCESS
 from slurm.session import Session
 from slurm.shell import quote
 from slurm.submit import make_job
+from slurm.user import expand_home
 
 
 def fetch(session: Session, verify: bool, dry_run: bool) -> int:
@@ -101,7 +102,7 @@ def _make_caches(environment: Mapping[str, str]) -> None:
     """Only directories that are there are bound into a container."""
     for name in CACHES:
         if name.startswith("HF_") and environment.get(name):
-            Path(environment[name]).expanduser().mkdir(parents=True, exist_ok=True)
+            expand_home(environment[name]).mkdir(parents=True, exist_ok=True)
 
 
 def _wait(words: Sequence[str], environment: Mapping[str, str]) -> int:

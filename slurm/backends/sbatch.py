@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -57,7 +58,7 @@ class SbatchBackend:
         fields = separator.join(("%F", "%K", "%T", "%k", "%r", "%S"))
         command = [
             "squeue",
-            f"--user={_owner(self._run)}",
+            *_of_owner(self._run),
             "--noheader",
             "--array",
             f"--name={','.join(names)}",
@@ -67,7 +68,7 @@ class SbatchBackend:
             answer = _run(command)
         except (subprocess.TimeoutExpired, FileNotFoundError):
             raise ConfigError("squeue gave no answer: what Slurm has queued is not known now") from None
-        if answer.returncode:
+        if answer.returncode or "Invalid user" in answer.stderr:  # which has exit status 0, and an empty list
             raise ConfigError(f"squeue failed: {answer.stderr.strip()}")
         tasks = []
         for line in answer.stdout.splitlines():
@@ -128,9 +129,14 @@ def _index(text: str) -> int:
     return int(text or 0) if not text or (text.isdigit() and int(text) < NO_VAL) else REST
 
 
-def _owner(run: Path) -> str:
-    """Whose jobs those of the run are: a colleague's run can be looked at too."""
-    return str(run.stat().st_uid if run.exists() else os.getuid())
+def _of_owner(run: Path) -> list[str]:
+    """The option for the jobs of the run's owner, who may be a colleague; squeue refuses a uid without a name."""
+    uid = run.stat().st_uid if run.exists() else os.getuid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return []
+    return [f"--user={uid}"]
 
 
 def find_job_id(answer: str) -> str | None:

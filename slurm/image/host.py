@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from neobert.config import ConfigError
 from slurm.engine import Engine, find_engine
 from slurm.image.definitions import Kind
+from slurm.user import user_name
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where tools of administrators lie, which many users' PATH leaves out."""
@@ -74,7 +74,7 @@ def advice(text: str, folder: Path) -> str:
             "directories with more room (30 GB for the GPU image), for layers and for the image's files"
         )
     if os.geteuid() != 0 and not _has_range():
-        user = getpass.getuser()
+        user = user_name()
         return (
             f"if the log speaks of permissions or owners: {user} has no range of user ids in /etc/subuid and "
             f"/etc/subgid, which most builds need. An administrator adds one by: usermod --add-subuids 100000-165535 "
@@ -84,7 +84,7 @@ def advice(text: str, folder: Path) -> str:
 
 
 def _has_range() -> bool:
-    names = (getpass.getuser(), str(os.getuid()))
+    names = (user_name(), str(os.getuid()))
     return all(
         any(line.split(":")[0] in names for line in path.read_text().splitlines())
         for path in (Path("/etc/subuid"), Path("/etc/subgid"))

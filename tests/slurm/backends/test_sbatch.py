@@ -19,6 +19,7 @@ from slurm.backends.sbatch import find_job_id, for_submission
 from slurm.cluster import Profile
 from slurm.rundir import RunDir, find_run, read_log
 from slurm.state import RunState, State, run_state
+from tests.account import without_account
 from tests.cluster import Cluster
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -295,6 +296,20 @@ def test_options_in_the_environment_change_neither_jobs_nor_questions(
     assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
     assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
     wait(run)
+
+
+def test_a_user_without_an_account_here_sees_what_is_queued(
+    run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster, work: Path
+) -> None:
+    """squeue refuses such a uid with exit status 0 and an empty list."""
+    submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "200"})
+    paths = {"PYTHONPATH": str(Path(__file__).parents[3]), "SLURM_CONF": plain_cluster.env["SLURM_CONF"]}
+    command = without_account(sys.executable, "-m", "slurm.cli", "status", **paths)
+    shown = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "unknown" not in shown.stdout
+    assert "pending" in shown.stdout
+    assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
 
 
 def test_the_defaults_of_a_site_hold_where_the_profile_says_nothing() -> None:
