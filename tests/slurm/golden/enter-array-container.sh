@@ -38,6 +38,7 @@ esac
 
 # Node-local room: caches of compiled kernels, which must not be shared by nodes.
 scratch=${TMPDIR:-/tmp}
+[[ -d $scratch && -w $scratch ]] || scratch=/tmp   # that of the node which submitted may not be here
 room=$scratch/recipe-$UID
 { (umask 077 && mkdir -p -- "$room") && [[ -O $room && -w $room ]]; } || bad_node "cannot write to $room"
 
