@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from neobert import __version__
 from neobert.errors import BAD_START, DONE, FAILED, USERS_MISTAKE, BadStart, RunError
+from neobert.home import ensure_account
 
 RUNNERS = {
     "preprocess": "neobert.tasks.preprocess",
@@ -57,6 +59,9 @@ lack GPUs. This is neobert {__version__}.
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not show all of Unicode
     try:
         code = run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -98,6 +103,7 @@ def run(arguments: list[str]) -> int:
     from neobert.config.extras import install
 
     try:
+        ensure_account(os.environ)
         code: int = options.run(options)
         return code
     except ConfigError as error:
@@ -111,6 +117,10 @@ def run(arguments: list[str]) -> int:
             raise
         message = f"the package {error.name} is missing. For all that tasks need, {install('train', 'eval')}"
         return _complain(message, USERS_MISTAKE)
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 60) : error.end + 60]
+        advice = "the locale cannot express it in a path: set PYTHONUTF8=1" if near.isprintable() else "it is not UTF-8"
+        return _complain(f"{near!r}: {advice}", USERS_MISTAKE)
     except OSError as error:
         if error.errno is None:
             raise

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from slurm.encoding import echo, set_up_output, write_exactly
 from slurm.image.commands import image
 
 RUNS = "runs"
@@ -106,10 +107,10 @@ def render(stage: str | None, chunk: int, **options: Any) -> None:
     from slurm.session import open_session
 
     run, text, needs = open_session(**options).render(stage, chunk)
-    click.echo(text, nl=False)
-    click.echo(f"wrote {os.path.relpath(run.path)}; nothing is submitted", err=True)
+    write_exactly(text)
+    echo(f"wrote {os.path.relpath(run.path)}; nothing is submitted", err=True)
     if needs:
-        click.echo(f"this stage needs {', '.join(needs)}: give sbatch --dependency=afterok:JOBID", err=True)
+        echo(f"this stage needs {', '.join(needs)}: give sbatch --dependency=afterok:JOBID", err=True)
 
 
 @cli.command(epilog=_example("recipe submit recipes/demo.yaml --cluster a100 --wait && recipe results"))
@@ -133,7 +134,7 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
         from slurm.follow import follow
 
         sys.exit(0 if follow(found, show.console(), quiet=not watch) else 1)
-    click.echo("recipe status, recipe logs and recipe results tell more")
+    echo("recipe status, recipe logs and recipe results tell more")
 
 
 @cli.command(epilog=_example("recipe retry demo --set resources.mem=32G"))
@@ -253,7 +254,7 @@ def cancel(run: str | None, runs: Path, trials: tuple[str, ...]) -> None:
     count = waiting + running
     tasks = f"{count} array task{'' if count == 1 else 's'}"
     saving = f"; {running} of them ran and may save a checkpoint first" if running else ""
-    click.echo(f"cancelled {tasks} of {os.path.relpath(found.path)}{saving}" if count else "nothing waits or runs")
+    echo(f"cancelled {tasks} of {os.path.relpath(found.path)}{saving}" if count else "nothing waits or runs")
 
 
 @cli.command(epilog=_example("recipe results demo --format markdown > table.md"))
@@ -296,18 +297,18 @@ def results(
     if form == "table":
         show.console().print(show.as_rich(table))
     else:
-        click.echo(FORMATS[form](table), nl=False)
+        write_exactly(FORMATS[form](table))
     for note in dict.fromkeys(filter(None, notes)):
-        click.echo(note, err=True)
+        echo(note, err=True)
 
 
 def _tell(run: Path, jobs: Sequence[Any]) -> None:
     where = os.path.relpath(run)
     if jobs:
         ids = ", ".join(f"{job.id} ({job.tasks} task{'s' if job.tasks > 1 else ''})" for job in jobs)
-        click.echo(f"submitted to {jobs[0].backend}: {ids}\nrun: {where}")
+        echo(f"submitted to {jobs[0].backend}: {ids}\nrun: {where}")
     else:
-        click.echo(f"nothing to submit: every trial is done or in the queue (--new starts a new run)\nrun: {where}")
+        echo(f"nothing to submit: every trial is done or in the queue (--new starts a new run)\nrun: {where}")
 
 
 cli.add_command(image)
@@ -315,23 +316,25 @@ cli.add_command(image)
 
 def main() -> None:
     """The console command: every mistake of the user ends with a message and no traceback."""
+    set_up_output()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("interrupted; what was submitted goes on (recipe status, recipe cancel)", err=True)
+        echo("interrupted; what was submitted goes on (recipe status, recipe cancel)", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `recipe render ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except UnicodeEncodeError as error:
-        click.echo(f"error: {error.object!r} holds bytes that are no UTF-8 text; rename it", err=True)
+        near = error.object[max(0, error.start - 60) : error.end + 60]
+        echo(f"error: {near!r} holds bytes that are no UTF-8 text; rename it", err=True)
         sys.exit(2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {place}{error.strerror or error}", err=True)
+        echo(f"error: {place}{error.strerror or error}", err=True)
         sys.exit(1)
     except Exception as error:
         from neobert.config import ConfigError
@@ -339,7 +342,7 @@ def main() -> None:
         if not isinstance(error, ConfigError):
             raise
         for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
+            echo(f"error: {problem}", err=True)
         sys.exit(2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from neobert.config import ConfigError, Strict, nearest, read_yaml, validate
 from neobert.config.paths import at_home
 from slurm.recipe import bundled
 from slurm.schema import Bind, Environment, GpuRequest, NonNegative, Positive, Seconds, Variable, Word
+from slurm.user import config_directory
 from slurm.values import Scope, render
 
 FIXED = {
@@ -115,12 +117,14 @@ class Profile(Strict):
 
 def user_profiles() -> Path:
     """The directory of the user's own profiles."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "recipe" / "clusters"
+    return config_directory() / "clusters"
 
 
 def load_profile(name: str) -> Profile:
     """The profile of that name (the user's own before the ones that come with the program), or at that path."""
-    folders = [user_profiles(), bundled("clusters")]
+    folders = [bundled("clusters")]
+    with suppress(ConfigError):  # a user without a home has no profiles there
+        folders.insert(0, user_profiles())
     if "/" in name or name.endswith((".yaml", ".yml", ".json")):
         file = at_home(name)
     else:

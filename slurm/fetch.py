@@ -15,6 +15,7 @@ from neobert.config.hub import HubName, each_once, hub_names
 from neobert.config.paths import Role
 from slurm.container import CACHES, argv
 from slurm.debug import new_directory, with_scratch_here
+from slurm.encoding import write_exactly
 from slurm.plan import RUN, Plan, Stage, image_path, paths_of
 from slurm.provenance import snapshot_code
 from slurm.render import Job, enter
@@ -23,6 +24,7 @@ from slurm.schema import OF_PROCESS
 from slurm.session import Session
 from slurm.shell import quote
 from slurm.submit import make_job
+from slurm.user import expand_home
 
 
 def fetch(session: Session, verify: bool, dry_run: bool) -> int:
@@ -78,7 +80,7 @@ def _run(session: Session, stage: Stage, arguments: Sequence[str], dry_run: bool
         added = {**stage.env, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
         words = _on_host(job, arguments)
         if dry_run:
-            print(shlex.join(["env", *(f"{key}={value}" for key, value in added.items()), *words]))
+            write_exactly(shlex.join(["env", *(f"{key}={value}" for key, value in added.items()), *words]) + "\n")
             return 0
         return _wait(words, environment | added)
     _make_caches(environment)
@@ -100,7 +102,7 @@ def _make_caches(environment: Mapping[str, str]) -> None:
     """Only directories that are there are bound into a container."""
     for name in CACHES:
         if name.startswith("HF_") and environment.get(name):
-            Path(environment[name]).expanduser().mkdir(parents=True, exist_ok=True)
+            expand_home(environment[name]).mkdir(parents=True, exist_ok=True)
 
 
 def _wait(words: Sequence[str], environment: Mapping[str, str]) -> int:

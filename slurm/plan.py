@@ -18,6 +18,7 @@ from slurm.cluster import Profile
 from slurm.grid import Point, expand
 from slurm.recipe import Recipe
 from slurm.schema import Array, Resources, StageSpec, slurm_time
+from slurm.user import expand_home
 from slurm.values import Scope, has_template, render, verbatim
 
 RUN = "@{run}"
@@ -159,7 +160,7 @@ def image_path(stage: Stage, profile: Profile) -> Path | None:
     if "://" in stage.image:
         message = f"{stage.image} is to be fetched once, by `{profile.container.runtime} pull IMAGE.sif {stage.image}`"
         raise ConfigError.at(("stages", stage.name, "image"), f"expected an image file: {message}")
-    return Path.cwd() / Path(profile.image_dir or "").expanduser() / Path(stage.image).expanduser()
+    return Path.cwd() / expand_home(profile.image_dir or "") / expand_home(stage.image)
 
 
 def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage]) -> Stage:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import os
 import platform
 import socket
 import subprocess
@@ -15,11 +13,13 @@ import sys
 import time
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError
 from slurm.rundir import RunDir, read_json, write_atomically
+from slurm.user import cache_directory, user_name
 
 CODE_OF_IMAGE = "that of the image"
 MAX_DIFF = 1_000_000  # characters of uncommitted changes that are kept
@@ -64,7 +64,7 @@ def provenance(workdir: Path, code: Path | None, images: Sequence[Path]) -> dict
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "directory": str(workdir),
-        "user": getpass.getuser(),
+        "user": user_name(),
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "version": _version(),
@@ -80,14 +80,14 @@ def sha256_of(path: Path) -> str | None:
         return None
     stat = path.stat()
     about = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recipe" / "sha256"
-    memory = home / hashlib.sha256(about.encode()).hexdigest()[:32]
-    if memory.exists():
-        return memory.read_text()
+    name = hashlib.sha256(about.encode()).hexdigest()[:32]
+    with suppress(ConfigError, OSError):  # no home, or it cannot be read, or nothing is remembered
+        return (cache_directory() / "sha256" / name).read_text()
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    home.mkdir(parents=True, exist_ok=True)
-    write_atomically(memory, digest)
+    with suppress(ConfigError, OSError):  # nor can it be written to: the next time takes as long
+        (cache_directory() / "sha256").mkdir(parents=True, exist_ok=True)
+        write_atomically(cache_directory() / "sha256" / name, digest)
     return digest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,13 @@ from slurm.container import Entry, argv, bind_words, enter_script
 from slurm.plan import Stage, image_path, paths_of
 from slurm.schema import slurm_time
 from slurm.shell import template
+
+OF_THE_JOB = (
+    "SLURM_JOB_*|SLURM_JOBID|SLURM_NODELIST|SLURM_NNODES|SLURM_TASKS_PER_NODE|SLURM_SUBMIT_*|SLURM_TOPOLOGY_*",
+    "SLURM_NODEID|SLURM_PROCID|SLURM_LOCALID|SLURM_GTIDS|SLURM_TASK_PID|SLURM_NODE_ALIASES|SLURM_*_ON_NODE",
+    "SLURM_CLUSTER_NAME|SLURM_WORKING_CLUSTER|SLURM_CONF|SLURM_CONF_*|SLURM_JWT|SLURM_SACK_*|SLURM_SPANK_*",
+)
+"""Patterns of bash: variables that tell about a job and how to reach its Slurm. All others are options of srun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +111,27 @@ def render(job: Job, chunk: Chunk) -> str:
         workdir=str(job.workdir),
         code=None if job.code is None else str(job.code),
         modules=job.profile.modules,
+        kept_variables=list(kept_variables(job)) if slurm else [],
         is_array=job.is_array or not slurm,
         command=command(job),
         max_requeues=job.profile.max_requeues,
         exclude_bad_nodes=job.profile.bad_nodes == "exclude",
         preflight_seconds=job.profile.preflight_seconds,
     )  # fmt: skip
+
+
+def kept_variables(job: Job) -> Iterator[str]:
+    """Patterns of the variables that the script leaves to srun: facts, and options of the profile's `sbatch`.
+
+    The script repeats the job's own options on srun's command line, or srun takes them from the job.
+    """
+    yield from OF_THE_JOB
+    if job.is_array:
+        yield "SLURM_ARRAY_*"
+    for option in job.profile.sbatch:
+        name = re.match(r"--([a-z][a-z0-9-]*)", option)
+        if name:
+            yield f"SLURM_{name[1].upper().replace('-', '_')}*"
 
 
 def command(job: Job) -> list[str]:

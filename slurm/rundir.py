@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError, read_yaml
+from slurm import locks
 
 EXEC = "exec"
 """Beside a recipe's runs, the directory of what `recipe exec` tries out."""
@@ -83,8 +84,7 @@ def append_line(path: Path, line: str) -> None:
 def locked(directory: Path) -> Iterator[None]:
     """Keeps other processes that ask for the same directory out."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.locked(directory / ".lock", lambda holder: print(f"waiting for {holder}", file=sys.stderr), patience=3):
         yield
 
 

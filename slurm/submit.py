@@ -18,6 +18,7 @@ from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, read_jsonl, write_atomically
 from slurm.submissions import Submitted, hand_over, note
+from slurm.user import expand_home
 from slurm.values import escaped
 
 
@@ -46,7 +47,7 @@ def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, c
         directory=run.job(stage.name, "0"),
         code=code,
         workdir=Path.cwd(),
-        python=str(Path(plan.profile.python).expanduser()) if plan.profile.python else sys.executable,
+        python=str(expand_home(plan.profile.python)) if plan.profile.python else sys.executable,
     )
 
 

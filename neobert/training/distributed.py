@@ -45,7 +45,7 @@ def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
     this is the only process. Raises `RunError` when only some of the variables are there: guessing the others would
     start several "first" processes.
     """
-    in_step = "SLURM_STEP_ID" in environ
+    in_step = _is_in_step(environ)
     if any(name in environ for name in _TORCHRUN):
         rank, local_rank, world_size = _numbers(environ, _TORCHRUN)
     elif in_step and _number(environ, "SLURM_STEP_NUM_TASKS", 1) > 1:
@@ -67,6 +67,11 @@ def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
     environ.update(RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(world_size))
     environ.setdefault("LOCAL_WORLD_SIZE", str(local_world_size))
     return Ranks(rank, local_rank, world_size, local_world_size, tuple(hosts))
+
+
+def _is_in_step(environ: MutableMapping[str, str]) -> bool:
+    """Whether srun started this process; since 26.05 batch scripts have a negative SLURM_STEP_ID."""
+    return environ.get("SLURM_STEP_ID", "").isdigit()
 
 
 def expand_hosts(text: str) -> list[str]:
@@ -100,7 +105,7 @@ def _nodes(environ: MutableMapping[str, str]) -> list[str]:
     """The nodes of all processes, in the order of their ranks, where the environment tells."""
     if "RECIPE_NODES" in environ:
         return environ["RECIPE_NODES"].split()
-    if "SLURM_STEP_ID" not in environ:
+    if not _is_in_step(environ):
         return []  # the allocation of a batch script or shell says nothing of where these processes are
     return expand_hosts(environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", ""))
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 
 from neobert.config import ConfigError
 from slurm.backends import QueuedTask, TaskKey, TaskState
 from slurm.backends.slots import machine_gpus
+from slurm.locks import is_locked, machine_id
 from slurm.render import Chunk, Job
 from slurm.rundir import RunDir, read_json, read_log, write_atomically
 
@@ -57,12 +56,12 @@ class LocalBackend:
             "max_requeues": job.profile.max_requeues,
             "grace_seconds": job.profile.signal_seconds,
             "host": socket.gethostname(),
-            "machine": _machine(),
+            "machine": machine_id(),
         }
         write_atomically(directory / "job.json", json.dumps(description, indent=1) + "\n")
         with (directory / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "slurm.backends.supervisor", str(directory)],
+                [sys.executable, "-X", "utf8", "-m", "slurm.backends.supervisor", str(directory)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
@@ -122,28 +121,12 @@ def alive(directory: Path) -> bool:
     """Whether a job's supervisor lives; it holds a lock for all of its life, so a reused pid deceives nobody."""
     if _elsewhere(directory):
         return not any(event.get("state") == "END" for event in read_log(directory / "events.jsonl"))
-    try:
-        with (directory / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return is_locked(directory / "lock")
 
 
 def _elsewhere(directory: Path) -> bool:
     job = read_json(directory / "job.json")
-    return job is not None and job["machine"] != _machine()
-
-
-@cache
-def _machine() -> str:
-    """What tells this machine from others that share its file systems; unlike the hostname it is never changed."""
-    try:
-        return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
-    except OSError:
-        return socket.gethostname()
+    return job is not None and job["machine"] != machine_id()
 
 
 def ended(queue: Path, name: str) -> bool | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shutil
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +21,10 @@ DEFAULTS = {"SBATCH_ACCOUNT": "account", "SBATCH_PARTITION": "partition", "SBATC
 """Those that many sites set for their users, which hold where the cluster profile says nothing."""
 NO_VAL = 0xFFFFFFFE  # <slurm/slurm.h>: no index, where a whole array is told of
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
+ANSWER_LOST = ("timed out", "Zero Bytes were transmitted or received", "Unexpected message received")
+"""What sbatch says when the connection broke after the job was sent."""
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+"""Colours and the like for a terminal."""
 
 
 class SbatchBackend:
@@ -38,18 +44,21 @@ class SbatchBackend:
             answer = _run(["sbatch", "--parsable", *dependency, str(script)], for_submission(os.environ, job))
         except subprocess.TimeoutExpired:
             raise ConfigError(_no_answer(f"none within {TIMEOUT} s")) from None
-        if answer.returncode and "timed out" in answer.stderr:
+        if answer.returncode and any(text in answer.stderr for text in ANSWER_LOST):
             raise ConfigError(_no_answer(answer.stderr.strip()))
         if answer.returncode:
             raise ConfigError(f"sbatch refused the job: {answer.stderr.strip() or f'exit status {answer.returncode}'}")
-        return answer.stdout.strip().splitlines()[-1].split(";")[0]  # `id;cluster` in a federation
+        job_id = find_job_id(answer.stdout)
+        if job_id is None:
+            raise ConfigError(_unreadable(answer.stdout))
+        return job_id
 
     def queue(self, names: Iterable[str]) -> list[QueuedTask]:
         separator = "\x1f"
         fields = separator.join(("%F", "%K", "%T", "%k", "%r", "%S"))
         command = [
             "squeue",
-            f"--user={_owner(self._run)}",
+            *_of_owner(self._run),
             "--noheader",
             "--array",
             f"--name={','.join(names)}",
@@ -59,7 +68,7 @@ class SbatchBackend:
             answer = _run(command)
         except (subprocess.TimeoutExpired, FileNotFoundError):
             raise ConfigError("squeue gave no answer: what Slurm has queued is not known now") from None
-        if answer.returncode:
+        if answer.returncode or "Invalid user" in answer.stderr:  # which has exit status 0, and an empty list
             raise ConfigError(f"squeue failed: {answer.stderr.strip()}")
         tasks = []
         for line in answer.stdout.splitlines():
@@ -120,16 +129,35 @@ def _index(text: str) -> int:
     return int(text or 0) if not text or (text.isdigit() and int(text) < NO_VAL) else REST
 
 
-def _owner(run: Path) -> str:
-    """Whose jobs those of the run are: a colleague's run can be looked at too."""
-    return str(run.stat().st_uid if run.exists() else os.getuid())
+def _of_owner(run: Path) -> list[str]:
+    """The option for the jobs of the run's owner, who may be a colleague; squeue refuses a uid without a name."""
+    uid = run.stat().st_uid if run.exists() else os.getuid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return []
+    return [f"--user={uid}"]
+
+
+def find_job_id(answer: str) -> str | None:
+    """The number in what `sbatch --parsable` printed: `ID` or `ID;CLUSTER`, on the only such line among notices."""
+    lines = (ESCAPES.sub("", line).strip() for line in answer.splitlines())
+    found = {match[1] for line in lines if (match := re.fullmatch(r"(\d+)(;\S+)?", line))}
+    return found.pop() if len(found) == 1 else None
 
 
 def _no_answer(detail: str) -> str:
-    return (
-        f"sbatch got no answer from Slurm ({detail}). The job may be queued all the same: "
-        "run the same `recipe submit` again later, it adopts what is queued"
-    )
+    return f"sbatch got no answer from Slurm ({detail}). {_MAY_BE_QUEUED}"
+
+
+def _unreadable(answer: str) -> str:
+    printed = repr(answer.strip()[-500:]) if answer.strip() else "nothing"
+    return f"sbatch printed {printed} instead of a line with the job's number. {_MAY_BE_QUEUED}"
+
+
+_MAY_BE_QUEUED = (
+    "The job may be queued all the same: run the same `recipe submit` again later, it adopts what is queued"
+)
 
 
 def without_options(environ: Mapping[str, str], kept: Collection[str] = KEPT) -> dict[str, str]:

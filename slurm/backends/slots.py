@@ -5,18 +5,16 @@ A lock goes away with the process that holds it, however that ends, so nothing h
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 from neobert.config import ConfigError
+from slurm.locks import Lock, locked, machine_id, try_lock
 
 
 @cache
@@ -38,61 +36,50 @@ class Slots:
     """Processors and GPUs that are taken until `release`."""
 
     gpus: tuple[str, ...]
-    files: tuple[IO[str], ...]
+    locks: tuple[Lock, ...]
 
     def release(self) -> None:
-        for file in self.files:
-            file.close()
+        for lock in self.locks:
+            lock.release()
 
 
 def take(cpus: int, gpus: int) -> Slots | None:
     """Takes that many processors (all, if the machine has fewer) and GPUs; None while they are not free together."""
     directory = _directory()
     processors = [str(index) for index in range(len(os.sched_getaffinity(0)))]
-    with _alone(directory):
+    with locked(directory / "lock", print, patience=60):
         taken = _lock(directory, "cpu", processors, min(cpus, len(processors)))
         if taken is None:
             return None
         cards = _lock(directory, "gpu", machine_gpus(), gpus)
         if cards is None:
-            _close(taken)
+            _release(taken)
             return None
-    return Slots(tuple(name for name, _ in cards), tuple(file for _, file in (*taken, *cards)))
+    return Slots(tuple(name for name, _ in cards), tuple(lock for _, lock in (*taken, *cards)))
 
 
-def _lock(directory: Path, kind: str, names: Sequence[str], count: int) -> list[tuple[str, IO[str]]] | None:
-    taken: list[tuple[str, IO[str]]] = []
+def _lock(directory: Path, kind: str, names: Sequence[str], count: int) -> list[tuple[str, Lock]] | None:
+    taken: list[tuple[str, Lock]] = []
     for name in names:
         if len(taken) == count:
             break
-        file: IO[str] = (directory / f"{kind}-{name}").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-        else:
-            taken.append((name, file))
+        lock = try_lock(directory / f"{kind}-{name}")
+        if lock is not None:
+            taken.append((name, lock))
     if len(taken) == count:
         return taken
-    _close(taken)
+    _release(taken)
     return None
 
 
-def _close(taken: list[tuple[str, IO[str]]]) -> None:
-    for _, file in taken:
-        file.close()
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    with (directory / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _release(taken: list[tuple[str, Lock]]) -> None:
+    for _, lock in taken:
+        lock.release()
 
 
 def _directory() -> Path:
-    """A directory of this machine (homes are often shared by many) and of this user."""
-    directory = Path(tempfile.gettempdir()) / f"recipe-slots-{os.getuid()}"
+    """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user."""
+    directory = Path(tempfile.gettempdir()) / f"recipe-slots-{os.getuid()}-{machine_id()[:12]}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.stat().st_uid != os.getuid():
         raise ConfigError(f"{directory} belongs to somebody else; set TMPDIR to another directory")

@@ -96,6 +96,9 @@ class SubmititBackend(SbatchBackend):
                 jobs = executor.map_array(RunTrial(script, job.run), ids)
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch refused the job: {str(error).strip()}") from None
+        except submitit.core.utils.FailedSubmissionError as error:  # its job will find no pickle, and fail
+            told = str(error).splitlines()[0]
+            raise ConfigError(f"{told}. If that job is queued it will fail; then run `recipe retry`") from None
         return str(jobs[0].job_id).partition("_")[0]
 
 

@@ -7,7 +7,6 @@ dies, whatever it died of, so that a task never runs unseen.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 
 from slurm.backends.local import ended, environment
 from slurm.backends.slots import Slots, take
+from slurm.locks import locked
 
 POLL_SECONDS = 0.1
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -137,8 +137,7 @@ def _die_with_parent() -> None:
 
 
 def main(directory: Path) -> None:
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(directory / "lock", print):
         Supervisor(directory).run()
 
 

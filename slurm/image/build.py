@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from slurm.image import host, project, wheelhouse
 from slurm.image.definitions import Spec
 from slurm.image.labels import Sidecar, read_labels, read_sidecar, write_sidecar
 from slurm.image.process import BuildError, run_logged
+from slurm.locks import locked
 from slurm.provenance import sha256_of
 
 Say = Callable[[str], None]
@@ -131,18 +131,10 @@ def _phase(say: Say, what: str) -> Iterator[None]:
     say(f"  {time.monotonic() - began:.0f} s")
 
 
-@contextmanager
-def _alone(output: Path, say: Say) -> Iterator[bool]:
+def _alone(output: Path, say: Say) -> AbstractContextManager[bool]:
     """Waits until no other process builds the same file; yields whether one did.
 
     The lock's file stays: removing it would let a third process lock a new one while a second still waits.
     """
-    waited = False
-    with output.with_name(f".{output.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process builds {output}: waiting for it")
-            waited = True
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield waited
+    lock = output.with_name(f".{output.name}.lock")
+    return locked(lock, lambda holder: say(f"{holder} builds {output}: waiting for it"))

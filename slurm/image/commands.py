@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from slurm.encoding import echo
+
 TERMINATED = 143
 
 
@@ -55,7 +57,7 @@ def build(
     target = (output or Path(f"neobert-{kind}.sif")).absolute()
     order = Order(spec, find_source(), target, force=force, any_code=any_code, mirror=mirror)
     try:
-        build(order, host.builder(spec.kind), click.echo)
+        build(order, host.builder(spec.kind), echo)
     except BuildError as error:
         raise click.ClickException(str(error)) from None
 
@@ -74,10 +76,10 @@ def check(file: Path, recipe: str | None) -> None:
 
     found = differences(host.engine(), file, find_source(), needs_of(recipe) if recipe else Needs())
     fits = all(one.note for one in found)
-    click.echo(f"{file} {'fits' if fits else 'does not fit'}")
+    echo(f"{file} {'fits' if fits else 'does not fit'}")
     for one in found:
         note = " (only a note: jobs run the submitted code)" if one.note else ""
-        click.echo(f"  {one.what}: the image has {one.has}, needed is {one.needed}{note}")
+        echo(f"  {one.what}: the image has {one.has}, needed is {one.needed}{note}")
     if not fits:
-        click.echo("`recipe image build` makes one that does")
+        echo("`recipe image build` makes one that does")
         sys.exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from neobert.config import ConfigError
 from slurm.engine import Engine, find_engine
 from slurm.image.definitions import Kind
+from slurm.user import user_name
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where tools of administrators lie, which many users' PATH leaves out."""
@@ -90,11 +90,3 @@ def has_range() -> bool:
         path.is_file() and any(line.split(":")[0] in names for line in path.read_text().splitlines())
         for path in (Path("/etc/subuid"), Path("/etc/subgid"))
     )
-
-
-def user_name() -> str:
-    """The user's name; the number where the password database does not know it, as in many containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

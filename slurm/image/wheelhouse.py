@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from email.parser import Parser
 from pathlib import Path
 
+from slurm import user
 from slurm.image.definitions import Spec, locked_version, sha256_text
 from slurm.image.process import BuildError, run_logged
 
@@ -31,7 +31,7 @@ DONE = ".complete"
 
 
 def cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recipe" / "wheelhouse"
+    return user.cache_directory() / "wheelhouse"
 
 
 def resolve(spec: Spec, project: Path, log: Path) -> Path:

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 from neobert.config import ConfigError
-from slurm.image.host import debian_mirror, has_range, user_name
+from slurm.image.host import debian_mirror, has_range
+from slurm.user import user_name
 
 CPU_IMAGE = Path(__file__).resolve().parents[2] / ".cache" / "images" / "neobert-cpu.sif"
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"

@@ -53,6 +53,40 @@ def test_a_wrong_command_line_is_refused(
     assert not Path("x").exists()
 
 
+@pytest.mark.parametrize(
+    ("environ", "command", "shown"),
+    [
+        (
+            {"PYTHONIOENCODING": "ascii"},
+            ["glue", *TINY, "task_name=rte", "data.dir=rü"],
+            b"neobert: r\\xfc: does not exist",
+        ),
+        (
+            {"PYTHONIOENCODING": "latin-1"},
+            ["glue", *TINY, "task_name=rte", "data.dir=rü"],
+            b"neobert: r\xfc: does not exist",
+        ),
+        (
+            {"LC_ALL": "C", "PYTHONUTF8": "0"},
+            ["preprocess", "--config", "text.yaml"],
+            b"/text': the locale cannot express it in a path: set PYTHONUTF8=1",
+        ),
+    ],
+)
+def test_a_terminal_or_locale_that_is_not_utf_8_costs_no_traceback(
+    tmp_path: Path, environ: dict[str, str], command: list[str], shown: bytes
+) -> None:
+    (tmp_path / "text.yaml").write_text(
+        "{data: {generated: 20}, tokenizer: {train_vocab_size: 99}, output: ü/text}", encoding="utf-8"
+    )
+    words = [sys.executable, "-m", "neobert", *command, "--output-dir", "trial"]
+    environment = os.environ | environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 2, done.stderr
+    assert shown in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_without_arguments_it_shows_how_to_use_it(neobert: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert neobert() == 2
     assert "example: neobert glue" in capsys.readouterr().out

@@ -20,6 +20,7 @@ import pytest
 from neobert.config import ConfigError
 from slurm.cluster import Container
 from slurm.container import Entry, bind_words, enter_script, expand_on_node
+from tests.no_flock import COMMAND as NO_FLOCK
 
 STAND_IN = """#!{python}
 import json, os, sys
@@ -194,6 +195,32 @@ def test_what_a_job_that_was_killed_left_of_a_copy_is_removed(entry: Entry, ente
     enter(replace(entry, container=entry.container.model_copy(update={"copy_image": True})))
     assert not cut.exists()
     assert len(list(copies.glob("*.sif"))) == 1
+
+
+def test_without_flock_copies_at_the_same_time_do_not_spoil_each_other(
+    entry: Entry, enter: Enter, tmp_path: Path
+) -> None:
+    entry.image.write_bytes(bytes(range(100)))
+    enter(entry)  # writes the program
+    entry = replace(entry, container=entry.container.model_copy(update={"copy_image": True}))
+    (tmp_path / "enter.sh").write_text(enter_script(entry))
+    (tmp_path / "bin").mkdir()
+    all_began = 'touch "$0.$$"; while [ "$(ls "$0".* | wc -l)" -lt 3 ]; do sleep 0.02; done'
+    (tmp_path / "bin/cp").write_text(f'#!/bin/bash\n{{ head -c 50 "$2"; {all_began}; tail -c 50 "$2"; }} >"$3"\n')
+    (tmp_path / "bin/cp").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    words = [*NO_FLOCK, "bash", str(tmp_path / "enter.sh"), "true"]
+    processes = [subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [process.communicate(timeout=60)[1] for process in processes] == [b""] * 3
+    (copy,) = (tmp_path / "scratch").rglob("*.sif*")
+    assert copy.read_bytes() == entry.image.read_bytes()
+
+
+def test_a_temporary_directory_of_another_machine_is_not_taken_for_the_scratch(entry: Entry, enter: Enter) -> None:
+    """sbatch hands on the TMPDIR of a login session, which a node may not have; that is no fault of the node's."""
+    done, seen = enter(replace(entry, scratch=None), env={"TMPDIR": "/proc/no/such"})
+    assert done.returncode == 0, done.stderr
+    assert f"/tmp/recipe-{os.getuid()}" in seen["argv"]
 
 
 def test_a_sandbox_is_not_copied_and_that_is_said(entry: Entry, enter: Enter, tmp_path: Path) -> None:

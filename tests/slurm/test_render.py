@@ -375,11 +375,12 @@ def test_under_slurm_the_trial_starts_through_srun_with_a_rendezvous(start: Star
     assert "\nMASTER_ADDR=node8\nMASTER_PORT=1" in log or "\nMASTER_ADDR=node8\nMASTER_PORT=2" in log
 
 
-def scontrol(work: Path, state: str, preempted: str = "None") -> str:
+def scontrol(work: Path, state: str, preempted: str = "None", restarts: int = 0) -> str:
     """A stand-in for scontrol, which tells of the job and writes down what else it is asked."""
+    job = f"JobId=77 JobState={state} Restarts={restarts} PreemptTime={preempted} ExcNodeList=(null) Network="
     return f"""case "$*" in
         "show hostnames"*) echo node8 ;;
-        "show job"*) echo "JobId=77 JobState={state} PreemptTime={preempted} ExcNodeList=(null) Requeue=1" ;;
+        "show job"*) echo "{job}" ;;
         *) echo "$*" >> "{work}/scontrol" ;;
     esac"""
 
@@ -428,8 +429,8 @@ def test_sigterm_to_processes_that_cannot_catch_it_yet_is_a_preemption_or_the_en
 
 
 def test_after_so_many_restarts_it_is_a_failure(start: Start, work: Path) -> None:
-    commands = {"srun": step(9), "scontrol": scontrol(work, "RUNNING")}
-    finish(start(SHAPES["array"], commands, env={"SLURM_RESTART_COUNT": "20"}), 1)
+    commands = {"srun": step(9), "scontrol": scontrol(work, "RUNNING", restarts=20)}
+    finish(start(SHAPES["array"], commands), 1)
     assert not (work / "scontrol").exists()
     assert "interrupted 20 times" in json.loads((trial(work, 0) / "failure.json").read_text())["reason"]
 
@@ -455,22 +456,42 @@ def test_a_controller_that_is_away_for_a_moment_costs_no_requeue(start: Start, w
 
 
 def test_slurms_word_on_the_job_comes_before_the_count_of_its_restarts(start: Start, work: Path) -> None:
-    commands = {"srun": step(9), "scontrol": scontrol(work, "CANCELLED")}
-    finish(start(SHAPES["array"], commands, env={"SLURM_RESTART_COUNT": "20"}), 85)
+    commands = {"srun": step(9), "scontrol": scontrol(work, "CANCELLED", restarts=20)}
+    finish(start(SHAPES["array"], commands), 85)
     assert not (trial(work, 0) / "failure.json").exists(), "it was cancelled, and did not run out of restarts"
 
 
-def test_what_sbatch_kept_from_the_job_srun_passes_on_all_the_same(start: Start, work: Path) -> None:
-    commands = {"srun": f'echo "${{SLURM_EXPORT_ENV-unset}}" > "{work}/seen"; {DONE}', "scontrol": "echo node8"}
-    finish(start(SHAPES["single"], commands, env={"SLURM_EXPORT_ENV": "NONE"}), 0)
-    assert (work / "seen").read_text() == "unset\n"
+OF_AN_ALLOCATION = {
+    "SLURM_EXPORT_ENV": "NONE", "SLURM_GPUS_PER_NODE": "2", "SLURM_TRES_PER_TASK": "cpu=8", "SLURM_MEM_PER_CPU": "50",
+    "SLURM_OVERCOMMIT": "1", "SLURM_HINT": "nomultithread", "SLURM_DISTRIBUTION": "cyclic", "SLURM_EXCLUSIVE": "1",
+    "SLURM_A_NEW_OPTION": "1", "SLURM_STEP_ID": "-5", "SLURM_RESTART_COUNT": "20", "SLURM_ARRAY_TASK_ID": "5",
+    "SRUN_CPUS_PER_TASK": "8", "SINFO_PARTITION": "low", "SLURMD_DEBUG": "1", "PMI_RANK": "3",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+}  # fmt: skip
+"""What `salloc`, or a job, leaves in the environment of the shell that pipes a script to sbatch."""
+
+
+def test_srun_takes_no_option_from_the_shell_that_submitted(start: Start, work: Path) -> None:
+    commands = {"srun": f'env > "{work}/seen"; {DONE}', "scontrol": "echo node8"}
+    own = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_CPUS_ON_NODE": "4", "SLURM_SPANK_X": "y"}
+    finish(start(SHAPES["single"], commands, env=OF_AN_ALLOCATION | own), 0)
+    seen = dict(line.split("=", 1) for line in (work / "seen").read_text().splitlines() if "=" in line)
+    assert not OF_AN_ALLOCATION.keys() & seen.keys()
+    assert own.items() | {("SLURM_JOB_ID", "77"), ("SLURM_JOB_NODELIST", "node[8-9]")} <= seen.items()
+
+
+def test_srun_keeps_the_options_that_the_profile_gives_to_sbatch(start: Start, work: Path) -> None:
+    shape = Shape(SLURM | {"sbatch": ["--hint=nomultithread", "--distribution", "--$(x)"]}, trials=1)
+    finish(start(shape, {"srun": f'env > "{work}/seen"; {DONE}', "scontrol": "echo node8"}, env=OF_AN_ALLOCATION), 0)
+    seen = {line.partition("=")[0] for line in (work / "seen").read_text().splitlines()}
+    assert seen & OF_AN_ALLOCATION.keys() == {"SLURM_HINT", "SLURM_DISTRIBUTION"}
 
 
 def test_a_trial_that_has_ended_keeps_its_record_when_the_job_cannot_go_on(start: Start, work: Path) -> None:
     wait = f'touch "{work}/ready"; while [ ! -e "{work}/go" ]; do sleep 0.02; done; exit 3'
     shape = Shape(SLURM, ("array.pack=2",))
-    commands = {"srun": wait, "scontrol": scontrol(work, "RUNNING")}
-    process = start(shape, commands, env={"SLURM_RESTART_COUNT": "20"})
+    commands = {"srun": wait, "scontrol": scontrol(work, "RUNNING", restarts=20)}
+    process = start(shape, commands)
     while not (work / "ready").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)

@@ -7,6 +7,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from neobert.config import ConfigError
+from slurm.retry import check_overrides
 from slurm.rundir import RunDir, find_run
 from slurm.state import State, run_state
 
@@ -46,16 +50,52 @@ def test_one_trial_can_be_chosen_and_given_more(run_recipe: Recipe, recipe: Path
     assert len(list(run.path.glob("stages/glue/*/job.sh"))) == 2
 
 
-def test_overrides_that_would_change_the_trials_are_refused(
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("name=x", "it can change only image, resources, array, env, secrets, binds"),
+        ("description=x", "it can change only"),
+        ("vars.x=1", "it can change only"),
+        ("task=export", "it can change only"),
+        ("extends=other.yaml", "it can change only"),
+        ("unset=[grid]", "it can change only"),
+        ("config.seed=3", "it can change only"),
+        ("grid.seed=[1]", "it can change only"),
+        ("resource.time=5", "it can change only"),
+        ("stages={}", "it can change only"),
+        ("stages.glue={}", "it can change only"),
+        ("stages.glue.config.optimizer.lr=0.5", "it can change only"),
+        ("stages.glue.config.seed=5", "it can change only"),
+        ("stages.glue.needs=[a]", "it can change only"),
+        ("stages.gleu.resources.time=5", "the run has no stage 'gleu'; did you mean 'glue'?"),
+        ("nonsense", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+    ],
+)
+def test_overrides_that_would_change_the_trials_are_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_overrides([override], ["glue"])
+    assert len(raised.value.problems) == 1
+    assert str(raised.value).startswith(f"--set {override}: ")
+    assert said in str(raised.value)
+
+
+def test_overrides_of_how_trials_are_run_are_taken() -> None:
+    check_overrides(
+        ["resources.time=5", "resources={}", "env.A=b=c", "image=x.sif", "stages.glue.array.pack=2"], ["glue"]
+    )
+
+
+def test_a_refused_override_leaves_the_run_and_its_directory_as_they_were(
     run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
 ) -> None:
     run = failed_run(run_recipe, recipe, stand_in, work)
-    before = run.manifest.read_text()
-    done = run_recipe("retry", "--set", "stages.glue.config.optimizer.lr=0.5")
+    before = sorted(work.rglob("*"))
+    done = run_recipe("retry", "--set", "name=x")
     assert done.returncode == 2
-    assert "has 4 trials that this recipe no longer has" in done.stderr
-    assert run.manifest.read_text() == before
-    assert "no trial begins with 'zzz'" in run_recipe("retry", "--trial", "zzz").stderr
+    assert done.stderr.startswith("error: --set name=x: retry runs the same trials again")
+    assert sorted(work.rglob("*")) == before
+    assert "no trial begins with 'zzz'" in run_recipe("retry", run.path, "--trial", "zzz").stderr
 
 
 def test_a_run_whose_directory_of_submission_is_gone_says_so(

@@ -108,6 +108,14 @@ def test_processes_that_the_script_started_itself_know_their_node() -> None:
     assert find_ranks({"RECIPE_NODES": "a"}) == Ranks(hosts=("a",))
 
 
+def test_a_batch_script_is_not_a_step_also_where_slurm_gives_it_a_negative_number() -> None:
+    """Slurm 26.05 does. The allocation's nodes and tasks then say nothing of processes that torchrun started."""
+    batch = {"SLURM_STEP_ID": "-5", "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node[1-4]",
+             "SLURM_TASKS_PER_NODE": "1(x4)", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}  # fmt: skip
+    assert find_ranks(TORCHRUN | batch) == find_ranks(dict(TORCHRUN))
+    assert find_ranks(dict(batch)) == Ranks()
+
+
 def test_who_is_where_is_left_open_rather_than_guessed() -> None:
     """Three nodes cannot share four processes evenly, and nothing tells who has two."""
     assert find_ranks(TORCHRUN | {"RECIPE_NODES": "a b c"}).hosts == ()

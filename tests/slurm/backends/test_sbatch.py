@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,10 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurm.backends.sbatch import for_submission
+from slurm.backends.sbatch import find_job_id, for_submission
 from slurm.cluster import Profile
 from slurm.rundir import RunDir, find_run, read_log
 from slurm.state import RunState, State, run_state
+from tests.account import without_account
 from tests.cluster import Cluster
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -232,6 +235,22 @@ def test_inside_another_job_a_submission_is_like_any_other(
     assert wait(find_run(work / "runs", "sweep")).counts == {State.DONE: 4}
 
 
+@pytest.mark.parametrize("step", ["", "srun --ntasks=1 --nodes=1 "], ids=["salloc", "srun in salloc"])
+def test_a_script_that_is_piped_to_sbatch_inside_an_allocation_asks_srun_for_nothing_of_that_one(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path, plain_cluster: Cluster, step: str
+) -> None:
+    """An allocation leaves GPUs, tasks, memory and more in the environment, all of which srun reads as options."""
+    command = f"{sys.executable} -m slurm.cli"
+    one = "--set grid.seed=[1] --set name=one --unset grid.task_name --set config.task_name=rte"
+    inner = f"{command} render {recipe} --cluster {slurm} {one} | sbatch && {command} submit {recipe} --cluster {slurm}"
+    asked = ["--nodes=2", "--gpus-per-node=2", "--ntasks-per-node=2", "--cpus-per-task=4", "--mem-per-cpu=50",
+             "--gpu-bind=single:1", "--overcommit", "--hint=nomultithread", "--time=5"]  # fmt: skip
+    plain_cluster.run(["salloc", *asked, "bash", "-c", f"{step}bash -c '{inner}'"], timeout=120)
+    for name, trials in (("one", 1), ("sweep", 4)):
+        state = wait(find_run(work / "runs", name))
+        assert state.counts == {State.DONE: trials}, state
+
+
 def test_a_stage_waits_for_the_trials_that_are_run_again_and_for_those_that_still_run(
     run_recipe: Recipe, slurm: Path, work: Path
 ) -> None:
@@ -279,6 +298,20 @@ def test_options_in_the_environment_change_neither_jobs_nor_questions(
     wait(run)
 
 
+def test_a_user_without_an_account_here_sees_what_is_queued(
+    run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster, work: Path
+) -> None:
+    """squeue refuses such a uid with exit status 0 and an empty list."""
+    submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "200"})
+    paths = {"PYTHONPATH": str(Path(__file__).parents[3]), "SLURM_CONF": plain_cluster.env["SLURM_CONF"]}
+    command = without_account(sys.executable, "-m", "slurm.cli", "status", **paths)
+    shown = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "unknown" not in shown.stdout
+    assert "pending" in shown.stdout
+    assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
+
+
 def test_the_defaults_of_a_site_hold_where_the_profile_says_nothing() -> None:
     def kept(**profile: str) -> dict[str, str]:
         job = SimpleNamespace(profile=Profile(backend="sbatch", **profile))
@@ -286,6 +319,53 @@ def test_the_defaults_of_a_site_hold_where_the_profile_says_nothing() -> None:
 
     assert kept() == {"SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q", "HOME": "/h"}
     assert kept(account="nlp") == {"SBATCH_QOS": "q", "HOME": "/h"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "job_id"),
+    [
+        ("77\n", "77"),
+        ("77;gpus\n", "77"),
+        ("Note: /scratch is purged on Monday\n77\nYour project has 3 days left\n", "77"),
+        ("\x1b[33mwelcome\x1b[0m\n\x1b[1m77\x1b[0m\r\n", "77"),
+        ("", None),
+        ("\n \n", None),
+        ("job 77 is queued\n", None),
+        ("2026\n77\n", None),
+    ],
+)
+def test_the_jobs_number_is_the_only_line_of_its_form(answer: str, job_id: str | None) -> None:
+    assert find_job_id(answer) == job_id
+
+
+def with_wrapped_sbatch(work: Path, answer: str) -> dict[str, str]:
+    """A PATH with a wrapper of the site that swallows the job's number, as a lost connection may."""
+    (work / "bin").mkdir()
+    (work / "bin/sbatch").write_text(f'#!/bin/bash\n{shutil.which("sbatch")} "$@" >/dev/null; echo "{answer}"\n')
+    (work / "bin/sbatch").chmod(0o755)
+    return {"PATH": f"{work}/bin:{os.environ['PATH']}"}
+
+
+def test_submitit_without_a_number_ends_with_one_message(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path
+) -> None:
+    path = with_wrapped_sbatch(work, "welcome")
+    done = run_recipe("submit", recipe, "--cluster", slurm, "--backend", "submitit", env=path)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: Could not make sense of sbatch output "welcome')
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("answer", ["", "welcome to the cluster"])
+def test_when_sbatch_names_no_job_what_is_queued_is_adopted_later(
+    run_recipe: Recipe, recipe: Path, slurm: Path, work: Path, answer: str
+) -> None:
+    done = run_recipe("submit", recipe, "--cluster", slurm, env=with_wrapped_sbatch(work, answer))
+    assert done.returncode == 2
+    printed = repr(answer) if answer else "nothing"
+    assert done.stderr.startswith(f"error: sbatch printed {printed} instead of a line with the job's number.")
+    assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
+    assert wait(newest(work)).counts == {State.DONE: 4}
 
 
 @pytest.fixture

@@ -33,11 +33,21 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 # What the submitting shell may have left behind, if it was in a job or a distributed run itself.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU
-unset SLURM_EXPORT_ENV   # with `--export=NONE` for sbatch, srun would not pass on what is exported here
+unset "${!TORCHELASTIC_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_COMM_WORLD_@}"
+# srun and scontrol take options from variables. Only those stay that tell about this very job.
+for name in "${!SLURM_@}" "${!SRUN_@}" "${!SINFO_@}" SLURMD_DEBUG; do
+  case $name in
+    SLURM_JOB_*|SLURM_JOBID|SLURM_NODELIST|SLURM_NNODES|SLURM_TASKS_PER_NODE|SLURM_SUBMIT_*|SLURM_TOPOLOGY_*) ;;
+    SLURM_NODEID|SLURM_PROCID|SLURM_LOCALID|SLURM_GTIDS|SLURM_TASK_PID|SLURM_NODE_ALIASES|SLURM_*_ON_NODE) ;;
+    SLURM_CLUSTER_NAME|SLURM_WORKING_CLUSTER|SLURM_CONF|SLURM_CONF_*|SLURM_JWT|SLURM_SACK_*|SLURM_SPANK_*) ;;
+    SLURM_ARRAY_*) ;;
+    *) unset "$name" ;;
+  esac
+done
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PYTHONUTF8=1 PYTHONIOENCODING=utf-8:backslashreplace   # whatever the locale of the shell that submitted
 export OMP_NUM_THREADS=1
 export RECIPE_GPUS_PER_NODE=0 RECIPE_PREFLIGHT_SECONDS=45
 RECIPE_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste -s -d ' ') || die "scontrol does not name the nodes"
@@ -198,6 +208,9 @@ about_job() {
   printf '%s\n' "$text"
 }
 
+# How often Slurm has started the job again. SLURM_RESTART_COUNT may be that of a job which this one was submitted from.
+restarts() { if [[ $1 =~ \ Restarts=([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
+
 # Ends the script unless Slurm says that the job runs: one that is being cancelled or preempted is no longer RUNNING, and
 # it is Slurm who decides, and not we, what follows.
 still_ours() { [[ $1 == *" JobState=RUNNING "* ]] || exit 85; }
@@ -208,7 +221,7 @@ again() {
   local text reason='' tries
   text=$(about_job)
   still_ours "$text"
-  if ((${SLURM_RESTART_COUNT:-0} >= 20)); then
+  if (($(restarts "$text") >= 20)); then
     reason="interrupted 20 times: no more restarts"
   # Where preemption leaves a grace time the job is RUNNING and yet about to go; otherwise it was its time limit, which
   # leads nowhere if it is over before a single step.

@@ -38,6 +38,7 @@ esac
 
 # Node-local room: caches of compiled kernels, which must not be shared by nodes.
 scratch=${TMPDIR:-/tmp}
+[[ -d $scratch && -w $scratch ]] || scratch=/tmp   # that of the node which submitted may not be here
 room=$scratch/recipe-$UID
 { (umask 077 && mkdir -p -- "$room") && [[ -O $room && -w $room ]]; } || bad_node "cannot write to $room"
 
@@ -63,6 +64,8 @@ pass PYTHONPATH /runs/sweep/one/code/f00d.zip   # the submitted code, before the
 pass PYTHONNOUSERSITE 1
 pass PYTHONSAFEPATH 1
 pass PYTHONUNBUFFERED 1
+pass PYTHONUTF8 1
+pass PYTHONIOENCODING utf-8:backslashreplace
 [[ -v OMP_NUM_THREADS ]] || pass OMP_NUM_THREADS 1
 # Kernels that are compiled in one image must not be loaded in another.
 cache=$room/cache/$(stat -L -c %s-%Y -- "$image")

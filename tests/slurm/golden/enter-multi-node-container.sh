@@ -69,6 +69,8 @@ pass PYTHONPATH /runs/sweep/one/code/f00d.zip   # the submitted code, before the
 pass PYTHONNOUSERSITE 1
 pass PYTHONSAFEPATH 1
 pass PYTHONUNBUFFERED 1
+pass PYTHONUTF8 1
+pass PYTHONIOENCODING utf-8:backslashreplace
 [[ -v OMP_NUM_THREADS ]] || pass OMP_NUM_THREADS 8
 pass TMPDIR "$scratch"
 options+=(--bind "$scratch")

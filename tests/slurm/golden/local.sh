@@ -19,10 +19,12 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 # What the submitting shell may have left behind, if it was in a job or a distributed run itself.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
+unset "${!TORCHELASTIC_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_COMM_WORLD_@}"
 unset SLURM_STEP_ID SLURM_PROCID SLURM_LOCALID SLURM_NTASKS SLURM_STEP_NUM_TASKS
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PYTHONUTF8=1 PYTHONIOENCODING=utf-8:backslashreplace   # whatever the locale of the shell that submitted
 export OMP_NUM_THREADS=1
 export RECIPE_GPUS_PER_NODE=0 RECIPE_PREFLIGHT_SECONDS=45
 

@@ -1,0 +1,45 @@
+"""The user on this machine. A uid may have no name and no home there: in containers, or while a directory is away."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+
+from neobert.config import ConfigError
+
+
+def user_name() -> str:
+    """The user's name, or the uid where the system knows no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return str(os.getuid())
+
+
+def expand_home(path: str | Path) -> Path:
+    """The path with `~` replaced; raises `ConfigError` where nobody knows the home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: the home directory is unknown here: set HOME, or write an absolute path") from None
+
+
+def cache_directory() -> Path:
+    """Our part of the user's cache; raises `ConfigError` where there is none."""
+    return _base("XDG_CACHE_HOME", ".cache") / "recipe"
+
+
+def config_directory() -> Path:
+    """Our part of the user's configuration; raises `ConfigError` where there is none."""
+    return _base("XDG_CONFIG_HOME", ".config") / "recipe"
+
+
+def _base(variable: str, folder: str) -> Path:
+    named = os.environ.get(variable)
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / folder
+    except RuntimeError:
+        raise ConfigError(f"the home directory is unknown here: set HOME or {variable}") from None
