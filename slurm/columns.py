@@ -119,7 +119,7 @@ def _measured(numbers: Sequence[int | float]) -> Write:
     if all(isinstance(number, int) for number in numbers):
         return str
     sizes = [abs(number) for number in finite if number]
-    if sizes and max(sizes) >= 1e4 and all(float(number).is_integer() for number in finite):
+    if 1e4 <= max(sizes, default=0) < 1e15 and all(float(number).is_integer() for number in finite):
         return lambda number: f"{number:,.0f}"
     places = max([DECIMALS, *(1 - math.floor(math.log10(size)) for size in sizes if size < 1e-3)])
     return (

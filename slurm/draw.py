@@ -26,7 +26,7 @@ def whole(columns: Sequence[Column]) -> list[Text]:
 
 
 def fitted(columns: Sequence[Column], width: int, more: str) -> list[Text]:
-    """A table in at most `width` cells; `more` says what shows the columns that it has no room for."""
+    """A table in at most `width` cells; `more` says how to see the columns that it has no room for."""
     width = max(width, NARROWEST)
     table = fit(columns, width)
     lines = _texts(flow((f"{name} {value}" for name, value in table.folded), width))
@@ -108,10 +108,9 @@ def _pair(name: str, value: str, pad: int, width: int) -> list[str]:
     """`name  value`, with what does not fit on lines of its own."""
     if not name or not value:
         return wrap(value, width) if value else []
-    room = width - pad - GAP
-    label = name + " " * (pad - cell_len(name)) + INDENT
-    if cell_len(name) <= pad and cell_len(value) <= room:
-        return [label + value]
+    line = name + " " * (pad - cell_len(name)) + INDENT + value
+    if cell_len(line) <= width:
+        return [line]
     return [*wrap(name, width), *(INDENT + line for line in wrap(value, width - GAP))]
 
 

@@ -36,12 +36,11 @@ def fit(columns: Sequence[Column], width: int) -> Fitted:
     if not _fits(columns, width):
         more, columns = _fold(columns, lambda column: bool(column.name) and column.kind is not Kind.MESSAGE)
         folded += more
-    for kept in _fewer(columns):
-        widths = _widths(kept, width)
-        if widths is not None:
-            dropped = tuple(column.name for column in columns if column not in kept)
-            return Fitted(folded, tuple(map(_shorten, kept, (*widths, 0))), widths, dropped)
-    return Fitted(folded, columns, None)
+    tries = [(kept, _widths(kept, width)) for kept in _fewer(columns)]
+    kept, widths = next((pair for pair in tries if pair[1] is not None), tries[-1])
+    dropped = tuple(column.name for column in columns if column not in kept)
+    shown = kept if widths is None else tuple(map(_shorten, kept, (*widths, 0)))
+    return Fitted(folded, shown, widths, dropped)
 
 
 def total(widths: Sequence[int]) -> int:

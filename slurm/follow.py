@@ -24,9 +24,9 @@ def follow(run: RunDir, console: Console, *, every: bool = False, quiet: bool = 
     On a terminal the table is redrawn in place; elsewhere a line is printed whenever a trial changes its state.
     """
     if redraws(console) and not quiet:
-        with Live(console=console, refresh_per_second=4, transient=False) as live:
+        with Live(console=console, refresh_per_second=1) as live:  # it may have another size by now
             for state in _polls(run):
-                live.update(Screenful(state, every))
+                live.update(Screenful(state, every), refresh=True)
             live.update(status_view(state, every))  # the last one stays, and may be longer than the screen
     else:
         known: dict[str, State] | None = None

@@ -31,7 +31,7 @@ URGENCY = {"red": 0, "magenta": 0, "cyan": 1, "yellow": 2, "dim": 3, "green": 3}
 MAX_ROWS = 40
 ENDLESS = 1_000_000
 """The width of what is no terminal: every line stays whole."""
-BAR = 20  # cells
+BAR = 10  # cells
 FIRST = 1000  # the rank of columns that are dropped before any metric of a trial
 
 IMPORTANT = ("stage", "trial", "state", "metric", "pairs", "score", "mean", "difference", INTERVAL, "p", "missing")
@@ -58,10 +58,10 @@ def redraws(out: Console) -> bool:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table that fits the terminal that it is printed on; `more` says what shows the columns that do not."""
+    """A table that fits the terminal that it is printed on; `more` says how to see the columns that do not."""
 
     columns: tuple[Column, ...]
-    more: str = "a wider terminal shows them"
+    more: str = "use a wider terminal"
 
     def __rich_console__(self, out: Console, options: ConsoleOptions) -> RenderResult:
         if options.max_width >= ENDLESS:
@@ -91,7 +91,7 @@ def results_view(table: Table) -> Sheet:
         _result(name, [row[place] for row in table.rows], name in table.keys, place)
         for place, name in enumerate(table.columns)
     ]
-    return Sheet(tuple(shown), "a wider terminal or --format csv shows them")
+    return Sheet(tuple(shown), "use a wider terminal or --format csv")
 
 
 def _result(name: str, values: Sequence[Any], is_axis: bool, place: int) -> Column:
@@ -192,14 +192,12 @@ class Screenful:
     every: bool
 
     def __rich_console__(self, out: Console, options: ConsoleOptions) -> RenderResult:
-        rows = min(len(self.state.trials), options.size.height)
-        while True:
-            view = status_view(self.state, self.every, rows)
-            over = len(out.render_lines(view, options, pad=False)) - options.size.height
-            if over <= 0 or rows == 0:
-                yield view
-                return
-            rows -= 1
+        fewest, most = 0, min(len(self.state.trials), options.size.height)
+        while fewest < most:
+            rows = (fewest + most + 1) // 2
+            lines = out.render_lines(status_view(self.state, self.every, rows), options, pad=False)
+            fewest, most = (rows, most) if len(lines) <= options.size.height else (fewest, rows - 1)
+        yield status_view(self.state, self.every, fewest)
 
 
 def _worth_a_look(state: RunState, every: bool) -> list[TrialState]:
