@@ -69,9 +69,9 @@ def measured(name: str, values: Sequence[float | None], rank: int = 0, sign: str
 
 
 def names(name: str, values: Sequence[Any], rank: int = 0, styles: Sequence[str] = ()) -> Column:
-    """Ids, states, metrics, counts such as 2/3."""
+    """Ids, states, metrics, counts such as 2/3. Those with styles of their own stay where they are if there is room."""
     cells = tuple(clean(cell(value)) for value in values)
-    return Column(name, Kind.NAME, cells, cells, setting=bool(name), rank=rank, styles=tuple(styles))
+    return Column(name, Kind.NAME, cells, cells, setting=not styles, rank=rank, styles=tuple(styles))
 
 
 def messages(name: str, values: Sequence[str | None]) -> Column:
@@ -138,7 +138,7 @@ def _decimals(places: int) -> Write:
 def _scientific(places: int) -> Write:
     def write(number: Any) -> str:
         mantissa, mark, exponent = f"{_signed(number):.{places}e}".partition("e")
-        return f"{mantissa}e{int(exponent)}" if mark else mantissa  # nan and inf have no exponent
+        return f"{mantissa}e{int(exponent)}" if mark and number else mantissa  # nan and inf have no exponent
 
     return write
 

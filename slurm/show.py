@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
 from slurm import columns
-from slurm.columns import Column, Kind
+from slurm.columns import Column
 from slurm.draw import fitted, whole, wrapped
 from slurm.plan import Plan, Stage, Trial, image_path
 from slurm.results import INTERVAL, Table, cell, value_of
@@ -215,13 +215,13 @@ def _most_urgent(trials: Sequence[TrialState], rows: int) -> list[TrialState]:
 
 def _status_columns(trials: Sequence[TrialState], stages: bool) -> tuple[Column, ...]:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
-    bars = tuple(map(_bar, trials))
+    bars = list(map(_bar, trials))
     return (
         columns.names("trial", [trial.id for trial in trials]),
         *([columns.names("stage", [trial.stage for trial in trials])] if stages else []),
         *(columns.axis(key, [value_of(trial.point, key) for trial in trials], rank=1) for key in keys),
         columns.names("state", [trial.state for trial in trials], styles=[COLOURS[trial.state] for trial in trials]),
-        Column("progress", Kind.NAME, bars, bars, rank=2, styles=("cyan",) * len(bars)),
+        columns.names("progress", bars, rank=2, styles=["cyan"] * len(bars)),
         columns.messages("", [_note(trial) for trial in trials]),
     )
 
