@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from rich.cells import cell_len
@@ -45,13 +46,18 @@ class Column:
     rank: int = 0  # 0: always shown; of the others the highest is dropped first
     styles: tuple[str, ...] = ()  # of its cells
 
+    @cached_property
+    def width(self) -> int:
+        """The terminal cells that its longest text takes."""
+        return max(map(cell_len, self.cells), default=0)
+
 
 def axis(name: str, values: Sequence[Any], rank: int = 0) -> Column:
     """Values of an axis of the grid: two different ones never look the same."""
     write = _setting([value for value in values if _is_number(value)])
     texts = [str(value) if value is NULL else key_cell(value) for value in values]
-    cells = _told_apart(values, [write(v) if _is_number(v) else text for v, text in zip(values, texts, strict=True)])
-    plain = _told_apart(values, texts)
+    cells = _distinct(values, [write(v) if _is_number(v) else text for v, text in zip(values, texts, strict=True)])
+    plain = _distinct(values, texts)
     words = [text for value, text in zip(values, cells, strict=True) if not _is_number(value)]
     numbers = len(words) < len(cells) and all(cell_len(word) <= WIDTHS[0] for word in words)
     kind = Kind.NUMBER if numbers else Kind.TEXT
@@ -69,7 +75,7 @@ def measured(name: str, values: Sequence[float | None], rank: int = 0, sign: str
 
 
 def names(name: str, values: Sequence[Any], rank: int = 0, styles: Sequence[str] = ()) -> Column:
-    """Ids, states, metrics, counts such as 2/3. Those with styles of their own stay where they are if there is room."""
+    """Ids, states, metrics, counts such as 2/3. Those with styles stay where they are if there is room."""
     cells = tuple(clean(cell(value)) for value in values)
     return Column(name, Kind.NAME, cells, cells, setting=not styles, rank=rank, styles=tuple(styles))
 
@@ -81,7 +87,7 @@ def messages(name: str, values: Sequence[str | None]) -> Column:
     return Column(name, Kind.MESSAGE, cells, plain)
 
 
-def _told_apart(values: Iterable[Any], texts: Sequence[str]) -> tuple[str, ...]:
+def _distinct(values: Iterable[Any], texts: Sequence[str]) -> tuple[str, ...]:
     """The texts, or JSON where two different values would look the same: 1 and "1", or 0.3 and 0.1 + 0.2."""
     exact = [_exact(value) for value in values]
     cells = tuple(map(clean, texts))
@@ -122,9 +128,9 @@ def _measured(numbers: Sequence[int | float]) -> Write:
     if 1e4 <= max(sizes, default=0) < 1e15 and all(float(number).is_integer() for number in finite):
         return lambda number: f"{number:,.0f}"
     places = max([DECIMALS, *(1 - math.floor(math.log10(size)) for size in sizes if size < 1e-3)])
-    return (
-        _decimals(places) if places <= MOST_DECIMALS and max(sizes, default=0) < LARGEST else _scientific(DECIMALS - 1)
-    )
+    if places > MOST_DECIMALS or max(sizes, default=0) >= LARGEST:
+        return _scientific(DECIMALS - 1)
+    return _decimals(places)
 
 
 def _is_finite(number: int | float) -> bool:

@@ -115,7 +115,7 @@ def _pair(name: str, value: str, pad: int, width: int) -> list[str]:
 
 
 def _width(column: Column) -> int:
-    return max(cell_len(text) for text in (column.name, *column.cells))
+    return max(cell_len(column.name), column.width)
 
 
 def _texts(lines: Iterable[str], style: str = "") -> list[Text]:

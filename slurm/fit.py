@@ -26,8 +26,9 @@ class Fitted:
 def fit(columns: Sequence[Column], width: int) -> Fitted:
     """Make a table fit `width` cells without cutting a number, an id, a state or the name of a metric.
 
-    Columns with one value move above the table. Then, as long as it is too wide: headers take two lines, texts lose
-    their middle, the least important columns are dropped, rows become blocks.
+    Settings with one value move above the table. Then, as long as it is too wide: other columns with one value move
+    there as well, headers take two lines, texts lose their middle, the least important columns are dropped, and at
+    last rows become blocks.
     """
     columns = _short_names(_once(columns))
     if len(columns[0].cells) == 1 and _fits(columns, width):
@@ -36,8 +37,10 @@ def fit(columns: Sequence[Column], width: int) -> Fitted:
     if not _fits(columns, width):
         more, columns = _fold(columns, lambda column: bool(column.name) and column.kind is not Kind.MESSAGE)
         folded += more
-    tries = [(kept, _widths(kept, width)) for kept in _fewer(columns)]
-    kept, widths = next((pair for pair in tries if pair[1] is not None), tries[-1])
+    for kept in _fewer(columns):
+        widths = _widths(kept, width)
+        if widths is not None:
+            break
     dropped = tuple(column.name for column in columns if column not in kept)
     shown = kept if widths is None else tuple(map(_shorten, kept, (*widths, 0)))
     return Fitted(folded, shown, widths, dropped)
@@ -84,7 +87,7 @@ def _fewer(columns: Sequence[Column]) -> Iterator[tuple[Column, ...]]:
     """All columns, and then without one after another of those that may be dropped."""
     kept = list(columns)
     yield tuple(kept)
-    for column in sorted(columns, key=lambda column: (column.rank, _cells(column)), reverse=True):
+    for column in sorted(columns, key=lambda column: (column.rank, column.width), reverse=True):
         if column.rank:
             kept.remove(column)
             yield tuple(kept)
@@ -95,11 +98,7 @@ def _fits(columns: Sequence[Column], width: int) -> bool:
 
 
 def _natural(columns: Sequence[Column]) -> tuple[int, ...]:
-    return tuple(max(cell_len(c.name), _cells(c)) for c in columns if c.kind is not Kind.MESSAGE)
-
-
-def _cells(column: Column) -> int:
-    return max(map(cell_len, column.cells), default=0)
+    return tuple(max(cell_len(c.name), c.width) for c in columns if c.kind is not Kind.MESSAGE)
 
 
 def _header(column: Column) -> int:
@@ -110,7 +109,7 @@ def _widths(columns: Sequence[Column], width: int) -> tuple[int, ...] | None:
     """How wide each column is where there is little room; None if there is too little."""
     columns = [column for column in columns if column.kind is not Kind.MESSAGE]
     widths = list(_natural(columns))
-    lower = [max(_header(column), _cells(column)) for column in columns]
+    lower = [max(_header(column), column.width) for column in columns]
     for index in sorted(range(len(widths)), key=lambda index: lower[index] - widths[index]):
         if total(widths) > width:
             widths[index] = lower[index]
@@ -128,11 +127,11 @@ def _shrink(widths: list[int], least: Sequence[int], cells: int) -> None:
 
 
 def _least(column: Column) -> int:
-    return narrowest(column.cells) if column.kind is Kind.TEXT else _cells(column)
+    return narrowest(column.cells) if column.kind is Kind.TEXT else column.width
 
 
 def _shorten(column: Column, width: int) -> Column:
-    if column.kind is not Kind.TEXT or _cells(column) <= width:
+    if column.kind is not Kind.TEXT or column.width <= width:
         return column
     tries = (shortened(column.cells, fewer) for fewer in range(width, 0, -1))
     return replace(column, cells=next(cells for cells in tries if cells is not None))

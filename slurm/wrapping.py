@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from rich.cells import cell_len
 
@@ -60,7 +60,8 @@ def two_lines(name: str) -> tuple[str, ...]:
     return min(halves, key=lambda pair: max(map(cell_len, pair)), default=(name,))
 
 
-def narrowest(texts: Sequence[str]) -> int:
+@lru_cache  # asked again for each column that is dropped
+def narrowest(texts: tuple[str, ...]) -> int:
     """To how few cells the texts may be shortened together."""
     natural = max(map(cell_len, texts), default=0)
     return next((width for width in WIDTHS if width < natural and shortened(texts, width) is not None), natural)

@@ -87,8 +87,8 @@ def test_every_column_is_shown_or_above_the_table_or_named(
     table: tuple[list[list[Any]], list[Column]], width: int
 ) -> None:
     shown = fit(table[1], width)
-    given = {(column.name, column.cells) for column in table[1] if any(column.cells)}
-    assert len(given) == len(shown.columns) + len(shown.folded) + len(shown.dropped)
+    different = {(column.name, column.cells) for column in table[1] if any(column.cells)}
+    assert len(different) == len(shown.columns) + len(shown.folded) + len(shown.dropped)
     printed = "".join("".join(lines(table[1], width)).split())
     for part in [*(name + cell for name, cell in shown.folded), *shown.dropped]:
         assert "".join(part.split()) in printed

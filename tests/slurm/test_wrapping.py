@@ -52,7 +52,7 @@ def test_what_all_texts_share_goes_where_they_differ_in_the_middle() -> None:
 def test_texts_that_could_not_be_told_apart_are_not_shortened() -> None:
     texts = ["x" * 30 + "1" + "y" * 30 + "2", "x" * 30 + "1" + "y" * 30 + "3", "x" * 30 + "2" + "y" * 30 + "2"]
     assert shortened(texts, 12) is None
-    assert narrowest(texts) > 12
+    assert narrowest(tuple(texts)) > 12
 
 
 def test_a_number_is_never_shortened() -> None:
