@@ -10,7 +10,7 @@ from rich.text import Text
 
 from slurm.columns import Column, Kind
 from slurm.fit import GAP, fit, total
-from slurm.wrapping import flow, two_lines, wrap
+from slurm.wrapping import flow, name_lines, wrap
 
 NARROWEST = 20  # cells; a narrower terminal breaks the lines itself
 INDENT = " " * GAP
@@ -71,11 +71,11 @@ def _beside(messages: Column, room: int) -> tuple[Column, list[str]]:
 
 
 def _header(columns: Sequence[Column], widths: Sequence[int]) -> list[Text]:
-    """The names, on two lines where one is longer than its column is wide."""
-    pairs = zip(columns, widths, strict=True)
-    names = [("", c.name) if cell_len(c.name) <= width else ("", *two_lines(c.name))[-2:] for c, width in pairs]
-    lines = [list(line) for line in zip(*names, strict=True)]
-    return [_line(columns, widths, texts, ["dim"] * len(columns)) for texts in lines if any(texts)]
+    """The names, on several lines where one is longer than its column is wide."""
+    names = [name_lines(column.name, width) for column, width in zip(columns, widths, strict=True)]
+    height = max(map(len, names))
+    lines = zip(*([""] * (height - len(name)) + name for name in names), strict=True)
+    return [_line(columns, widths, texts, ["dim"] * len(columns)) for texts in lines]
 
 
 def _line(columns: Sequence[Column], widths: Sequence[int], texts: Sequence[str], styles: Sequence[str]) -> Text:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from rich.cells import cell_len
 
 from slurm.columns import Column, Kind
-from slurm.wrapping import narrowest, shortened, two_lines
+from slurm.wrapping import name_width, narrowest, shortened
 
 GAP = 2  # cells between columns
+MANY = 10  # lines of a header, where two are not enough
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ def fit(columns: Sequence[Column], width: int) -> Fitted:
     """Make a table fit `width` cells without cutting a number, an id, a state or the name of a metric.
 
     Settings with one value move above the table. Then, as long as it is too wide: other columns with one value move
-    there as well, headers take two lines, texts lose their middle, the least important columns are dropped, and at
-    last rows become blocks.
+    there as well, headers take two lines, texts lose their middle, headers take more lines, the least important columns
+    are dropped, and at last rows become blocks.
     """
     columns = _short_names(_once(columns))
     if len(columns[0].cells) == 1 and _fits(columns, width):
@@ -101,29 +102,31 @@ def _natural(columns: Sequence[Column]) -> tuple[int, ...]:
     return tuple(max(cell_len(c.name), c.width) for c in columns if c.kind is not Kind.MESSAGE)
 
 
-def _header(column: Column) -> int:
-    return max(map(cell_len, two_lines(column.name)))
-
-
 def _widths(columns: Sequence[Column], width: int) -> tuple[int, ...] | None:
     """How wide each column is where there is little room; None if there is too little."""
     columns = [column for column in columns if column.kind is not Kind.MESSAGE]
     widths = list(_natural(columns))
-    lower = [max(_header(column), column.width) for column in columns]
-    for index in sorted(range(len(widths)), key=lambda index: lower[index] - widths[index]):
-        if total(widths) > width:
-            widths[index] = lower[index]
-    if total(widths) > width:
-        _shrink(widths, [max(_header(column), _least(column)) for column in columns], total(widths) - width)
+    for lines in (2, MANY):
+        headers = [name_width(column.name, lines) for column in columns]
+        _break_headers(widths, [max(pair) for pair in zip(headers, (c.width for c in columns), strict=True)], width)
+        _shrink(widths, [max(pair) for pair in zip(headers, map(_least, columns), strict=True)], width)
     return tuple(widths) if total(widths) <= width else None
 
 
-def _shrink(widths: list[int], least: Sequence[int], cells: int) -> None:
-    """Take so many cells from the widest columns, as long as they may shrink."""
-    for _ in range(cells):
+def _break_headers(widths: list[int], lower: Sequence[int], width: int) -> None:
+    """Make columns as narrow as their values, beginning with the one that gains most, until the table fits."""
+    for index in sorted(range(len(widths)), key=lambda index: lower[index] - widths[index]):
+        if total(widths) > width:
+            widths[index] = min(widths[index], lower[index])
+
+
+def _shrink(widths: list[int], least: Sequence[int], width: int) -> None:
+    """Make the widest columns narrower, as far as their texts may lose their middle, until the table fits."""
+    while total(widths) > width:
         wide = [index for index in range(len(widths)) if widths[index] > least[index]]
-        if wide:
-            widths[max(wide, key=widths.__getitem__)] -= 1
+        if not wide:
+            return
+        widths[max(wide, key=widths.__getitem__)] -= 1
 
 
 def _least(column: Column) -> int:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
+from itertools import pairwise
 
 from rich.cells import cell_len
 
@@ -53,11 +54,26 @@ def flow(items: Iterable[str], width: int, mark: str = " · ") -> list[str]:
     return lines
 
 
-def two_lines(name: str) -> tuple[str, ...]:
-    """A name broken after a mark such as `_`, so that the longer part is as short as can be; whole if it has none."""
-    breaks = [match.end() for match in _BREAK.finditer(name) if 0 < match.end() < len(name)]
-    halves = [(name[:place], name[place:]) for place in breaks]
-    return min(halves, key=lambda pair: max(map(cell_len, pair)), default=(name,))
+def name_lines(name: str, width: int) -> list[str]:
+    """A name in lines of at most `width` cells, broken after marks such as `_`; a part of it may be wider."""
+    places = [0, *(match.end() for match in _BREAK.finditer(name) if match.end() < len(name)), len(name)]
+    lines = [""]
+    for part in (name[start:end] for start, end in pairwise(places)):
+        if cell_len(lines[-1] + part) <= width or not lines[-1]:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return lines
+
+
+@lru_cache
+def name_width(name: str, lines: int) -> int:
+    """The fewest cells in which a name takes at most so many lines."""
+    for width in range(1, cell_len(name)):
+        broken = name_lines(name, width)
+        if len(broken) <= lines and max(map(cell_len, broken)) <= width:
+            return width
+    return cell_len(name)
 
 
 @lru_cache  # asked again for each column that is dropped

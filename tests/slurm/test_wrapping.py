@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from slurm.wrapping import flow, narrowest, shortened, two_lines, wrap
+from slurm.wrapping import flow, name_lines, name_width, narrowest, shortened, wrap
 
 PATHS = ["/nfs/models/neobert/step-90000/model", "/nfs/models/neobert/step-100000/model"]
 
@@ -28,16 +28,19 @@ def test_items_break_only_where_they_are_longer_than_a_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "lines"),
+    ("name", "lines", "broken"),
     [
-        ("per_device_train_batch_size", ("per_device_", "train_batch_size")),
-        ("optimizer.lr", ("optimizer.", "lr")),
-        ("accuracy", ("accuracy",)),
-        ("", ("",)),
+        ("per_device_train_batch_size", 1, ["per_device_train_batch_size"]),
+        ("per_device_train_batch_size", 2, ["per_device_", "train_batch_size"]),
+        ("per_device_train_batch_size", 9, ["per_", "device_", "train_", "batch_", "size"]),
+        ("optimizer.lr", 2, ["optimizer.", "lr"]),
+        ("accuracy", 2, ["accuracy"]),
+        ("top_0.5", 9, ["top_", "0.5"]),
+        ("", 2, [""]),
     ],
 )
-def test_a_name_takes_two_lines(name: str, lines: tuple[str, ...]) -> None:
-    assert two_lines(name) == lines
+def test_a_name_breaks_into_lines_as_short_as_can_be(name: str, lines: int, broken: list[str]) -> None:
+    assert name_lines(name, name_width(name, lines)) == broken
 
 
 def test_paths_lose_their_middle_and_stay_different() -> None:
