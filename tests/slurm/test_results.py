@@ -15,6 +15,7 @@ import pytest
 
 from slurm.results import FORMATS, results_table, trials_table
 from slurm.rundir import RunDir
+from slurm.show import results_view
 from slurm.state import RunState, State, TrialState
 
 
@@ -114,6 +115,14 @@ def test_an_unknown_metric_names_the_known_ones() -> None:
 
     with pytest.raises(ConfigError, match="no trial has the metric 'f2'; known here: accuracy, f1"):
         results_table(SWEEP, "f2")
+
+
+def test_a_setting_that_is_null_is_a_point_of_its_own() -> None:
+    table = results_table(run(trial({"head": None, "lr": 1}, 0.1), trial({"lr": 1}, 0.2), trial({"head": "x"}, 0.3)))
+    assert results_view(table).columns[0].cells == ("null", "—", "x")
+    assert [row.split(",")[0] for row in FORMATS["csv"](table).splitlines()] == ["head", "", "", "x"]
+    assert [row["head"] for row in json.loads(FORMATS["json"](table))] == [None, None, "x"]
+    assert [row.split()[1] for row in FORMATS["markdown"](table).splitlines()[2:]] == ["—", "—", "x"]
 
 
 def test_stages_are_told_apart_where_there_are_several() -> None:
