@@ -19,7 +19,7 @@ from slurm.state import RunState, State, TrialState
 COLOURS = {
     State.DONE: "green", State.RUNNING: "cyan", State.PENDING: "yellow", State.REQUEUED: "yellow", State.FAILED: "red",
     State.TIMEOUT: "red", State.OOM: "red", State.PREEMPTED: "magenta", State.CANCELLED: "magenta", State.NEW: "dim",
-    State.UNKNOWN: "red",
+    State.BLOCKED: "magenta", State.STALE: "yellow", State.UNKNOWN: "red",
 }  # fmt: skip
 MAX_ROWS = 40
 
@@ -102,8 +102,7 @@ def status_view(state: RunState, every: bool = False) -> Group:
     if len(shown) > limit or len(shown) < len(state.trials):
         hidden = len(state.trials) - min(len(shown), limit)
         parts.append(Text(f"… and {hidden} more trials (--all shows them)"))
-    if state.warning:
-        parts.append(Text(state.warning, style="yellow"))
+    parts += [Text(text, style="yellow") for text in (state.warning, *state.notes) if text]
     return Group(*parts)
 
 
