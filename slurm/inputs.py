@@ -164,7 +164,7 @@ def check_needs(run: RunDir, plan: Plan, todo: Mapping[str, Sequence[Trial]], th
 def _not_ready(run: RunDir, queued: Sequence[str], lacking: Mapping[str, str]) -> str:
     trial, stage = next(iter(lacking.items()))
     what = "is stale" if run.trial(trial).result.exists() else "has no result"
-    more = f" (nor are {len(lacking) - 1} more ready)" if len(lacking) > 1 else ""
+    more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
     every = f"`recipe retry {run.path.name}` queues all that is left"
     together = [*queued, *lacking]
     if len(together) <= FEW:

@@ -14,7 +14,7 @@ from slurm.backends import REST, QueuedTask, TaskState, get_backend
 from slurm.done import Files, read_files, stale_among
 from slurm.inputs import stage_needs
 from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl
-from slurm.submissions import Given, Ledger, by_trial, in_flight, read_cancelled
+from slurm.submissions import Given, InFlight, Ledger, by_trial, in_flight, read_cancelled
 
 CHECKPOINTED = 85
 
@@ -103,16 +103,16 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     """
     verdicts = {} if verdicts is None else verdicts
     rows = read_jsonl(run.manifest)
-    files = {row["id"]: read_files(run.trial(row["id"])) for row in rows}
-    needs, notes = _needs(run, rows)
-    stale = stale_among(run, needs, rows, files)
     ledger = Ledger(run)
-    warning = ""
-    queued: Mapping[str, QueuedTask] | None = None
+    warning, flights = "", list[InFlight]()
     try:
-        queued = _queued(ledger, files)
+        flights = in_flight(ledger)  # before the files: what ends in between has left its result by then
     except ConfigError as error:
         warning = str(error)
+    files = {row["id"]: read_files(run.trial(row["id"])) for row in rows}
+    queued = None if warning else _queued(flights, files)
+    needs, notes = _needs(run, rows)
+    stale = stale_among(run, needs, rows, files)
     given = ledger.last_given(trial for trial, seen in files.items() if seen.result is None or trial in stale)
     cancelled = read_cancelled(run)
     states = [_trial(row, files[row["id"]], run, queued, given.get(row["id"]), cancelled, stale) for row in rows]
@@ -128,9 +128,8 @@ def _needs(run: RunDir, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str,
         return {}, [f"{error}; no trial is known to be stale"]
 
 
-def _queued(ledger: Ledger, files: Mapping[str, Files]) -> dict[str, QueuedTask]:
+def _queued(flights: Sequence[InFlight], files: Mapping[str, Files]) -> dict[str, QueuedTask]:
     """For each trial in flight its array task. Where no list says which trials that runs, they themselves may."""
-    flights = in_flight(ledger)
     unlisted = {flight.task.name: flight.task for flight in flights if flight.unlisted}
     own = {
         trial: unlisted[seen.last["job"]]

@@ -98,7 +98,8 @@ def make_job(recipe: Path, shape: Shape, run: Path = Path("/runs/sweep/one"), wo
     needs = list_path(RunDir(run), list_of(NEEDED)) if shape.needs else None
     return Job(
         recipe=plan.name, stage=plan.stages[-1], profile=profile, backend=profile.backend, trials=shape.trials, run=run,
-        directory=run / "stages/glue/0123abcd", needs=needs, code=run / "code/f00d.zip", workdir=workdir, python="/usr/bin/python3",
+        directory=run / "stages/glue/0123abcd", needs=needs, code=run / "code/f00d.zip", workdir=workdir,
+        python="/usr/bin/python3",
     )  # fmt: skip
 
 

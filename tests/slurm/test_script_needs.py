@@ -196,7 +196,8 @@ def test_putting_aside_that_was_interrupted_is_made_again_whole(
     needed()
     finish(start(LOCAL, {"python": KEEPS + RESULT}), 0)
     needed(text="again")
-    mv = f'[[ "$*" != *model* || -e "{work}/again" ]] || {{ touch "{work}/again"; kill -KILL $PPID; exit 1; }}\nexec /bin/mv "$@"'
+    once = f'[[ "$*" != *model* || -e "{work}/again" ]] || {{ touch "{work}/again"; kill -KILL $PPID; exit 1; }}'
+    mv = f'{once}\nexec /bin/mv "$@"'
     finish(start(LOCAL, {"python": RESULT, "mv": mv}), -9)
     finish(start(LOCAL, {"python": 'ls "${@: -1}"; ' + RESULT, "mv": mv, "sleep": ""}), 0)
     log = (trial(work, 0) / "logs/attempt-3.log").read_text()
@@ -209,7 +210,7 @@ def test_one_that_may_still_write_is_waited_for_before_anything_is_put_aside(
     start: Start, work: Path, needed: Callable[..., None]
 ) -> None:
     needed()
-    finish(start(LOCAL, {"python": "kill -KILL $PPID; sleep 1"}), -9)
+    finish(start(LOCAL, {"python": "kill -KILL $PPID"}), -9)
     needed(text="again")
     tell = f'echo "$*" >> "{work}/slept"'
     finish(start(LOCAL, {"python": f'echo "$RECIPE_LEASE_WAIT" > "{work}/left"; ' + RESULT, "sleep": tell}), 0)
