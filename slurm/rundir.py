@@ -177,7 +177,7 @@ class RunDir:
         return self.path / "stages" / stage / digest
 
     def trial(self, trial_id: str) -> TrialDir:
-        return TrialDir(self.path / "trials" / trial_id)
+        return TrialDir(self.path / f"trials/{trial_id}")
 
 
 def new_run(runs: Path, recipe: str) -> RunDir:

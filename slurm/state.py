@@ -176,11 +176,11 @@ def _trial(
     stale: Mapping[str, str],
 ) -> TrialState:
     trial = TrialState(row["id"], row["stage"], row["point"], State.NEW, attempts=seen.last.get("attempt", 0))
-    directory = run.trial(trial.id)
     if seen.damage:
         return replace(trial, state=State.UNKNOWN, detail=seen.damage)
     if seen.result is not None and trial.id not in stale:
         return replace(trial, state=State.DONE, result=seen.result)
+    directory = run.trial(trial.id)
     try:
         task = (queued or {}).get(trial.id)
         if task is not None:

@@ -8,7 +8,7 @@ import pwd
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ class Submitted:
     def manifest(self, run: RunDir) -> Path:
         """The trials of its stage's jobs, in the order of the array tasks."""
         return run.job(self.stage, self.directory) / "trials.jsonl"
+
+
+FIELDS = {field.name for field in fields(Submitted)}
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,17 @@ def hand_over(run: RunDir, job: Job, chunk: Chunk, rendered: bool = False) -> Su
 
 
 def note(run: RunDir, entry: Submitted) -> None:
-    append_line(run.submissions, json.dumps(vars(entry)))
+    row = {key: value for key, value in vars(entry).items() if key != "rendered" or value}
+    append_line(run.submissions, json.dumps(row))
 
 
 def read_submissions(run: RunDir) -> list[Submitted]:
     """All jobs of a run, oldest first; one whose id came to be known appears with it, and once for each id."""
     found: dict[tuple[str, float], dict[str | None, Submitted]] = {}
     for row in read_log(run.submissions):
-        job = Submitted(**row)
-        found.setdefault((job.comment, job.time), {})[job.id] = job
+        if FIELDS - row.keys() <= {"rendered"}:
+            job = Submitted(**{key: value for key, value in row.items() if key in FIELDS})
+            found.setdefault((job.comment, job.time), {})[job.id] = job
     return [job for jobs in found.values() for job in jobs.values() if job.id is not None or len(jobs) == 1]
 
 
