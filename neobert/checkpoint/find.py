@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
+from neobert.config.keep import MARKER
 from neobert.training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def _check_last_was_kept(path: Path) -> None:
 
 def _is_ours(directory: Path) -> bool:
     """Whether our code wrote the checkpoints in it; Hugging Face's Trainer gives them the same names."""
-    return any(directory.glob(f"checkpoint-*/{checkpoints.MARKER}"))
+    return any(directory.glob(f"checkpoint-*/{MARKER}"))
 
 
 def _steps(root: Path) -> list[tuple[int, Path]]:

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def trim(paths: TrialFiles, task: str, kept: keep.Keep | None) -> None:
-    """Remove checkpoints, in the main process. The trial is done: a failure costs room on the disk, and nothing else."""
+    """Remove checkpoints, in the main process. The trial is done: a failure costs room on the disk alone."""
     try:
         spare = keep.surplus(paths.directory, task, kept)
         size = sum(map(keep.size_of, (*spare.states, *spare.checkpoints)))

@@ -223,7 +223,8 @@ def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
 ) -> None:
     directory = tmp_path / "trial"
     settings = [*TINY, *own_files(tmp_path, ROWS), "trainer.num_train_epochs=2", "trainer.eval_strategy=steps",
-                "trainer.eval_steps=1", "trainer.save_total_limit=9", "trainer.keep=all", "--output-dir", directory]  # fmt: skip
+                "trainer.eval_steps=1", "trainer.save_total_limit=9", "trainer.keep=all",
+                "--output-dir", directory]  # fmt: skip
     assert neobert("glue", *settings) == 0
     best = directory / "checkpoints" / f"checkpoint-{json.loads((directory / 'result.json').read_text())['step']}"
     (directory / "result.json").unlink()
