@@ -69,7 +69,8 @@ def look(run: RunDir, keep: Keep | None) -> Spare:
         except (NotWhole, ConfigError, OSError, ValueError, KeyError, TypeError) as error:
             notes.append(f"trial {trial.id} stays as it is: {error}")
     active = sum(trial.state.active for trial in state.trials)
-    notes += [f"{active} trials wait or run, and stay as they are"] if active else []
+    if active:
+        notes.append(f"{active} trial{'' if active == 1 else 's'} in the queue: not touched")
     return Spare(found, tuple(partial), tuple(_code(run, submissions)), tuple(notes))
 
 
