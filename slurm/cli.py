@@ -84,13 +84,23 @@ _all_option = click.option("--all", "every", is_flag=True, help="Show every tria
 @_recipe_options
 @_all_option
 def plan(every: bool, **options: Any) -> None:
-    """Show what RECIPE would run: trials, stages, resources, and what is done already. Writes nothing."""
+    """Show what RECIPE would run: trials, stages, resources, disk, and what is done already. Writes nothing."""
     from slurm import show
+    from slurm.disk import report
+    from slurm.disk.estimate import estimate
     from slurm.session import open_session
 
     session = open_session(**options)
     states, todo = session.look()
-    show.console().print(show.plan_view(session.plan, todo, states, every))
+    console = show.console()
+    console.print(show.plan_view(session.plan, todo, states, every))
+    disk = estimate(session.plan, todo, session.runs)
+    if disk.peak:
+        console.print(show.as_rich(report.stages_table(disk)))
+    for note in report.notes(disk):
+        console.print(note)
+    if warning := report.warning(disk):
+        console.print(f"warning: {warning}", style="yellow")
 
 
 @cli.command(epilog=_example("recipe render recipes/glue/two-round.yaml --cluster a100 | sbatch"))
@@ -308,6 +318,53 @@ def results(
     errors = show.console(stderr=True)
     for note in dict.fromkeys(filter(None, notes)):
         errors.print(show.prose(note))
+
+
+@cli.command(epilog=_example("recipe clean demo --dry-run"))
+@_run_options
+@click.option("--keep", type=click.Choice(["best", "last"]),
+              help="Keep this of each trial that is done, whatever its trainer.keep says.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask first.")
+def clean(run: str | None, runs: Path, keep: Any, dry_run: bool, yes: bool) -> None:
+    """Remove what a run no longer needs, after showing it and asking.
+
+    Of trials that are done: checkpoints that their trainer.keep does not keep. Of attempts that are over: partial
+    checkpoints. Of the run: code of earlier submissions that no job uses. Results, metrics, logs, and all files of
+    trials that wait or run stay.
+    """
+    from slurm import show
+    from slurm.clean import clean as remove
+    from slurm.clean import look
+    from slurm.disk.report import bytes_text
+    from slurm.rundir import find_run
+
+    found = find_run(runs, run)
+    spare = look(found, keep)
+    size = f"{bytes_text(spare.size)} of {os.path.relpath(found.path)}"
+    rows = spare.table()
+    if rows.rows:
+        show.console().print(show.as_rich(rows))
+    for note in spare.notes:
+        click.echo(note, err=True)
+    if not rows.rows:
+        click.echo(f"nothing to remove in {os.path.relpath(found.path)}")
+    elif dry_run:
+        click.echo(f"{size} would be removed")
+    elif yes or _agreed(f"remove {size}?"):
+        remove(found, spare, keep)
+        click.echo(f"removed {size}")
+    else:
+        click.echo("nothing was removed")
+
+
+def _agreed(question: str) -> bool:
+    """Ask at the terminal; where there is none, the answer must be an option."""
+    if not sys.stdin.isatty():
+        from neobert.config import ConfigError
+
+        raise ConfigError("nothing was removed: there is no terminal to ask at. Pass --yes, or --dry-run just to look")
+    return click.confirm(question)
 
 
 def _tell(run: Path, jobs: Sequence[Any]) -> None:

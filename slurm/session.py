@@ -12,9 +12,12 @@ from pathlib import Path
 from neobert.config import ConfigError, Problem, nearest, validate
 from slurm.backends import Backend, get_backend
 from slurm.cluster import Profile, load_profile
+from slurm.disk import report
+from slurm.disk.estimate import estimate
 from slurm.done import done_trials
 from slurm.inputs import check_needs
-from slurm.plan import Plan, Trial, image_path, make_plan, missing_paths, missing_secrets
+from slurm.kept import lost_checkpoints
+from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
@@ -90,6 +93,8 @@ class Session:
         """Queues what is to be run; gives the run and the new jobs."""
         with self._locked() as run:
             backend, flights, todo = self._todo(run)
+            if warning := report.warning(estimate(self.plan, todo, self.runs)):
+                print(f"warning: {warning}", file=sys.stderr)
             scripts = self._write(run, todo)
             flights = _release(flights, scripts, backend)
             return run, submit(run, scripts, backend, _jobs(flights))
@@ -101,6 +106,8 @@ class Session:
     def check(self) -> None:
         """Raises `ConfigError` for what can be known to be missing before anything is written or queued."""
         problems = [*missing_paths(self.plan, self.recipe), *missing_secrets(self.plan, self.recipe)]
+        if not self.again:  # then it runs code that may keep all
+            problems += lost_checkpoints(self.plan, self.recipe)
         if self.image_code:
             problems += [
                 Problem(("stages", stage.name, "image"), "--code image: this stage runs in no image")

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
+from neobert.config.keep import MARKER
 from neobert.config.paths import why_incomplete, why_missing
 from neobert.training import checkpoints
 
@@ -67,6 +68,8 @@ def find(path: Path, step: int | Literal["latest"] | None = None, config: Path |
         if path.exists():
             kind = "is a file; name the directory that it lies in"
         raise UnusableCheckpoint(f"{path} {kind}")
+    if step == "latest":
+        _check_last_was_kept(path)
     for directory in _places(path) if step is None else _of_step(path, step):
         layout = layout_of(directory)
         if layout:
@@ -161,9 +164,21 @@ def _of_trial(directory: Path) -> Iterator[Path]:
     yield best
 
 
+def _check_last_was_kept(path: Path) -> None:
+    """Of a trial that is done its best model may be all that stayed, which is not what `latest` means."""
+    for root in _roots(path):
+        ended = checkpoints.ending(root)
+        if ended is not None and not (root / f"checkpoint-{ended.step}").is_dir():
+            raise UnusableCheckpoint(
+                f"{path} no longer holds its last checkpoint, of step {ended.step}: it was trained with the default of "
+                "trainer.keep, or with best. Leave `latest` out to use its best model, or train it with "
+                "trainer.keep: last"
+            )
+
+
 def _is_ours(directory: Path) -> bool:
     """Whether our code wrote the checkpoints in it; Hugging Face's Trainer gives them the same names."""
-    return any(directory.glob(f"checkpoint-*/{checkpoints.MARKER}"))
+    return any(directory.glob(f"checkpoint-*/{MARKER}"))
 
 
 def _steps(root: Path) -> list[tuple[int, Path]]:

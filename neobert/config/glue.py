@@ -37,7 +37,7 @@ class GlueConfig(Strict):
     Without `task_name` the training file's labels are the classes (fractions make it a regression).
     """
 
-    may_change = frozenset({"trainer.dataloader_num_workers", "trainer.cuda_graphs"})
+    may_change = frozenset({"trainer.dataloader_num_workers", "trainer.cuda_graphs", "trainer.keep"})
     elsewhere = RUN_GLUE
 
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")

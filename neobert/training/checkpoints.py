@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.config.keep import FINISHED, MARKER, numbered
 from neobert.errors import RunError
 from neobert.training import lease
 from neobert.training.files import sync_directory, write_json
 
 log = logging.getLogger(__name__)
 
-MARKER = "complete.json"
 _PARTIAL = "partial-"
 SECONDS_TO_BE_SEEN = 90.0
 """After which a file written on one node must be seen on another; NFS remembers for 60 s what was not there."""
@@ -31,16 +31,28 @@ SECONDS_TO_BE_SEEN = 90.0
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint; `state` is Hugging Face's trainer_state.json."""
+    """A complete checkpoint; `state` is Hugging Face's trainer_state.json.
+
+    Of a training that is done, `path` may hold a model alone, and of an earlier step than the last one, which `step`
+    and `state` are of.
+    """
 
     path: Path
     step: int
     state: dict[str, Any]
+    written_by: int | None = None
 
     @property
     def processes(self) -> int:
         """How many processes wrote it: each has left the state of its random numbers."""
+        if self.written_by is not None:
+            return self.written_by
         return sum(1 for _ in self.path.glob("rng_state*.pth"))
+
+    @property
+    def is_model_alone(self) -> bool:
+        """Whether it lacks the state of the training, without which none can go on from it."""
+        return not any(self.path.glob("rng_state*.pth"))
 
 
 def staging(checkpoints: Path) -> Path:
@@ -94,8 +106,14 @@ def _put_in_place(written: Path, final: Path) -> None:
 
 
 def newest_complete(checkpoints: Path) -> Checkpoint | None:
-    """The complete checkpoint with the most steps; incomplete ones are skipped with a warning."""
-    for step, path in sorted(_numbered(checkpoints), reverse=True):
+    """The complete checkpoint with the most steps; incomplete ones are skipped with a warning.
+
+    Where the last one of a training that is done was removed, the model that stayed, with how the training ended.
+    """
+    ended = ending(checkpoints)
+    if ended is not None and find_fault(ended.path) is None:
+        return ended
+    for step, path in sorted(numbered(checkpoints), reverse=True):
         fault = find_fault(path)
         if fault is None:
             return _read(path, step)
@@ -103,15 +121,48 @@ def newest_complete(checkpoints: Path) -> Checkpoint | None:
     return None
 
 
+def ending(checkpoints: Path) -> Checkpoint | None:
+    """How a training ended whose last state was removed, and its model; None where the last state is still there.
+
+    Raises `RunError` where the note of it is damaged.
+    """
+    note = checkpoints / FINISHED
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+        return Checkpoint(checkpoints / f"checkpoint-{said['model']}", said["step"], said["state"], said["processes"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{note} is damaged ({error!r}). Copy it again, or remove {checkpoints} to begin anew") from None
+
+
+def why_over(checkpoints: Path) -> str | None:
+    """Why a training must not be taken up or begun: it has ended, and what stayed of it is lost; None if it may."""
+    ended = ending(checkpoints)
+    fault = find_fault(ended.path) if ended else None
+    if ended is None or fault is None:
+        return None
+    return (
+        f"this training has ended at step {ended.step}, and of its checkpoints nothing is left that its result could "
+        f"be made anew from: {ended.path.name}: {fault}. Put result.json back, or remove {checkpoints} to begin anew"
+    )
+
+
 def at_step(checkpoints: Path, step: int) -> Checkpoint:
     """The complete checkpoint of a step, which another process has found; raises `RunError` if there is none here.
 
     Nodes may see a file system at different moments, but all must resume from the same checkpoint.
     """
-    path = checkpoints / f"checkpoint-{step}"
-    if not _comes_true(lambda: find_fault(path) is None):
+    if not _comes_true(lambda: find_fault(_place_of(checkpoints, step)) is None):
+        path = _place_of(checkpoints, step)
         raise RunError(f"{path} is complete where the main process is, but not here: {find_fault(path)}")
-    return _read(path, step)
+    ended = ending(checkpoints)
+    return ended if ended and ended.step == step else _read(checkpoints / f"checkpoint-{step}", step)
+
+
+def _place_of(checkpoints: Path, step: int) -> Path:
+    ended = ending(checkpoints)
+    return ended.path if ended and ended.step == step else checkpoints / f"checkpoint-{step}"
 
 
 def at_path(path: Path) -> Checkpoint:
@@ -172,9 +223,9 @@ def keep_newest(checkpoints: Path, limit: int, newest: int, best: int | None) ->
 
     Directories of later steps are none of this run's: they were skipped as incomplete when it resumed.
     """
-    numbered = sorted(entry for entry in _numbered(checkpoints) if entry[0] <= newest)
-    spare = [path for step, path in numbered if step not in (newest, best)]
-    for path in spare[: max(0, len(numbered) - limit)]:
+    known = sorted(entry for entry in numbered(checkpoints) if entry[0] <= newest)
+    spare = [path for step, path in known if step not in (newest, best)]
+    for path in spare[: max(0, len(known) - limit)]:
         lease.check()
         # Without its marker first, what an interrupted deletion leaves behind is not taken for a checkpoint.
         (path / MARKER).unlink(missing_ok=True)
@@ -187,15 +238,6 @@ def clear_partial(checkpoints: Path) -> None:
         number = path.name.removeprefix(_PARTIAL)
         if number.isdecimal() and int(number) <= lease.attempt():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
-    found = []
-    for path in checkpoints.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and path.is_dir():
-            found.append((int(number), path))
-    return found
 
 
 def _sync_file(path: Path) -> None:

@@ -132,6 +132,7 @@ def finetune(
     _announce(trainer, config, resumed)
 
     if config.do_train and not _finished(state, args, early):
+        _check_can_go_on(resumed)
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
         state = trainer.state
         if stop.stopped and not _finished(state, args, early):
@@ -154,9 +155,15 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
 
 
 def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
-    """The newest complete checkpoint; which one that is, the main process says for all."""
-    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
-    (step,) = broadcast_object_list([found.step if found else None])
+    """The newest complete checkpoint; which one that is, the main process says for all.
+
+    Raises `RunError` for a training that has ended and of which nothing is left.
+    """
+    fault = checkpoints.why_over(paths.checkpoints) if ranks.is_main else None
+    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main and not fault else None
+    step, fault = broadcast_object_list([found.step if found else None, fault])
+    if fault is not None:
+        raise RunError(fault)
     return checkpoints.at_step(paths.checkpoints, step) if found is None and step is not None else found
 
 
@@ -245,7 +252,7 @@ def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoi
     DeepSpeed's shards, too, are those of so many processes.
     """
     before, now = resumed.processes, args.world_size
-    if before != now:
+    if before not in (now, 0):
         raise RunError(
             f"the number of processes was {before} when {resumed.path} was written, and is {now} now. Start as many as "
             "before, or remove the checkpoints to begin anew."
@@ -255,6 +262,14 @@ def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoi
         raise RunError(
             f"{resumed.path} belongs to a training of {before} steps, but this one has {now}: the data has changed "
             "since. Start it as before, or remove the checkpoints to begin anew."
+        )
+
+
+def _check_can_go_on(resumed: checkpoints.Checkpoint | None) -> None:
+    if resumed and resumed.is_model_alone:
+        raise RunError(
+            f"{resumed.path} holds a model without the state of its training, so that none can go on from it. Remove "
+            f"{resumed.path.parent} to begin anew"
         )
 
 
