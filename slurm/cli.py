@@ -294,11 +294,12 @@ def results(
         state = run_state(find_run(runs, run))
         table, notes = trials_table(state) if each else results_table(state, metric), [state.warning]
     if form == "table":
-        show.console().print(show.as_rich(table))
+        show.console().print(show.results_view(table))
     else:
         click.echo(FORMATS[form](table), nl=False)
+    errors = show.console(stderr=True)
     for note in dict.fromkeys(filter(None, notes)):
-        click.echo(note, err=True)
+        errors.print(show.prose(note))
 
 
 def _tell(run: Path, jobs: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ from neobert.config import ConfigError, greater_is_better
 from slurm.inference import compare, mean, smallest_p
 from slurm.pairing import Pair, pair_trials
 from slurm.plan import label
-from slurm.results import INTERVAL, SEED, Table, cell, check_metric, score_of, why_no_score
+from slurm.results import INTERVAL, SEED, Table, cell, check_metric, score_of, value_of, why_no_score
 from slurm.state import RunState, TrialState
 
 STATISTICS = ("metric", "pairs", "mean_a", "mean_b", "difference", INTERVAL, "wins", "ties", "losses", "p")
@@ -103,7 +103,7 @@ def _table(points: Sequence[_Point], everything: _Point | None) -> Table:
     keys = list(dict.fromkeys(key for point in points for key in point.point))
     stages = ["stage"] if len({point.stage for point in points}) > 1 else []
     rows = [
-        (*([point.stage] if stages else []), *(point.point.get(key) for key in keys), *_statistics(point))
+        (*([point.stage] if stages else []), *(value_of(point.point, key) for key in keys), *_statistics(point))
         for point in points
     ]
     if everything is not None:

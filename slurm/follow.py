@@ -11,7 +11,7 @@ from rich.live import Live
 from slurm.plan import label
 from slurm.results import cell
 from slurm.rundir import RunDir
-from slurm.show import status_view
+from slurm.show import Screenful, redraws, status_view
 from slurm.state import RunState, State, Verdicts, run_state
 from slurm.submissions import read_submissions
 
@@ -23,10 +23,11 @@ def follow(run: RunDir, console: Console, *, every: bool = False, quiet: bool = 
 
     On a terminal the table is redrawn in place; elsewhere a line is printed whenever a trial changes its state.
     """
-    if console.is_terminal and not quiet:
-        with Live(console=console, refresh_per_second=4, transient=False) as live:
+    if redraws(console) and not quiet:
+        with Live(console=console, refresh_per_second=1) as live:  # it may have another size by now
             for state in _polls(run):
-                live.update(status_view(state, every))
+                live.update(Screenful(state, every), refresh=True)
+            live.update(status_view(state, every))  # the last one stays, and may be longer than the screen
     else:
         known: dict[str, State] | None = None
         warned = ""

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from neobert.config import ConfigError, greater_is_better, nearest
@@ -15,6 +16,18 @@ from slurm.state import RunState, TrialState
 
 SEED = "seed"
 MISSING = "—"
+
+
+class _Null(Enum):
+    """A setting that is null, in a table where None means that there is no value."""
+
+    NULL = "null"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+NULL = _Null.NULL
 INTERVAL = "ci95"
 """The column with half the width of a confidence interval."""
 
@@ -47,7 +60,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows; a cell is a text, a number, or None where there is nothing."""
+    """Columns and rows; a cell is a text, a number, or None where there is nothing. Keys may be NULL, too."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -61,6 +74,11 @@ class Table:
         if name in self.keys:
             return key_cell(value)
         return f"±{cell(value)}" if name == INTERVAL and value is not None else cell(value)
+
+
+def value_of(point: Mapping[str, Any], key: str) -> Any:
+    """The value of an axis at a point: None where the point does not have it, NULL where it is null."""
+    return NULL if key in point and point[key] is None else point.get(key)
 
 
 def score_of(trial: TrialState, metric: str | None = None) -> float | None:
@@ -109,7 +127,7 @@ def results_table(state: RunState, metric: str | None = None) -> Table:
         found = summarise(scores, greater_is_better(name))
         rows.append((
             *([item.stage] if stages else []),
-            *(item.point.get(key) for key in keys),
+            *(value_of(item.point, key) for key in keys),
             name if scores else None,
             f"{len(scores)}/{len(item.trials)}",
             found.mean, found.ci95, found.sd, found.median, found.best,
@@ -126,7 +144,7 @@ def trials_table(state: RunState) -> Table:
     columns = ("stage", "trial", *keys, "state", "metric", "score", "baseline", *metrics, "seconds")
     rows = tuple(
         (
-            trial.stage, trial.id, *(trial.point.get(key) for key in keys), str(trial.state),
+            trial.stage, trial.id, *(value_of(trial.point, key) for key in keys), str(trial.state),
             trial.result.get("metric"), trial.result.get("score"), trial.result.get("baseline"),
             *(trial.result.get("metrics", {}).get(name) for name in metrics), trial.result.get("seconds"),
         )
@@ -155,20 +173,24 @@ def cell(value: Any) -> str:
 
 def key_cell(value: Any) -> str:
     """A value of the grid, as short as it can be written."""
-    return MISSING if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
+    return MISSING if value in (None, NULL) else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(["" if value is None else value for value in row] for row in table.rows)
+    writer.writerows(["" if value in (None, NULL) else value for value in row] for row in table.rows)
     return out.getvalue()
 
 
 def to_json(table: Table) -> str:
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    rows = [dict(zip(table.columns, map(_without_null, row), strict=True)) for row in table.rows]
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def _without_null(value: Any) -> Any:
+    return None if value is NULL else value
 
 
 def to_markdown(table: Table) -> str:

@@ -2,70 +2,144 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, Group
-from rich.progress_bar import ProgressBar
-from rich.table import Table as RichTable
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
+from slurm import columns
+from slurm.columns import Column
+from slurm.draw import fitted, whole, wrapped
 from slurm.plan import Plan, Stage, Trial, image_path
-from slurm.results import Table, cell, key_cell
+from slurm.results import INTERVAL, Table, cell, value_of
 from slurm.schema import slurm_time
 from slurm.state import RunState, State, TrialState
+from slurm.wrapping import clean
 
 COLOURS = {
     State.DONE: "green", State.RUNNING: "cyan", State.PENDING: "yellow", State.REQUEUED: "yellow", State.FAILED: "red",
     State.TIMEOUT: "red", State.OOM: "red", State.PREEMPTED: "magenta", State.CANCELLED: "magenta", State.NEW: "dim",
     State.UNKNOWN: "red",
 }  # fmt: skip
+URGENCY = {"red": 0, "magenta": 0, "cyan": 1, "yellow": 2, "dim": 3, "green": 3}
 MAX_ROWS = 40
+ENDLESS = 1_000_000
+"""The width of what is no terminal: every line stays whole."""
+BAR = 10  # cells
+FIRST = 1000  # the rank of columns that are dropped before any metric of a trial
+
+IMPORTANT = ("stage", "trial", "state", "metric", "pairs", "score", "mean", "difference", INTERVAL, "p", "missing")
+LESS = ("done", "mean_a", "mean_b", "wins", "losses", "ties", "baseline", "sd", "best", "median", "seconds")
+"""Columns of results that are always shown, and those that are dropped where there is no room, the last one first."""
 
 
-def console(**options: Any) -> Console:
-    """A terminal as wide as it is; a file or pipe gets whole lines, never cut to some width."""
-    out = Console(highlight=False, soft_wrap=False, **options)
-    return out if out.is_terminal else Console(highlight=False, width=500, **options)
-
-
-def as_rich(table: Table) -> RichTable:
-    out = _table(*table.columns)
-    for row in table.rows:
-        out.add_row(*map(Text, table.cells(row)))
-    for column, name in zip(out.columns, table.columns, strict=True):
-        values = [row[table.columns.index(name)] for row in table.rows]
-        if any(isinstance(value, int | float) for value in values):
-            column.justify = "right"
+def console(stderr: bool = False) -> Console:
+    """A terminal as wide as it is; a file or pipe gets whole lines, with colours too if FORCE_COLOR asks for them."""
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if is_terminal else ENDLESS
+    out = Console(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
+    if not is_terminal:
+        return out
+    if out.is_dumb_terminal or {"COLUMNS", "LINES"} & os.environ.keys():  # rich takes 0 for a width, and 80 for dumb
+        out.size = shutil.get_terminal_size()
     return out
+
+
+def redraws(out: Console) -> bool:
+    """Whether lines that were printed can be printed over."""
+    return out.width < ENDLESS and out.is_interactive
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table that fits the terminal that it is printed on; `more` says how to see the columns that do not."""
+
+    columns: tuple[Column, ...]
+    more: str = "use a wider terminal"
+
+    def __rich_console__(self, out: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= ENDLESS:
+            yield from whole(self.columns)
+        else:
+            yield from fitted(self.columns, options.max_width, self.more)
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A line of words that may be wider than the terminal; numbers and names in it are broken last of all."""
+
+    text: Text
+
+    def __rich_console__(self, out: Console, options: ConsoleOptions) -> RenderResult:
+        yield from [self.text] if options.max_width >= ENDLESS else wrapped(self.text, options.max_width)
+
+
+def prose(text: str, style: str = "") -> Prose:
+    """A message."""
+    return Prose(Text(clean(text), style))
+
+
+def results_view(table: Table) -> Sheet:
+    """Scores of a run, its trials, or the comparison of two runs."""
+    shown = [
+        _result(name, [row[place] for row in table.rows], name in table.keys, place)
+        for place, name in enumerate(table.columns)
+    ]
+    return Sheet(tuple(shown), "use a wider terminal or --format csv")
+
+
+def _result(name: str, values: Sequence[Any], is_axis: bool, place: int) -> Column:
+    rank = 0 if name in IMPORTANT else FIRST + LESS.index(name) if name in LESS else place + 1
+    if is_axis:
+        return columns.axis(name, values)
+    if any(isinstance(value, str) for value in values):
+        return columns.messages(name, values) if name == "missing" else columns.names(name, values, rank)
+    return columns.measured(name, values, rank, "±" if name == INTERVAL else "")
 
 
 def plan_view(plan: Plan, todo: dict[str, list[Trial]], states: dict[str, TrialState], every: bool) -> Group:
     """Stages, trials, resources, and what would be skipped."""
     parts: list[Any] = []
     for stage in plan.stages:
-        parts.append(_stage_line(plan, stage))
-        wanted = {trial.id for trial in todo[stage.name]}
-        table = _table("trial", *stage.axes, "")
+        parts.append(Prose(_stage_line(plan, stage)))
         shown = stage.trials if every else stage.trials[:MAX_ROWS]
-        for trial in shown:
-            state = states.get(trial.id)
-            note = Text("to run") if trial.id in wanted else Text("skipped", style="dim")
-            if state is not None and state.state is not State.NEW:
-                note = Text(f"{note}: {state.state}", style=COLOURS[state.state])
-            table.add_row(trial.id, *(key_cell(trial.point.get(axis)) for axis in stage.axes), note)
-        parts.append(table)
+        parts.append(Sheet(_plan_columns(stage, shown, todo[stage.name], states)))
         if len(shown) < len(stage.trials):
-            parts.append(Text(f"… and {len(stage.trials) - len(shown)} more trials (--all shows them)"))
+            parts.append(prose(f"… and {len(stage.trials) - len(shown)} more trials (--all shows them)"))
     total = sum(len(trials) for trials in todo.values())
     count = len(plan.trials)
     hours = sum(stage.gpu_hours / len(stage.trials) * len(todo[stage.name]) for stage in plan.stages)
-    parts.append(Text(
+    parts.append(prose(
         f"{_count(count, 'trial')}: {total} to run, {count - total} skipped; at most {hours:,.1f} GPU-hours "
         f"on cluster '{plan.cluster}' ({plan.profile.backend})"
     ))  # fmt: skip
     return Group(*parts)
+
+
+def _plan_columns(
+    stage: Stage, trials: Sequence[Trial], todo: Sequence[Trial], states: dict[str, TrialState]
+) -> tuple[Column, ...]:
+    wanted = {trial.id for trial in todo}
+    notes = [_plan_note(trial.id in wanted, states.get(trial.id)) for trial in trials]
+    return (
+        columns.names("trial", [trial.id for trial in trials]),
+        *(columns.axis(axis, [value_of(trial.point, axis) for trial in trials]) for axis in stage.axes),
+        columns.names("", [note for note, _ in notes], styles=[style for _, style in notes]),
+    )
+
+
+def _plan_note(wanted: bool, state: TrialState | None) -> tuple[str, str]:
+    """What a submission would do with a trial, and the colour of that."""
+    note, style = ("to run", "") if wanted else ("skipped", "dim")
+    if state is None or state.state is State.NEW:
+        return note, style
+    return f"{note}: {state.state}", COLOURS[state.state]
 
 
 def _stage_line(plan: Plan, stage: Stage) -> Text:
@@ -86,42 +160,78 @@ def _stage_line(plan: Plan, stage: Stage) -> Text:
     return Text.assemble(("stage " + stage.name, "bold"), "  ", " · ".join(parts))
 
 
-def status_view(state: RunState, every: bool = False) -> Group:
-    """How far a run is: a count of states, and the trials that are worth a look."""
+def status_view(state: RunState, every: bool = False, rows: int | None = None) -> Group:
+    """How far a run is: a count of states, and the trials that are worth a look.
+
+    With `rows`, at most so many trials: those that need attention, then those that run, then the others.
+    """
     counts = state.counts
-    parts: list[Any] = [Text(str(state.run.path), style="bold")]
+    parts: list[Any] = [prose(str(state.run.path), "bold")]
     line = Text(f"{_count(len(state.trials), 'trial')}: ")
     for number, kind in enumerate(kind for kind in State if counts[kind]):
         line.append(", " if number else "").append(f"{counts[kind]} {kind}", style=COLOURS[kind])
-    parts.append(line)
-    quiet = {State.DONE, State.NEW, State.PENDING} if len(state.trials) > MAX_ROWS and not every else set()
-    shown = [trial for trial in state.trials if trial.state not in quiet]
-    limit = len(shown) if every else MAX_ROWS
+    parts.append(Prose(line))
+    shown = _worth_a_look(state, every)
+    if rows is not None:
+        shown = _most_urgent(shown, rows)
     if shown:
-        parts.append(_trials(shown[:limit], len({trial.stage for trial in state.trials}) > 1))
-    if len(shown) > limit or len(shown) < len(state.trials):
-        hidden = len(state.trials) - min(len(shown), limit)
-        parts.append(Text(f"… and {hidden} more trials (--all shows them)"))
+        parts.append(Sheet(_status_columns(shown, len({trial.stage for trial in state.trials}) > 1)))
+    if len(shown) < len(state.trials):
+        how = "--all shows them" if rows is None else "`recipe status --all` shows them"
+        parts.append(prose(f"… and {len(state.trials) - len(shown)} more trials ({how})"))
     if state.warning:
-        parts.append(Text(state.warning, style="yellow"))
+        parts.append(prose(state.warning, "yellow"))
     return Group(*parts)
 
 
-def _trials(trials: Sequence[TrialState], stages: bool) -> RichTable:
+@dataclass(frozen=True)
+class Screenful:
+    """The status of a run with as many trials as a terminal has lines for."""
+
+    state: RunState
+    every: bool
+
+    def __rich_console__(self, out: Console, options: ConsoleOptions) -> RenderResult:
+        fewest, most = 0, min(len(self.state.trials), options.size.height)
+        while fewest < most:
+            rows = (fewest + most + 1) // 2
+            lines = out.render_lines(status_view(self.state, self.every, rows), options, pad=False)
+            fewest, most = (rows, most) if len(lines) <= options.size.height else (fewest, rows - 1)
+        yield status_view(self.state, self.every, fewest)
+
+
+def _worth_a_look(state: RunState, every: bool) -> list[TrialState]:
+    quiet = {State.DONE, State.NEW, State.PENDING} if len(state.trials) > MAX_ROWS and not every else set()
+    shown = [trial for trial in state.trials if trial.state not in quiet]
+    return shown if every else shown[:MAX_ROWS]
+
+
+def _most_urgent(trials: Sequence[TrialState], rows: int) -> list[TrialState]:
+    """So many of the trials, in the same order."""
+    urgent = sorted(trials, key=lambda trial: URGENCY[COLOURS[trial.state]])[:rows]
+    chosen = {trial.id for trial in urgent}
+    return [trial for trial in trials if trial.id in chosen]
+
+
+def _status_columns(trials: Sequence[TrialState], stages: bool) -> tuple[Column, ...]:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
-    table = _table("trial", *(["stage"] if stages else []), *keys, "state", "progress", "")
-    for trial in trials:
-        table.add_row(
-            trial.id, *([trial.stage] if stages else []), *(key_cell(trial.point.get(key)) for key in keys),
-            Text(str(trial.state), style=COLOURS[trial.state]), _progress(trial), Text(_note(trial)),
-        )  # fmt: skip
-    return table
+    bars = list(map(_bar, trials))
+    return (
+        columns.names("trial", [trial.id for trial in trials]),
+        *([columns.names("stage", [trial.stage for trial in trials])] if stages else []),
+        *(columns.axis(key, [value_of(trial.point, key) for trial in trials], rank=1) for key in keys),
+        columns.names("state", [trial.state for trial in trials], styles=[COLOURS[trial.state] for trial in trials]),
+        columns.names("progress", bars, rank=2, styles=["cyan"] * len(bars)),
+        columns.messages("", [_note(trial) for trial in trials]),
+    )
 
 
-def _progress(trial: TrialState) -> ProgressBar | Text:
-    if trial.state is State.RUNNING and trial.progress.get("total_steps"):
-        return ProgressBar(total=trial.progress["total_steps"], completed=trial.progress["step"], width=20)
-    return Text("")
+def _bar(trial: TrialState) -> str:
+    total = trial.progress.get("total_steps")
+    if trial.state is not State.RUNNING or not total:
+        return ""
+    done = min(BAR, BAR * trial.progress["step"] // total)
+    return "━" * done + "─" * (BAR - done)
 
 
 def _note(trial: TrialState) -> str:
@@ -151,10 +261,3 @@ def clock(seconds: float) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _table(*columns: str) -> RichTable:
-    table = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, no_wrap=column in ("trial", "state"))
-    return table
