@@ -46,6 +46,7 @@ def training_arguments(
     """
     trainer = with_precision(trainer)
     steps = total_steps(trainer, train_examples, world_size)
+    scheduler = with_some_learning_rate(scheduler, steps)
     return _build(
         trainer,
         deepspeed_section,
@@ -116,6 +117,14 @@ def with_precision(trainer: AnyTrainer) -> AnyTrainer:
         pays = torch.cuda.is_bf16_supported(including_emulation=False)
     log.info("mixed_precision: auto is %s on this device", "bf16" if pays else "no")
     return trainer.model_copy(update={"mixed_precision": "bf16" if pays else "no"})
+
+
+def with_some_learning_rate(scheduler: SchedulerConfig, steps: int) -> SchedulerConfig:
+    """The same, but without a warm-up where it would take the only step of the training.
+
+    Hugging Face counts the steps of a warm-up from 0, so that the first one has a learning rate of 0.
+    """
+    return scheduler.model_copy(update={"warmup_steps": 0.0}) if steps == 1 else scheduler
 
 
 def _build(

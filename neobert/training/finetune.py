@@ -20,6 +20,7 @@ from neobert.data.token_cache import tokenized
 from neobert.data.tokenizing import Collator, Tokenized
 from neobert.errors import RunError
 from neobert.model import neighbours
+from neobert.model.alignment import align_weights
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
@@ -103,6 +104,7 @@ def finetune(
             with_head=not config.do_train,
         )
     if args.device.type == "cpu":
+        align_weights(classifier.model)
         replace_dropout(classifier.model)
     size = sum(weight.numel() for weight in classifier.model.parameters())
     log.info("model: %s, %.1f M weights", type(classifier.model).__name__, size / 1e6)

@@ -20,6 +20,7 @@ from neobert.config import ConfigError, PretrainConfig, expand_home, read_yaml, 
 from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
+from neobert.model.alignment import align_weights
 from neobert.model.pretraining import build_model, check_backend
 from neobert.training import checkpoints, deepspeed, universal
 from neobert.training.affinity import bind_to_gpu
@@ -99,6 +100,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     with deepspeed.whole_model(), _advising(start, resumed):
         model = build_model(config.model, data.tokenizer, config.dataset.max_seq_length, start.path if start else None)
     check_backend(model, args.device, torch.bfloat16 if args.bf16 else torch.float32)
+    if args.device.type == "cpu":
+        align_weights(model)
     if config.trainer.torch_compile:
         model.compile_blocks()  # the whole would be compiled anew for nearly every batch
     windows = data.windows(place.lanes)

@@ -58,7 +58,7 @@ def scheduler(optimizer: Optimizer, schedule: Schedule, done: Callable[[], float
     `done()` is asked before the first step and after each one, for the share of the training that will be done with
     the next step. So the first of w steps of warm-up has 1/w of the highest learning rate (counted from 0, as in
     Hugging Face's schedules, it has none, and its data are lost), the last of them has the highest, and the last step
-    of all has `final`.
+    of all has `final`. Only where that is 0, the single step of a training has the highest.
     """
     return _Follower(optimizer, schedule, done)
 
@@ -72,8 +72,10 @@ class _Follower(LambdaLR):
     def __init__(self, optimizer: Optimizer, schedule: Schedule, done: Callable[[], float]):
         self._share = 0.0
 
-        def follow(_: int) -> float:
+        def follow(steps: int) -> float:
             self._share = schedule(done())
+            if steps == self._share == 0:  # one step, the first and the last at once: with `final`, it would do nothing
+                self._share = 1.0
             return self._share
 
         super().__init__(optimizer, follow)

@@ -611,3 +611,14 @@ def test_what_leaves_nothing_to_do_is_refused(
 ) -> None:
     assert neobert("glue", *SHORT, "task_name=rte", *settings, "--output-dir", tmp_path) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("warmup", [[], ["scheduler.warmup_steps=5"]])
+def test_a_training_of_a_single_step_takes_it(neobert: Run, tiny_bert: Path, tmp_path: Path, warmup: list[str]) -> None:
+    settings = ["task_name=rte", "data.generated=16", f"model.name_or_path={tiny_bert}", "data.max_length=32",
+                "trainer.max_steps=1", "data.max_eval_samples=9", "trainer.use_cpu=true", *warmup]  # fmt: skip
+    assert neobert("glue", *settings, "optimizer.lr=1e-3", "--output-dir", tmp_path) == 0
+    name = "bert.encoder.layer.0.output.dense.weight"
+    before = load_file(tiny_bert / "model.safetensors")[name]
+    after = load_file(tmp_path / "checkpoints/checkpoint-1/model.safetensors")[name]
+    assert (after - before).abs().max() == pytest.approx(1e-3, rel=0.01), "Adam's first step is as long as the rate"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import get_scheduler
 
 from neobert.config import PretrainConfig
 from neobert.config.sections import OptimizerConfig, SchedulerConfig, TrainerConfig
@@ -83,3 +84,27 @@ def test_auto_is_bf16_where_the_processor_computes_it(
     asked = TrainerConfig(use_cpu=True, mixed_precision="auto")
     assert arguments.with_precision(asked) == TrainerConfig(use_cpu=True, mixed_precision=precision)
     assert arguments.with_precision(TrainerConfig(mixed_precision="bf16")).mixed_precision == "bf16"
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.99, 1.0, 2.0, 500.0])
+def test_no_training_has_a_learning_rate_of_zero_in_every_step(tmp_path: Path, name: str, warmup: float) -> None:
+    for steps in (1, 2, 3, 20):
+        arguments = training_arguments(
+            TrainerConfig(use_cpu=True, max_steps=steps), OptimizerConfig(),
+            SchedulerConfig(name=name, warmup_steps=warmup),
+            seed=3, train_examples=6400, world_size=1, metric="score", greater_is_better=True, evaluates=True,
+            checkpoints=tmp_path,
+        )  # fmt: skip
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = get_scheduler(
+            arguments.lr_scheduler_type, optimizer, arguments.get_warmup_steps(steps), num_training_steps=steps
+        )
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert max(rates) > 0
+        if steps > 1 and 0 < warmup < 1:
+            assert arguments.get_warmup_steps(steps) == math.ceil(warmup * steps), "as before"

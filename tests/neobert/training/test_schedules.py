@@ -112,6 +112,14 @@ def test_a_training_without_warm_up_begins_just_below_the_highest() -> None:
     assert Training(Schedule("linear", 0.0), 100, [1] * 100).go(1) == pytest.approx([3.0 * 0.99])
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("warmup", "final"), [(0.0, 0.0), (0.02, 0.0), (1.0, 0.0), (5.0, 0.0), (0.02, 0.1)])
+def test_no_training_has_a_learning_rate_of_zero_in_every_step(name: str, warmup: float, final: float) -> None:
+    for steps in (1, 2, 3):
+        assert max(Training(Schedule(name, warmup, 0.2, final), steps, [1] * steps).go(steps)) > 0
+    assert Training(Schedule(name, warmup, 0.2, final), 10, [30]).go(1)[0] > 0, "in tokens, all of them in one step"
+
+
 def test_in_tokens_it_follows_how_many_were_seen() -> None:
     rates = Training(Schedule("linear", 0.5), 1000, [100, 300, 100, 400, 100]).go(5)
     assert rates == pytest.approx([0.6, 2.4, 3.0, 0.6, 0.0])
