@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import resource
+import signal
+import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
@@ -36,7 +41,49 @@ class _Environment(ImmutableSandboxedEnvironment):
         return obj[attribute] if isinstance(obj, Mapping) and attribute in obj else super().getattr(obj, attribute)
 
 
-_ENV = _Environment(undefined=_Undefined, keep_trailing_newline=True)
+SECONDS, MEMORY, LENGTH = 10, 1 << 30, 1_000_000
+"""Bounds on the templates of one recipe or trial: seconds, bytes of memory, and characters in a single value."""
+
+
+def _environment() -> _Environment:
+    """Without what has no use in a recipe, or gives another value each time: trials are known by the hash of theirs."""
+    environment = _Environment(undefined=_Undefined, keep_trailing_newline=True)
+    for name in ("lipsum", "cycler", "joiner"):
+        del environment.globals[name]
+    del environment.filters["random"]
+    return environment
+
+
+_ENV = _environment()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Within this context a template that runs on, or fills the memory, ends with a `ConfigError`.
+
+    The time is only bounded in the main thread, the one that receives signals.
+    """
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGALRM, _out_of_time)
+            stack.callback(signal.signal, signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = _address_space() + MEMORY
+        if soft == resource.RLIM_INFINITY or limit < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+            stack.callback(resource.setrlimit, resource.RLIMIT_AS, (soft, hard))
+        yield
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _out_of_time(*_: Any) -> NoReturn:
+    raise ConfigError(f"a template takes longer than {SECONDS} s")
 
 
 class Verbatim(str):
@@ -139,18 +186,28 @@ def _render_text(text: str, names: Mapping[str, Any], path: KeyPath) -> Any:
                 if isinstance(value, jinja2.Undefined):
                     value = str(value)  # raises
                 return _plain(value)
-        return _ENV.from_string(text).render(**names)
+        return _plain(_ENV.from_string(text).render(**names))
     except ConfigError as error:
         raise error.located(lambda _: "", lambda _: path) from None
     except RecursionError:
-        raise ConfigError.at(path, f"calls itself without end (in {text!r})") from None
+        raise ConfigError.at(path, f"calls itself without end (in {_short(text)})") from None
+    except MemoryError:
+        raise ConfigError.at(path, f"needs more than {MEMORY >> 30} GiB of memory (in {_short(text)})") from None
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        raise ConfigError.at(path, f"{error.args[0] if error.args else error} (in {text!r})") from None
+        raise ConfigError.at(path, f"{error.args[0] if error.args else error} (in {_short(text)})") from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 200 else f"{text[:197]}...")
 
 
 def _plain(value: Any) -> Any:
-    """A template's value as plain YAML types."""
+    """A template's value as plain YAML types, each of a size that a message can show."""
     match value:
+        case str() if len(value) > LENGTH:
+            raise ValueError(f"gives a text of {len(value):,} characters, at most {LENGTH:,} are taken")
+        case int() if value.bit_length() > 1024:
+            raise ValueError("gives a number of more than 300 digits")
         case Scope() | dict():
             return {str(key): _plain(value[key]) for key in value}
         case str() | bool() | int() | float() | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from typing import Any
 
 import pytest
 
 from neobert.config import ConfigError
-from slurm.values import Scope, render
+from slurm import values
+from slurm.values import Scope, bounded, render
 
 VARS: dict[str, Any] = {
     "one": 1, "lr": 1e-5, "two": "{{ vars.one + 1 }}", "text": "lr-{{ vars.two }}",
@@ -51,7 +54,7 @@ def test_one_expression_keeps_its_type_and_a_mixture_is_text(names: dict[str, An
         ("{{ ''.__class__.__mro__ }}", "__class__"),
         ("{{ vars.one", "unexpected"),
         ("{{ 1 / 0 }}", "division by zero"),
-        ("{{ lipsum }}", "is no YAML value"),
+        ("{{ dict }}", "is no YAML value"),
         ("{{ vars.one.x.y }}", "not defined"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls itself without end"),
         ("{{ [].append(1) }}", "'append' is not defined"),
@@ -63,3 +66,33 @@ def test_what_cannot_be_filled_in_is_an_error_with_its_place(
     with pytest.raises(ConfigError, match=message) as caught:
         render({"a": [template]}, names)
     assert caught.value.problems[0].path == ("a", 0)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ 'a' * 10**11 }}", "needs more than 1 GiB of memory"),
+        ("x{{ 'a'.ljust(10**10) }}", "needs more than 1 GiB of memory"),
+        ("x{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes longer than 1 s"),
+        ("{{ 'a' * 2_000_000 }}", "gives a text of 2,000,000 characters, at most 1,000,000 are taken"),
+        ("x{{ 'a' * 2_000_000 }}", "gives a text of 2,000,001 characters"),
+        ("{{ 10**400 }}", "gives a number of more than 300 digits"),
+        ("{{ lipsum() }}", "'lipsum' is not defined"),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
+    ],
+)  # fmt: skip
+def test_a_template_without_end_or_measure_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, template: str, message: str
+) -> None:
+    monkeypatch.setattr(values, "SECONDS", 1)
+    with pytest.raises(ConfigError, match=message) as caught, bounded():
+        render({"a": template}, {})
+    assert len(str(caught.value)) < 400
+
+
+def test_bounds_end_with_their_context() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    with bounded():
+        assert resource.getrlimit(resource.RLIMIT_AS) != before[0]
+    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
