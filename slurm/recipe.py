@@ -11,7 +11,7 @@ from typing import Any
 from neobert.config import ConfigError, Problem, dotted, nearest, parse_value, read_yaml, set_at, validate
 from neobert.config.base import KeyPath
 from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
-from slurm.values import Scope, bounded, render
+from slurm.values import EnvironmentScope, Scope, bounded, render
 
 
 @dataclass
@@ -181,7 +181,7 @@ def _remove(data: dict[str, Any], path: KeyPath, origin: str) -> None:
 
 def _check(data: dict[str, Any], origins: Origins, file: Path) -> Recipe:
     single = "stages" not in data
-    names: dict[str, Any] = {"env": Scope("env", dict(os.environ), {}), "name": data.get("name")}
+    names: dict[str, Any] = {"env": EnvironmentScope(os.environ), "name": data.get("name")}
     names["vars"] = Scope("vars", data.get("vars") or {}, names)
     recipe = Recipe(RecipeSpec.model_construct(name="", stages={}), file, names, origins, single)
     try:

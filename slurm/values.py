@@ -6,7 +6,7 @@ import re
 import resource
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from neobert.config import ConfigError, nearest
 from neobert.config.base import KeyPath
+from slurm.secrets import is_secret
 
 
 class _Undefined(jinja2.StrictUndefined):
@@ -24,7 +25,8 @@ class _Undefined(jinja2.StrictUndefined):
 
     @property
     def _undefined_message(self) -> str:
-        known = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else {}
+        known: Iterable[Any] = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else ()
+        known = known.names if isinstance(known, EnvironmentScope) else known
         owner = self._undefined_obj.label + "." if isinstance(self._undefined_obj, Scope) else ""
         hint = nearest(str(self._undefined_name), map(str, known))
         if isinstance(self._undefined_obj, Scope) and self._undefined_obj.label in ("env", "stages"):
@@ -144,9 +146,13 @@ class Scope(Mapping[str, Any]):
             raise jinja2.TemplateError(f"refers to itself: {' -> '.join([*self._rendering, label])}")
         return render(value, {name: self._below(label, known) for name, known in self._names.items()})
 
+    def __repr__(self) -> str:
+        # A template that prints it would give the address of an object: another text, and so another trial, each time.
+        raise jinja2.TemplateError(f"`{self.label}` is a mapping: name one of its values")
+
     def _below(self, label: str, known: Any) -> Any:
         """A name as the template at `label` sees it: what that template asks for must not ask for it again."""
-        if not isinstance(known, Scope):
+        if not isinstance(known, Scope) or isinstance(known, EnvironmentScope):
             return known
         return Scope(known.label, known._tree, known._names, (*self._rendering, label))
 
@@ -155,6 +161,33 @@ class Scope(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._tree)
+
+
+class EnvironmentScope(Scope):
+    """The environment of this command. A template reads variables by name, and no secrets: what it gives is written
+    into files that others may read."""
+
+    def __init__(self, environ: Mapping[str, str]):
+        super().__init__("env", environ, {})
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tree)
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._tree[key]
+        if is_secret(key):
+            raise jinja2.TemplateError(f"env.{key} looks like a secret: list it under `secrets: [{key}]` instead")
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        raise jinja2.TemplateError("`env` is read by name only, as in {{ env.HOME }}")
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def __repr__(self) -> str:
+        return str(list(self))
 
 
 def render(value: Any, names: Mapping[str, Any], path: KeyPath = ()) -> Any:

@@ -10,7 +10,8 @@ import pytest
 
 from neobert.config import ConfigError
 from slurm import values
-from slurm.values import Scope, bounded, render
+from slurm.secrets import is_secret
+from slurm.values import EnvironmentScope, Scope, bounded, render
 
 VARS: dict[str, Any] = {
     "one": 1, "lr": 1e-5, "two": "{{ vars.one + 1 }}", "text": "lr-{{ vars.two }}",
@@ -96,3 +97,44 @@ def test_bounds_end_with_their_context() -> None:
         assert resource.getrlimit(resource.RLIMIT_AS) != before[0]
     assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ env }}", "x{{ env }}", "{{ env | list }}", "{{ env.items() | list }}", "{{ env.values() | join }}",
+     "{{ dict(env) }}", "{% for name in env %}{{ env[name] }}{% endfor %}", "{{ env | length }}",
+     "{{ env | items | list }}", "{{ env | dictsort }}", "{{ env | xmlattr }}", "{{ env | string }}",
+     "{{ env | pprint }}", "{{ '%s' % env }}", "{{ '{}'.format(env) }}"],
+)  # fmt: skip
+def test_the_environment_is_read_by_name_only(template: str) -> None:
+    names = {"env": EnvironmentScope({"MY_DIR": "/data", "HF_TOKEN": "hf_abc"})}
+    assert render("{{ env.MY_DIR }} {{ env['MY_DIR'] }} {{ env.get('NO', 'x') }}", names) == "/data /data x"
+    with pytest.raises(ConfigError, match="`env` is read by name only") as caught:
+        render(template, names)
+    assert "hf_abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{{ env.HF_TOKEN }}", "{{ env['HF_TOKEN'] }}", "x{{ env.get('HF_TOKEN') }}"])
+def test_a_secret_of_the_environment_is_no_value(template: str) -> None:
+    names: dict[str, Any] = {"env": EnvironmentScope({"HF_TOKEN": "hf_abc"})}
+    names["vars"] = Scope("vars", {"all": template}, names)
+    for text in (template, "{{ vars.all }}"):
+        with pytest.raises(
+            ConfigError, match=r"env\.HF_TOKEN looks like a secret: list it under `secrets: \[HF_TOKEN\]`"
+        ):
+            render(text, names)
+
+
+def test_a_text_of_the_environment_is_no_template() -> None:
+    assert render("{{ env.PS1 }}", {"env": EnvironmentScope({"PS1": "{{ 1 + 1 }}"})}) == "{{ 1 + 1 }}"
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("HF_TOKEN", True), ("HUGGING_FACE_HUB_TOKEN", True), ("WANDB_API_KEY", True), ("AWS_SECRET_ACCESS_KEY", True),
+     ("OPENAI_API_KEY", True), ("MLFLOW_TRACKING_PASSWORD", True), ("DB_PASSWD", True), ("github_token", True),
+     ("APIKEY", True), ("SSH_KEY", True), ("GOOGLE_APPLICATION_CREDENTIALS", True),
+     ("TOKENIZERS_PARALLELISM", False), ("MAX_TOKENS", False), ("KEYBOARD", False), ("NCCL_DEBUG", False)],
+)  # fmt: skip
+def test_secrets_are_known_by_their_names(name: str, secret: bool) -> None:
+    assert is_secret(name) is secret
