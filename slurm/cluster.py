@@ -15,7 +15,7 @@ from neobert.config.paths import at_home
 from slurm.recipe import bundled
 from slurm.schema import Bind, Environment, GpuRequest, NonNegative, Positive, Seconds, Variable, Word
 from slurm.user import config_directory
-from slurm.values import Scope, render
+from slurm.values import EnvironmentScope, bounded, render
 
 FIXED = {
     "nodes": "set `resources.nodes` of the recipe",
@@ -138,7 +138,8 @@ def load_profile(name: str) -> Profile:
         file = found[0]
     source = read_yaml(file)
     try:
-        data: Any = render(source.data, {"env": Scope("env", dict(os.environ), {})})
+        with bounded():
+            data: Any = render(source.data, {"env": EnvironmentScope(os.environ)})
         if not isinstance(data, dict):
             raise ConfigError("a cluster profile is a mapping of settings")
         return validate(Profile, data)
