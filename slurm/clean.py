@@ -13,7 +13,7 @@ from slurm.kept import Demand, demands
 from slurm.results import Table
 from slurm.rundir import RunDir, locked, read_json, read_jsonl, write_atomically
 from slurm.state import RunState, State, TrialState, run_state
-from slurm.submissions import Submitted, in_flight, read_submissions
+from slurm.submissions import Ledger, Submitted, in_flight
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def look(run: RunDir, keep: Keep | None) -> Spare:
     state = run_state(run)
     if state.warning:
         raise ConfigError(f"nothing is removed, because it is not known what runs: {state.warning}")
-    submissions = read_submissions(run)
+    ledger = Ledger(run)
     tasks = {row["id"]: row["task"] for row in read_jsonl(run.manifest)}
-    needed = _needed(run, state, submissions)
+    needed = _needed(run, state, ledger.jobs)
     found: dict[str, Surplus] = {}
     partial: list[Path] = []
     notes = []
@@ -71,7 +71,7 @@ def look(run: RunDir, keep: Keep | None) -> Spare:
     active = sum(trial.state.active for trial in state.trials)
     if active:
         notes.append(f"{active} trial{'' if active == 1 else 's'} in the queue: not touched")
-    return Spare(found, tuple(partial), tuple(_code(run, submissions)), tuple(notes))
+    return Spare(found, tuple(partial), tuple(_code(run, ledger)), tuple(notes))
 
 
 def clean(run: RunDir, shown: Spare, keep: Keep | None) -> None:
@@ -125,11 +125,11 @@ def _needed(run: RunDir, state: RunState, submissions: Iterable[Submitted]) -> d
     return found
 
 
-def _code(run: RunDir, submissions: Iterable[Submitted]) -> Iterator[Path]:
+def _code(run: RunDir, ledger: Ledger) -> Iterator[Path]:
     """Code that neither a job in the queue runs, nor one that was rendered and may be submitted, nor `recipe retry`."""
-    jobs = list(submissions)
-    queued = {flight.task.comment for flight in in_flight(run, jobs)}
-    in_use = {run.job(job.stage, job.directory) for job in jobs if job.id is None or job.comment in queued}
+    queued = {flight.task.job for flight in in_flight(ledger)}
+    jobs = (job for job in ledger.jobs if job.id is None or job.rendered or job.id in queued)
+    in_use = {run.job(job.stage, job.directory) for job in jobs}
     scripts = "".join(path.read_text(encoding="utf-8") for place in in_use for path in place.glob("*.sh"))
     newest = (read_json(run.provenance) or {}).get("code")
     for path in sorted(run.code.glob("*.zip")):

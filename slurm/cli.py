@@ -96,7 +96,7 @@ def plan(every: bool, **options: Any) -> None:
     console.print(show.plan_view(session.plan, todo, states, every))
     disk = estimate(session.plan, todo, session.runs)
     if disk.peak:
-        console.print(show.as_rich(report.stages_table(disk)))
+        console.print(show.results_view(report.stages_table(disk)))
     for note in report.notes(disk):
         console.print(note)
     if warning := report.warning(disk):
@@ -344,18 +344,18 @@ def clean(run: str | None, runs: Path, keep: Any, dry_run: bool, yes: bool) -> N
     size = f"{bytes_text(spare.size)} of {os.path.relpath(found.path)}"
     rows = spare.table()
     if rows.rows:
-        show.console().print(show.as_rich(rows))
+        show.console().print(show.results_view(rows))
     for note in spare.notes:
-        click.echo(note, err=True)
+        echo(note, err=True)
     if not rows.rows:
-        click.echo(f"nothing to remove in {os.path.relpath(found.path)}")
+        echo(f"nothing to remove in {os.path.relpath(found.path)}")
     elif dry_run:
-        click.echo(f"{size} would be removed")
+        echo(f"{size} would be removed")
     elif yes or _agreed(f"remove {size}?"):
         remove(found, spare, keep)
-        click.echo(f"removed {size}")
+        echo(f"removed {size}")
     else:
-        click.echo("nothing was removed")
+        echo("nothing was removed")
 
 
 def _agreed(question: str) -> bool:

@@ -17,7 +17,7 @@ from slurm.disk.estimate import estimate
 from slurm.done import done_trials
 from slurm.inputs import check_needs
 from slurm.kept import lost_checkpoints
-from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
+from slurm.plan import Plan, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
