@@ -88,7 +88,7 @@ def messages(name: str, values: Sequence[str | None]) -> Column:
 
 
 def _distinct(values: Iterable[Any], texts: Sequence[str]) -> tuple[str, ...]:
-    """The texts, or JSON where two different values would look the same: 1 and "1", or 0.3 and 0.1 + 0.2."""
+    """Return the texts, or JSON where two different values would look the same: 1 and "1", or 0.3 and 0.1 + 0.2."""
     exact = [_exact(value) for value in values]
     cells = tuple(map(clean, texts))
     return cells if len(set(map(look, cells))) == len(set(exact)) else tuple(exact)
@@ -103,7 +103,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _setting(numbers: Sequence[int | float]) -> Write:
-    """How to write the numbers of an axis: exactly, all with the same decimals, or all with an exponent."""
+    """Choose how to write the numbers of an axis: exactly, all with the same decimals, or all with an exponent."""
     exact = [_decimal(number) for number in numbers if _is_finite(number) and number]
     if not exact or all(isinstance(number, int) for number in numbers):
         return str
@@ -120,7 +120,7 @@ def _decimal(number: int | float) -> Decimal:
 
 
 def _measured(numbers: Sequence[int | float]) -> Write:
-    """How to write the numbers of a column: four decimals, more for small ones, and an exponent beyond that."""
+    """Choose how to write measured numbers: four decimals, more for small ones, and an exponent beyond that."""
     finite = [number for number in numbers if _is_finite(number)]
     if all(isinstance(number, int) for number in numbers):
         return str

@@ -17,7 +17,7 @@ INDENT = " " * GAP
 
 
 def whole(columns: Sequence[Column]) -> list[Text]:
-    """All columns, as wide as they are: a line for each row."""
+    """Draw all columns, as wide as they are: a line for each row."""
     columns = [replace(column, cells=column.plain) for column in columns]
     widths = list(map(_width, columns))
     head = _line(columns, widths, [column.name for column in columns], ["dim"] * len(columns))
@@ -26,7 +26,7 @@ def whole(columns: Sequence[Column]) -> list[Text]:
 
 
 def fitted(columns: Sequence[Column], width: int, more: str) -> list[Text]:
-    """A table in at most `width` cells; `more` says how to see the columns that it has no room for."""
+    """Draw a table in at most `width` cells; `more` says how to see the columns that it has no room for."""
     width = max(width, NARROWEST)
     table = fit(columns, width)
     lines = _texts(flow((f"{name} {value}" for name, value in table.folded), width))
@@ -37,7 +37,7 @@ def fitted(columns: Sequence[Column], width: int, more: str) -> list[Text]:
 
 
 def wrapped(text: Text, width: int) -> Iterator[Text]:
-    """A text of many words in lines of at most `width` cells."""
+    """Break a text of many words into lines of at most `width` cells."""
     end = 0
     for line in wrap(text.plain, max(width, NARROWEST)):
         start = text.plain.index(line, end)
@@ -62,7 +62,7 @@ def _table(columns: Sequence[Column], widths: Sequence[int], width: int) -> list
 
 
 def _beside(messages: Column, room: int) -> tuple[Column, list[str]]:
-    """The messages for which there is room beside the other columns, and those that go below their rows."""
+    """Split messages into those with room beside the other columns and those that go below their rows."""
     fits = [max(cell_len(text), cell_len(messages.name)) <= room for text in messages.cells]
     beside = tuple(text if fitting else "" for text, fitting in zip(messages.cells, fits, strict=True))
     name = f"{messages.name}: " if messages.name else ""
@@ -93,7 +93,7 @@ def _styles(columns: Sequence[Column], row: int) -> list[str]:
 
 
 def _blocks(columns: Sequence[Column], width: int) -> list[Text]:
-    """A line for each value, and an empty one between rows."""
+    """Draw a line for each value, and an empty one between rows."""
     pad = min(max(cell_len(column.name) for column in columns), width // 2)
     lines: list[Text] = []
     for row in range(len(columns[0].cells)):

@@ -53,7 +53,7 @@ def total(widths: Sequence[int]) -> int:
 
 
 def _once(columns: Sequence[Column]) -> list[Column]:
-    """Without columns that are empty, or repeat another one, such as the score among the metrics."""
+    """Leave out columns that are empty, or repeat another one, such as the score among the metrics."""
     different: dict[object, Column] = {}
     for column in columns:
         if any(column.cells) or not column.cells:
@@ -62,7 +62,7 @@ def _once(columns: Sequence[Column]) -> list[Column]:
 
 
 def _short_names(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """With `lr` for `optimizer.lr`, where no other column could be meant."""
+    """Shorten `optimizer.lr` to `lr`, where no other column could be meant."""
     names = [column.name for column in columns]
     return tuple(replace(c, name=_short(c.name, names)) if c.axis else c for c in columns)
 
@@ -76,7 +76,7 @@ def _short(name: str, names: Sequence[str]) -> str:
 def _fold(
     columns: Sequence[Column], may: Callable[[Column], bool]
 ) -> tuple[tuple[tuple[str, str], ...], tuple[Column, ...]]:
-    """Names and values of the columns that have one value, and the other columns; at least one for several rows."""
+    """Split off the columns that have one value, as names and values; of several rows, at least one column stays."""
     folds = [may(column) and len(set(column.cells)) == 1 for column in columns]
     if all(folds) and len(columns[0].cells) > 1:
         folds[0] = False
@@ -85,7 +85,7 @@ def _fold(
 
 
 def _fewer(columns: Sequence[Column]) -> Iterator[tuple[Column, ...]]:
-    """All columns, and then without one after another of those that may be dropped."""
+    """Yield all columns, and then fewer and fewer, without those that may be dropped."""
     kept = list(columns)
     yield tuple(kept)
     for column in sorted(columns, key=lambda column: (column.rank, column.width), reverse=True):
@@ -103,7 +103,7 @@ def _natural(columns: Sequence[Column]) -> tuple[int, ...]:
 
 
 def _widths(columns: Sequence[Column], width: int) -> tuple[int, ...] | None:
-    """How wide each column is where there is little room; None if there is too little."""
+    """Choose the width of each column; None if there is too little room for them."""
     columns = [column for column in columns if column.kind is not Kind.MESSAGE]
     widths = list(_natural(columns))
     for lines in (2, MANY):

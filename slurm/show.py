@@ -30,7 +30,7 @@ COLOURS = {
 URGENCY = {"red": 0, "magenta": 0, "cyan": 1, "yellow": 2, "dim": 3, "green": 3}
 MAX_ROWS = 40
 ENDLESS = 1_000_000
-"""The width of what is no terminal: every line stays whole."""
+"""Width of a pipe or a file: every line stays whole."""
 BAR = 10  # cells
 FIRST = 1000  # the rank of columns that are dropped before any metric of a trial
 
@@ -52,7 +52,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def redraws(out: Console) -> bool:
-    """Whether lines that were printed can be printed over."""
+    """Return whether lines that were printed can be printed over."""
     return out.width < ENDLESS and out.is_interactive
 
 
@@ -87,20 +87,22 @@ def prose(text: str, style: str = "") -> Prose:
 
 def results_view(table: Table) -> Sheet:
     """Scores of a run, its trials, or the comparison of two runs."""
-    shown = [
-        _result(name, [row[place] for row in table.rows], name in table.keys, place)
-        for place, name in enumerate(table.columns)
-    ]
-    return Sheet(tuple(shown), "use a wider terminal or --format csv")
+    shown = tuple(_result(table, place) for place in range(len(table.columns)))
+    return Sheet(shown, "use a wider terminal or --format csv")
 
 
-def _result(name: str, values: Sequence[Any], is_axis: bool, place: int) -> Column:
-    rank = 0 if name in IMPORTANT else FIRST + LESS.index(name) if name in LESS else place + 1
-    if is_axis:
+def _result(table: Table, place: int) -> Column:
+    name, values = table.columns[place], [row[place] for row in table.rows]
+    is_metric = name in table.columns[:place] or name not in {*table.keys, *IMPORTANT, *LESS}
+    if name in table.keys and not is_metric:
         return columns.axis(name, values)
     if any(isinstance(value, str) for value in values):
-        return columns.messages(name, values) if name == "missing" else columns.names(name, values, rank)
-    return columns.measured(name, values, rank, "±" if name == INTERVAL else "")
+        return columns.messages(name, values) if name == "missing" else columns.names(name, values, _rank(name))
+    return columns.measured(name, values, place if is_metric else _rank(name), "±" if name == INTERVAL else "")
+
+
+def _rank(name: str) -> int:
+    return FIRST + LESS.index(name) if name in LESS else 0
 
 
 def plan_view(plan: Plan, todo: dict[str, list[Trial]], states: dict[str, TrialState], every: bool) -> Group:
@@ -135,7 +137,7 @@ def _plan_columns(
 
 
 def _plan_note(wanted: bool, state: TrialState | None) -> tuple[str, str]:
-    """What a submission would do with a trial, and the colour of that."""
+    """Return what a submission would do with a trial, and the colour of that."""
     note, style = ("to run", "") if wanted else ("skipped", "dim")
     if state is None or state.state is State.NEW:
         return note, style
@@ -161,7 +163,7 @@ def _stage_line(plan: Plan, stage: Stage) -> Text:
 
 
 def status_view(state: RunState, every: bool = False, rows: int | None = None) -> Group:
-    """How far a run is: a count of states, and the trials that are worth a look.
+    """Show how far a run is: a count of states, and the trials that are worth a look.
 
     With `rows`, at most so many trials: those that need attention, then those that run, then the others.
     """
@@ -206,7 +208,7 @@ def _worth_a_look(state: RunState, every: bool) -> list[TrialState]:
 
 
 def _most_urgent(trials: Sequence[TrialState], rows: int) -> list[TrialState]:
-    """So many of the trials, in the same order."""
+    """Choose so many trials; they keep their order."""
     urgent = sorted(trials, key=lambda trial: URGENCY[COLOURS[trial.state]])[:rows]
     chosen = {trial.id for trial in urgent}
     return [trial for trial in trials if trial.id in chosen]

@@ -11,24 +11,25 @@ from itertools import pairwise
 from rich.cells import cell_len
 
 SHARES = (0.35, 0.0, 0.65, 1.0)
-"""How much of a shortened text is its beginning, in the order of preference: the end of a path says most."""
+"""Shares of a shortened text that are its beginning, the preferred one first: the end of a path says most."""
 WIDTHS = (12, 16, 24, 32, 48, 64, 96)
-"""To how many cells a column of texts may shrink."""
+"""Cells to which a column of texts may shrink."""
+BETWEEN = " · "  # items
 
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
-_BREAK = re.compile(r"[/_,:;=|+]|[-.](?!\d)")
+_BREAK = re.compile(r"[/_:;=|]|[-.,+](?!\d)")
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _JOINERS = "\u200c\u200d"  # parts of emoji and of scripts, though not printable by themselves
 
 
 def clean(text: str) -> str:
-    """`text` as one line without control characters, which would break the table or command the terminal."""
+    """Return `text` as one line without control characters, which would break the table or command the terminal."""
     plain = _ESCAPE.sub("", text)
     return "".join(c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\ufffd" for c in plain)
 
 
 def look(text: str) -> str:
-    """The same text for all texts that a reader cannot tell apart."""
+    """Return the same text for all texts that a reader cannot tell apart."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -43,19 +44,19 @@ def wrap(text: str, width: int) -> list[str]:
     return lines if lines[0] or len(lines) == 1 else lines[1:]
 
 
-def flow(items: Iterable[str], width: int, mark: str = " · ") -> list[str]:
-    """The items one after another, on lines of at most `width` cells; an item breaks only where it is longer."""
+def flow(items: Iterable[str], width: int) -> list[str]:
+    """Put items one after another, on lines of at most `width` cells; an item breaks only where it is longer."""
     lines: list[str] = []
     for item in items:
-        if lines and cell_len(lines[-1] + mark + item) <= width:
-            lines[-1] += mark + item
+        if lines and cell_len(lines[-1] + BETWEEN + item) <= width:
+            lines[-1] += BETWEEN + item
         else:
             lines += wrap(item, width)
     return lines
 
 
 def name_lines(name: str, width: int) -> list[str]:
-    """A name in lines of at most `width` cells, broken after marks such as `_`; a part of it may be wider."""
+    """Break a name into lines of at most `width` cells, after marks such as `_`; a part without marks may be wider."""
     places = [0, *(match.end() for match in _BREAK.finditer(name) if match.end() < len(name)), len(name)]
     lines = [""]
     for part in (name[start:end] for start, end in pairwise(places)):
@@ -78,13 +79,13 @@ def name_width(name: str, lines: int) -> int:
 
 @lru_cache  # asked again for each column that is dropped
 def narrowest(texts: tuple[str, ...]) -> int:
-    """To how few cells the texts may be shortened together."""
+    """Return the fewest cells to which the texts may be shortened together."""
     natural = max(map(cell_len, texts), default=0)
     return next((width for width in WIDTHS if width < natural and shortened(texts, width) is not None), natural)
 
 
 def shortened(texts: Sequence[str], width: int) -> tuple[str, ...] | None:
-    """The texts in `width` cells each, all different ones still different; None if there is no way."""
+    """Shorten texts to `width` cells each, so that different ones stay different; None if there is no way."""
     if any(cell_len(text) > width and _NUMBER.fullmatch(text) for text in texts):
         return None
     different = len(set(map(look, texts)))
@@ -156,10 +157,10 @@ def _tail(text: str, width: int) -> str:
 
 
 def _before_number(text: str, place: int) -> int:
-    """`place`, or the beginning of the number that it lies in."""
+    """Return `place`, or the beginning of the number that it lies in."""
     return next((m.start() for m in _NUMBER.finditer(text) if m.start() < place < m.end()), place)
 
 
 def _after_number(text: str, place: int) -> int:
-    """`place`, or the end of the number that it lies in."""
+    """Return `place`, or the end of the number that it lies in."""
     return next((m.end() for m in _NUMBER.finditer(text) if m.start() < place < m.end()), place)

@@ -27,7 +27,7 @@ def lines(table: Sequence[Column], width: int) -> list[str]:
 
 
 def stands_in(text: str, printed: Sequence[str]) -> bool:
-    """Whether a text stands in one of the lines, with nothing but spaces around it."""
+    """Return whether a text stands in one of the lines, with nothing but spaces around it."""
     return any(re.search(rf"(?<!\S){re.escape(text)}(?!\S)", line) for line in printed)
 
 

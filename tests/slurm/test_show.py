@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_metrics_without_room_are_named_with_what_shows_them(width: int) -> None
         assert name in note or re.search(re.escape(name.rpartition("_")[2]), header)
     assert "--formatcsv)" in note
     assert len([line for line in lines if re.match("[0-9a-f]{12}", line)]) == 4 or width == 40
+
+
+def test_a_metric_named_like_the_score_is_one_of_the_metrics() -> None:
+    one = trial(1)
+    same, other = (
+        replace(one, result=one.result | {"metrics": {"f1": 0.25, "score": score}}) for score in (0.501, 0.9)
+    )
+    assert "  score  baseline      f1  seconds" in printed(results_view(trials_table(run(same))), 120)[0]
+    lines = printed(results_view(trials_table(run(one, replace(other, id="b" * 12)))), 60)
+    assert lines[1].split().count("score") == 1
+    assert "score" in "".join(lines).partition("not shown")[2]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -178,21 +190,21 @@ def scored(work: Path) -> Path:
 
 
 def on_terminal(arguments: Sequence[str], columns: int, **env: str) -> str:
-    """What a command prints on a terminal so wide."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    """Run a command on a terminal so wide, and return what it prints."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
     command = [sys.executable, "-m", "slurm.cli", *arguments]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, env=environment | {"TERM": "xterm"} | env)
-    os.close(theirs)
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, env=environment | {"TERM": "xterm"} | env)
+    os.close(terminal)
     output = b""
     while True:
         try:
-            piece = os.read(ours, 65536)
+            piece = os.read(screen, 65536)
         except OSError:  # the other end is closed
             break
         output += piece
-    os.close(ours)
+    os.close(screen)
     assert process.wait(60) == 0
     return output.decode().replace("\r\n", "\n")
 
