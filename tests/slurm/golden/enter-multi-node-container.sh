@@ -30,7 +30,7 @@ load_modules() {
   local name said status
   said=$(mktemp 2>/dev/null || TMPDIR=/tmp mktemp) || said=/dev/null
   for name in "$@"; do
-    trouble="cannot load the module $name: there is no command module (sbatch hands on that of the shell that submits)"
+    trouble="cannot load the module $name: there is no command 'module' (a job has that of the shell that submitted it)"
     command -v module >/dev/null || return 1
     set +u   # the functions of some module systems use variables that are not set
     module load "$name" >"$said" 2>&1
@@ -38,8 +38,9 @@ load_modules() {
     set -u
     cat -- "$said" >&2
     # Its own words: from the line with "error" on, or the last one.
-    trouble=$(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
-    trouble="cannot load the module $name: ${trouble:-$(grep -v '^[[:space:]]*$' "$said" | tail -n 1)}"
+    read -r trouble < <(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
+    [[ -n $trouble ]] || read -r trouble < <(grep -v '^[[:space:]]*$' "$said" | tail -n 1)
+    trouble="cannot load the module $name: ${trouble:-exit status $status}"
     ((status == 0)) || return 1
   done
   [[ $said == /dev/null ]] || rm -f -- "$said"

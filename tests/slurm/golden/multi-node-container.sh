@@ -54,7 +54,7 @@ load_modules() {
   local name said status
   said=$(mktemp 2>/dev/null || TMPDIR=/tmp mktemp) || said=/dev/null
   for name in "$@"; do
-    trouble="cannot load the module $name: there is no command module (sbatch hands on that of the shell that submits)"
+    trouble="cannot load the module $name: there is no command 'module' (a job has that of the shell that submitted it)"
     command -v module >/dev/null || return 1
     set +u   # the functions of some module systems use variables that are not set
     module load "$name" >"$said" 2>&1
@@ -62,8 +62,9 @@ load_modules() {
     set -u
     cat -- "$said" >&2
     # Its own words: from the line with "error" on, or the last one.
-    trouble=$(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
-    trouble="cannot load the module $name: ${trouble:-$(grep -v '^[[:space:]]*$' "$said" | tail -n 1)}"
+    read -r trouble < <(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
+    [[ -n $trouble ]] || read -r trouble < <(grep -v '^[[:space:]]*$' "$said" | tail -n 1)
+    trouble="cannot load the module $name: ${trouble:-exit status $status}"
     ((status == 0)) || return 1
   done
   [[ $said == /dev/null ]] || rm -f -- "$said"
@@ -293,7 +294,7 @@ complained_before() {
 # nodes_left JOB NODES: how many nodes of the job's partitions are none of those; as many as it needs if sinfo is silent.
 nodes_left() {
   local all=
-  [[ ! $1 =~ \ Partition=([^ ]+) ]] || all=$(sinfo --noheader --Node --format=%N --partition="${BASH_REMATCH[1]}" | sort -u)
+  [[ ! $1 =~ \ Partition=([^ ]+) ]] || all=$(sinfo --all --noheader --Node --format=%N --partition="${BASH_REMATCH[1]}" | sort -u)
   if [[ -z $all ]]; then echo 4; else grep -cvxF -f <(scontrol show hostnames "$2") <<<"$all"; fi
 }
 
