@@ -294,7 +294,7 @@ complained_before() {
 # nodes_left JOB NODES: how many nodes of the job's partitions are none of those; as many as it needs if sinfo is silent.
 nodes_left() {
   local all=
-  [[ ! $1 =~ \ Partition=([^ ]+) ]] || all=$(sinfo --all --noheader --Node --format=%N --partition="${BASH_REMATCH[1]}" | sort -u)
+  [[ ! $1 =~ \ Partition=([^ ]+) ]] || all=$(sinfo --noheader --Node --format=%N --partition="${BASH_REMATCH[1]}" | sort -u)
   if [[ -z $all ]]; then echo 4; else grep -cvxF -f <(scontrol show hostnames "$2") <<<"$all"; fi
 }
 
