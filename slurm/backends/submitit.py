@@ -17,9 +17,9 @@ from typing import Any
 from neobert.config import ConfigError
 from neobert.config.extras import install
 from slurm.backends.sbatch import SbatchBackend, for_submission
+from slurm.failure import find_cause
 from slurm.render import Chunk, Job, directives
-from slurm.rundir import RunDir, read_json, read_jsonl
-from slurm.state import last_line
+from slurm.rundir import RunDir, read_json, read_jsonl, read_tail
 from slurm.submissions import Given
 
 AGAIN = 85  # the script's exit status for: checkpointed, to be requeued
@@ -47,10 +47,11 @@ class RunTrial:
         result = read_json(files.result)
         if result is not None:
             return result
-        failure = read_json(files.failure) or {}
-        log = files.log(failure.get("attempt", 1))
-        reason = failure.get("reason", f"the job script ended with exit status {status}")
-        raise TrialFailed(f"trial {trial}: {reason}: {last_line(log)} ({log})")
+        failure = read_json(files.failure)
+        if failure is None:
+            raise TrialFailed(f"trial {trial}: the job script ended with exit status {status} and without a result")
+        log = files.log(failure["attempt"])
+        raise TrialFailed(f"trial {trial}: {find_cause(failure, read_tail(log))} ({log})")
 
     def checkpoint(self, trial: str) -> Any:
         """Called by submitit before it requeues: nothing is to be remembered, the trial's directory holds it all."""

@@ -26,7 +26,7 @@ pack=3
 trials=4
 procs=1     # started by this script itself (srun starts the others)
 node=${SLURMD_NODENAME:-$HOSTNAME}
-needs=/runs/sweep/one/needs/04d7c4725df5.txt   # the trials that these need, one a line: id and stage
+needs=/runs/sweep/one/needs/d7e2d16e72bb.txt   # the trials that these need, one a line: id and stage
 patience=$((SECONDS + 90))   # until when a result may take to be seen here: NFS remembers for 60 s what was not there
 task=${SLURM_ARRAY_TASK_ID:?is not set: this script runs under sbatch}
 job=${SLURM_ARRAY_JOB_ID}_$task
@@ -35,11 +35,21 @@ die() { printf 'recipe: %s\n' "$*" >&2; exit 1; }
 
 # What the submitting shell may have left behind, if it was in a job or a distributed run itself.
 unset RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT
-unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU
-unset SLURM_EXPORT_ENV   # with `--export=NONE` for sbatch, srun would not pass on what is exported here
+unset "${!TORCHELASTIC_@}" "${!PMI_@}" "${!PMIX_@}" "${!OMPI_COMM_WORLD_@}"
+# srun and scontrol take options from variables. Only those stay that tell about this very job.
+for name in "${!SLURM_@}" "${!SRUN_@}" "${!SINFO_@}" SLURMD_DEBUG; do
+  case $name in
+    SLURM_JOB_*|SLURM_JOBID|SLURM_NODELIST|SLURM_NNODES|SLURM_TASKS_PER_NODE|SLURM_SUBMIT_*|SLURM_TOPOLOGY_*) ;;
+    SLURM_NODEID|SLURM_PROCID|SLURM_LOCALID|SLURM_GTIDS|SLURM_TASK_PID|SLURM_NODE_ALIASES|SLURM_*_ON_NODE) ;;
+    SLURM_CLUSTER_NAME|SLURM_WORKING_CLUSTER|SLURM_CONF|SLURM_CONF_*|SLURM_JWT|SLURM_SACK_*|SLURM_SPANK_*) ;;
+    SLURM_ARRAY_*) ;;
+    *) unset "$name" ;;
+  esac
+done
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
+export PYTHONUTF8=1 PYTHONIOENCODING=utf-8:backslashreplace   # whatever the locale of the shell that submitted
 export OMP_NUM_THREADS=1
 export RECIPE_GPUS_PER_NODE=0 RECIPE_PREFLIGHT_SECONDS=45
 RECIPE_NODES=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | paste -s -d ' ') || die "scontrol does not name the nodes"
@@ -85,7 +95,9 @@ launch() {
       if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); continue; fi
       wait "$pid"
       code=$?
-      if ((code != 0 && (status == 0 || status == 85))); then status=$code; fi
+      if ((code != 0 && (status == 0 || status == 85))); then
+        status=$code
+      fi
     done
     children=(${left[@]+"${left[@]}"})
     if ((status != 0 && status != 85 && ${#children[@]} > 0)); then kill -s TERM "${children[@]}" 2>/dev/null; fi
@@ -95,7 +107,7 @@ launch() {
 
 record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a crash cut short is passed over by readers
 
-# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, oom, timeout, node, needs
+# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, timeout, node, needs
 fail() {
   local signal=null name text
   ! taken_over || return
@@ -209,20 +221,6 @@ taken_over() {
 # The step that a text speaks of, as in progress.json and attempts.jsonl; 0 if none.
 step_in() { if [[ $1 =~ \"step\":\ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
 
-# Why an attempt failed, as far as its log tells: KIND and REASON for `fail`.
-cause() {
-  local text
-  if [[ -e $trial/preflight.json ]]; then
-    echo "node a node is not fit for it"
-  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|MemoryError|can\'t\ allocate\ memory ]]; then
-    echo "oom out of memory"
-  elif [[ -n $stopping ]]; then
-    echo "failed ended after SIG$stopping"
-  else
-    echo "failed failed"
-  fi
-}
-
 # Whether a trial has failed by itself in this very job: when the job goes on for others of its pack, it stays failed.
 failed_here() {
   local text
@@ -263,7 +261,12 @@ run_trial() {
     fail 0 failed "ended without an error and without a result"
     code=1
   elif ((code != 0 && code != 85)); then
-    read -r kind reason < <(cause)
+    kind=failed reason=failed   # more of it, the log tells to who asks
+    if [[ -e $trial/preflight.json ]]; then
+      kind=node reason="bad start"
+    elif [[ -n $stopping ]]; then
+      reason="ended after SIG$stopping"
+    fi
     fail "$code" "$kind" "$reason"
   fi
   rm -f "$trial/.reserve"
@@ -277,6 +280,9 @@ about_job() {
   printf '%s\n' "$text"
 }
 
+# How often Slurm has started the job again. SLURM_RESTART_COUNT may be that of a job which this one was submitted from.
+restarts() { if [[ $1 =~ \ Restarts=([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
+
 # Ends the script unless Slurm says that the job runs: one that is being cancelled or preempted is no longer RUNNING, and
 # it is Slurm who decides, and not we, what follows.
 still_ours() { [[ $1 == *" JobState=RUNNING "* ]] || exit 85; }
@@ -287,7 +293,7 @@ again() {
   local text reason='' tries
   text=$(about_job)
   still_ours "$text"
-  if ((${SLURM_RESTART_COUNT:-0} >= 20)); then
+  if (($(restarts "$text") >= 20)); then
     reason="interrupted 20 times: no more restarts"
   # Where preemption leaves a grace time the job is RUNNING and yet about to go; otherwise it was its time limit, which
   # leads nowhere if it is over before a single step.
