@@ -136,8 +136,8 @@ class Session:
             stage.name: [t for t in stage.trials if t.id not in there and (not self.only or t.id in self.only)]
             for stage in self.plan.stages
         }
-        _requeue_dependents(self.plan, flights, todo)
         check_needs(run, self.plan, todo, there)
+        _requeue_dependents(self.plan, flights, todo)
         return get_backend(self.backend, run.path), flights, todo
 
 

@@ -26,7 +26,7 @@ pack=3
 trials=4
 procs=1     # started by this script itself (srun starts the others)
 node=${SLURMD_NODENAME:-$HOSTNAME}
-needs=/runs/sweep/one/needs/04d7c4725df5.txt   # the trials that these need, one a line: id and stage
+needs=/runs/sweep/one/needs/d7e2d16e72bb.txt   # the trials that these need, one a line: id and stage
 patience=$((SECONDS + 90))   # until when a result may take to be seen here: NFS remembers for 60 s what was not there
 task=${SLURM_ARRAY_TASK_ID:?is not set: this script runs under sbatch}
 job=${SLURM_ARRAY_JOB_ID}_$task
@@ -193,7 +193,7 @@ begin_anew() {
   for path in "$trial"/*; do
     case ${path##*/} in
       logs | lease | stale | attempts.jsonl) ;;
-      *) mv -f -- "$path" "$place" || die "cannot put $path aside on $node" ;;
+      *) mv -f -- "$path" "$place" || [[ ! -e $path ]] || die "cannot put $path aside on $node" ;;
     esac
   done
   mv -f -- "$trial/attempts.jsonl" "$place" || die "cannot put aside what $trial holds on $node"
