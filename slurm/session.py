@@ -146,16 +146,16 @@ def _settled(run: RunDir) -> list[InFlight]:
 
     Raises `ConfigError` for a job of which nobody knows what it runs: its trials would be queued twice.
     """
-    told = False
+    waiting = False
     while True:
         flights = in_flight(Ledger(run))
         cancelled = read_cancelled(run)
         ending = [flight for flight in flights if flight.task.name in cancelled]
         if not ending:
             break
-        if not told:
+        if not waiting:
             print(f"waiting for {len(ending)} cancelled array tasks to end", file=sys.stderr)
-            told = True
+            waiting = True
         time.sleep(0.5)
     unlisted = sorted({flight.task.job for flight in flights if flight.unlisted})
     if unlisted:
