@@ -1,4 +1,4 @@
-"""What trials are made from: the results of the stages that their own stage needs, and whether these still are the same.
+"""What trials are made from, the results of the stages that their own needs, and whether these still are the same.
 
 The job script records with each attempt a list of the trials that it needs, and the digest of their results. It follows
 the same rules, in bash, when a trial starts (`is_outdated` in job.sh.j2).
