@@ -28,7 +28,7 @@ def read_files(directory: TrialDir) -> Files:
         if result is not None:
             _check_result(directory.result, result)
         return Files(result, directory.last_attempt())
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, OSError, TypeError, ValueError) as error:
         return Files(None, {}, f"its files are damaged: {error}")
 
 

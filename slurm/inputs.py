@@ -1,7 +1,7 @@
-"""What trials are made from: the results of the stages that theirs needs, and whether these are still the same.
+"""What trials are made from, the results of the stages that their own needs, and whether these still are the same.
 
-A job script notes with each attempt which list of trials it needs, and the digest of their results (job.sh.j2 has the
-same rules in bash, for the moment at which a trial starts).
+The job script records with each attempt a list of the trials that it needs, and the digest of their results. It follows
+the same rules, in bash, when a trial starts (`is_outdated` in job.sh.j2).
 """
 
 from __future__ import annotations
@@ -96,17 +96,17 @@ class _Look:
 
     def why_stale(self, attempt: Mapping[str, Any]) -> str:
         """Why what this attempt has made does not count any more; empty if it does."""
-        name = attempt.get("needs")
+        name, start = attempt.get("needs"), attempt.get("start")
         recorded = self._results(name) if name is not None else None
-        found = recorded or self._results(None)
-        assert found is not None
-        if found.fault:
-            return found.fault
+        results = recorded or self._results(None)
+        assert results is not None
+        if results.fault:
+            return results.fault
         if recorded is not None:
             changed = recorded.digest != attempt.get("inputs")
         else:  # made by a version that recorded none, or the list is gone
-            changed = "start" in attempt and found.newest > attempt["start"] + CLOCKS
-        return f"made from other results of {' and '.join(found.stages)} than there are now" if changed else ""
+            changed = isinstance(start, int | float) and results.newest > start + CLOCKS
+        return f"made from other results of {' and '.join(results.stages)} than there are now" if changed else ""
 
     def _results(self, name: str | None) -> _Results | None:
         """Those of a list by its name, or of all trials that the stage needs now; None where the list is gone."""

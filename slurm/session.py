@@ -143,8 +143,8 @@ class Session:
             stage.name: [t for t in stage.trials if t.id not in there and (not self.only or t.id in self.only)]
             for stage in self.plan.stages
         }
-        _requeue_dependents(self.plan, flights, todo)
         check_needs(run, self.plan, todo, there)
+        _requeue_dependents(self.plan, flights, todo)
         return get_backend(self.backend, run.path), flights, todo
 
 
@@ -153,16 +153,16 @@ def _settled(run: RunDir) -> list[InFlight]:
 
     Raises `ConfigError` for a job of which nobody knows what it runs: its trials would be queued twice.
     """
-    told = False
+    waiting = False
     while True:
         flights = in_flight(Ledger(run))
         cancelled = read_cancelled(run)
         ending = [flight for flight in flights if flight.task.name in cancelled]
         if not ending:
             break
-        if not told:
+        if not waiting:
             print(f"waiting for {len(ending)} cancelled array tasks to end", file=sys.stderr)
-            told = True
+            waiting = True
         time.sleep(0.5)
     unlisted = sorted({flight.task.job for flight in flights if flight.unlisted})
     if unlisted:

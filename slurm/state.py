@@ -117,7 +117,7 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     given = ledger.last_given(trial for trial, seen in files.items() if seen.result is None or trial in stale)
     cancelled = read_cancelled(run)
     states = [_trial(row, files[row["id"]], run, queued, given.get(row["id"]), cancelled, stale) for row in rows]
-    states = _told(run, states, given, verdicts, asks=not warning)
+    states = _with_history(run, states, given, verdicts, asks=not warning)
     return RunState(run, tuple(_unblocked(states, needs)), warning, (*notes, *ledger.warnings))
 
 
@@ -140,18 +140,19 @@ def _queued(flights: Sequence[InFlight], files: Mapping[str, Files]) -> dict[str
     return own | by_trial(flights)
 
 
-def _told(
+def _with_history(
     run: RunDir, states: Iterable[TrialState], given: Mapping[str, Given], verdicts: Verdicts, asks: bool
 ) -> list[TrialState]:
     """The same, with what the queue's history says of those whose end is unclear."""
     states = list(states)
     doubtful = [trial for trial in states if trial.doubtful and trial.id in given]
     asked = {t.id: given[t.id] for t in doubtful if (t.id, t.attempts) not in verdicts}
-    told = _history(run, asked) if asked and asks else {}
+    answers = _history(run, asked) if asked and asks else {}
     # What is not final is asked again: accounts lag behind.
-    verdicts |= {(t.id, t.attempts): told[t.id] for t in doubtful if t.id in told and told[t.id].state in VERDICTS}
+    verdicts |= {(t.id, t.attempts): answers[t.id] for t in doubtful
+                 if t.id in answers and answers[t.id].state in VERDICTS}  # fmt: skip
     by_history = {
-        t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)) or told.get(t.id), given[t.id]) for t in doubtful
+        t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)) or answers.get(t.id), given[t.id]) for t in doubtful
     }
     return [by_history.get(trial.id, trial) for trial in states]
 
@@ -211,7 +212,7 @@ def _without_record(
     if not answered:
         return replace(trial, state=State.UNKNOWN, detail="the queue gives no answer")
     if last.get("exit_code") == 0:
-        detail = "it ended well, and its result is gone, or not to be seen here yet"
+        detail = "it ended well, but its result is gone or cannot be seen here yet: `recipe submit` makes it again"
         return replace(trial, state=State.UNKNOWN, detail=detail)
     detail = _saved(last) or "in no queue, and it left no result"
     return replace(trial, state=State.UNKNOWN, detail=detail, doubtful=True)

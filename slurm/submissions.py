@@ -119,11 +119,11 @@ def _read_ids(path: Path) -> list[str] | None:
     """The ids alone: the settings after them are megabytes where trials are thousands."""
     try:
         with path.open("rb") as lines:
-            found = [ID.match(line) for line in lines]
+            matches = [ID.match(line) for line in lines]
     except OSError:
         return None
-    ids = [match[1].decode() for match in found if match]
-    return ids if len(ids) == len(found) else None
+    ids = [match[1].decode() for match in matches if match]
+    return ids if len(ids) == len(matches) else None
 
 
 def hand_over(run: RunDir, job: Job, chunk: Chunk, rendered: bool = False) -> Submitted:

@@ -125,14 +125,14 @@ def _task(line: str) -> QueuedTask:
     if len(parts) != len(FIELDS) + 1:
         raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
     job, index, state, comment, reason, start, output, user, _ = map(str.strip, parts)
-    told = [reason if reason != "None" else ""]
+    reasons = [reason if reason != "None" else ""]
     if state == "PENDING" and start not in ("N/A", ""):
-        told.append(f"expected to start {start.replace('T', ' ')}")
+        reasons.append(f"expected to start {start.replace('T', ' ')}")
     array = index.isdigit()
     return QueuedTask(
         name=f"{job}_{index}" if array else job,
         index=int(index) if array else 0,
-        state=TaskState(state, ", ".join(filter(None, told))),
+        state=TaskState(state, ", ".join(filter(None, reasons))),
         comment=comment,
         output=output,
         user=user,

@@ -167,3 +167,35 @@ def test_a_rendered_script_says_what_its_job_has_to_wait_for(
     assert "needs pretrain, which is not done: give sbatch --dependency=afterany:ID, the id of its job" in done.stderr
     run_recipe("submit", pipeline, "--cluster", stand_in, "--wait")
     assert "nothing to render" in run_recipe("render", pipeline, "--cluster", stand_in).stderr
+
+
+def test_a_damaged_result_is_made_again_and_kept(
+    run: RunDir, run_recipe: Recipe, pipeline: Path, stand_in: Path
+) -> None:
+    pretrain, *_ = run_state(run).trials
+    run.trial(pretrain.id).result.write_text("{")
+    assert "its files are damaged" in run_recipe("status").stdout
+    assert run_recipe("submit", pipeline, "--cluster", stand_in, "--wait").returncode == 0
+    assert states(run_state(run)) == [DONE] * 4
+    assert (run.trial(pretrain.id).stale(1) / "result.json").read_text() == "{"
+
+
+def test_what_waits_for_several_is_queued_anew_when_one_of_them_is_retried(
+    run_recipe: Recipe, stand_in: Path, work: Path
+) -> None:
+    """The other that failed may be retried later: until then it does not stand in the way."""
+    stage: dict[str, Any] = {
+        "task": "glue",
+        "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
+    }
+    first = stage | {"grid": {"seed": [1, 2, 3]}, "env": {"STAND_IN_STEPS": "300", "STAND_IN_FAIL_EARLY": "1 2"}}
+    stages = {"first": first, "second": stage | {"needs": ["first"], "grid": {"seed": [4]}}}
+    (work / "s.yaml").write_text(json.dumps({"name": "s", "stages": stages}))
+    run_recipe("submit", work / "s.yaml", "--cluster", stand_in)
+    run = find_run(work / "runs", None)
+    one, two, *_ = wait(run, lambda state: state.counts[State.FAILED] == 2).trials
+    for trial in (one, two):
+        (run.trial(trial.id).path / "mended").touch()
+        done = run_recipe("retry", "s", "--trial", trial.id)
+        assert done.stdout.count("1 task") == 2, done.stdout + done.stderr
+    assert states(wait(run, lambda state: state.ended, seconds=60)) == [DONE] * 4

@@ -205,7 +205,7 @@ begin_anew() {
   for path in "$trial"/*; do
     case ${path##*/} in
       logs | lease | stale | attempts.jsonl) ;;
-      *) mv -f -- "$path" "$place" || die "cannot put $path aside on $node" ;;
+      *) mv -f -- "$path" "$place" || [[ ! -e $path ]] || die "cannot put $path aside on $node" ;;
     esac
   done
   mv -f -- "$trial/attempts.jsonl" "$place" || die "cannot put aside what $trial holds on $node"
