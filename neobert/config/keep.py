@@ -56,28 +56,25 @@ class Surplus:
 def surplus(trial: Path, task: str, keep: Keep | None) -> Surplus:
     """Return what does not stay of a trial that has its result. None: as is the default of its task.
 
-    Raises `NotWhole`, and `OSError` where the trial cannot be read.
+    Raises `NotWhole`, and `OSError` or `ValueError` where a file of the trial cannot be read.
     """
     keep, directory = keep or DEFAULTS[task], trial / "checkpoints"
     there = dict(numbered(directory))
     if keep == "all" or not there:
         return Surplus()
-    complete = {step: marker for step, path in there.items() if (marker := _marker(path)) is not None}
-    stays = _stays(trial, task, keep, max(complete, default=None))
-    for step in stays:
-        if step not in complete:
-            raise NotWhole(f"{directory / f'checkpoint-{step}'} is missing or incomplete")
-        if there[step].is_symlink():
-            raise NotWhole(f"{there[step]} is a link")
-    trimmed = [step for step, whole in stays.items() if not whole]
-    states = {step: _states(there[step]) for step in trimmed}
-    texts = {there[step] / MARKER: _without(complete[step], states[step]) for step in trimmed if states[step]}
-    last = max(complete, default=None)
+    markers = {step: marker for step, path in there.items() if (marker := _marker(path)) is not None}
+    last = max(markers, default=None)
+    stays = _stays(trial, task, keep, last)
+    _check(there, markers, stays)
+    states = {step: _states(there[step]) for step, whole in stays.items() if not whole}
+    texts = {there[step] / MARKER: _without(markers[step], gone) for step, gone in states.items() if gone}
     if last is not None and not stays.get(last) and not (directory / FINISHED).exists():
-        ending = _ending(there[last], last, min(trimmed, default=None))
-        texts = {directory / FINISHED: json.dumps(ending) + "\n", **texts}
-    gone = tuple(path for step, path in sorted(there.items()) if step not in stays and not path.is_symlink())
-    return Surplus(texts, tuple(path for step in trimmed for path in states[step]), gone)
+        texts = {directory / FINISHED: _ending(there[last], last, min(states, default=None)), **texts}
+    return Surplus(
+        texts=texts,
+        states=tuple(path for gone in states.values() for path in gone),
+        checkpoints=tuple(path for step, path in sorted(there.items()) if step not in stays and not path.is_symlink()),
+    )
 
 
 def remove(spare: Surplus, write: Callable[[Path, str], None]) -> None:
@@ -123,6 +120,15 @@ def _stays(trial: Path, task: str, keep: Keep, newest: int | None) -> dict[int, 
     return stays if keep == "best" else stays | {_last(trial, newest): True}
 
 
+def _check(there: Mapping[int, Path], markers: Mapping[int, Any], stays: Mapping[int, bool]) -> None:
+    """Raises `NotWhole` unless all that is to stay is there as a whole, and was put there by a training."""
+    for step in stays:
+        if step not in markers:
+            raise NotWhole(f"checkpoint-{step} is missing or incomplete")
+        if there[step].is_symlink():
+            raise NotWhole(f"{there[step]} is a link")
+
+
 def _last(trial: Path, newest: int | None) -> int:
     if newest is None:
         raise NotWhole(f"{trial / 'checkpoints'} holds no complete checkpoint")
@@ -164,8 +170,8 @@ def _without(marker: Mapping[str, Any], states: list[Path]) -> str:
     return json.dumps({key: left(value) for key, value in marker.items()}, indent=2) + "\n"
 
 
-def _ending(checkpoint: Path, step: int, model: int | None) -> dict[str, Any]:
+def _ending(checkpoint: Path, step: int, model: int | None) -> str:
     """What a training remembers of itself at its last checkpoint, and the step of the model that stays."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     processes = sum(1 for _ in checkpoint.glob("rng_state*.pth"))
-    return {"schema": 1, "step": step, "processes": processes, "model": model, "state": state}
+    return json.dumps({"schema": 1, "step": step, "processes": processes, "model": model, "state": state}) + "\n"

@@ -71,7 +71,11 @@ def test_a_pretraining_takes_what_was_reckoned(
 ) -> None:
     size = {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 384}
     file = settings_file(
-        tmp_path, shards, model=size, optimizer=optimizer, trainer={"max_steps": 4, "save_steps": 1, **trainer}
+        tmp_path,
+        shards,
+        model=size,
+        optimizer=optimizer,
+        trainer={"max_steps": 4, "save_steps": 1, "keep": None, **trainer},
     )
     assert neobert("pretrain", "--config", file, "--output-dir", tmp_path / "trial") == 0
     found = estimated([], "pretrain", file)

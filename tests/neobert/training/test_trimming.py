@@ -199,7 +199,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(lambda *words: run(list(map(str, words))), tmp_path_factory.mktemp("data"))
 
 
-LENGTH = {"max_steps": 6, "save_steps": 2}
+LENGTH = {"max_steps": 6, "save_steps": 2, "keep": None}
 
 
 def test_a_pretraining_keeps_its_last_state_from_which_another_goes_on(
