@@ -280,7 +280,7 @@ def results(
     """
     from slurm import show
     from slurm.compare import compare_runs
-    from slurm.results import FORMATS, results_table, trials_table
+    from slurm.results import FORMATS, notes_on, results_table, trials_table
     from slurm.rundir import find_run
     from slurm.state import run_state
 
@@ -289,10 +289,12 @@ def results(
             raise click.UsageError("--compare takes two runs; neither RUN nor --trials goes with it")
         a, b = (run_state(find_run(runs, name)) for name in compare)
         found = compare_runs(a, b, metric)
-        table, notes = found.table, [*found.notes, a.warning, b.warning]
+        doubts = [f"{run}: {note}" for run, state in (("A", a), ("B", b)) for note in notes_on(state.trials)]
+        table, notes = found.table, [*found.notes, *doubts, a.warning, b.warning]
     else:
         state = run_state(find_run(runs, run))
-        table, notes = trials_table(state) if each else results_table(state, metric), [state.warning]
+        table = trials_table(state) if each else results_table(state, metric)
+        notes = [*notes_on(state.trials), state.warning]
     if form == "table":
         show.console().print(show.results_view(table))
     else:
