@@ -168,7 +168,7 @@ def _peer(arguments: Sequence[str], whole: bool) -> Callable[..., Training]:
         found = json.loads((out / "flow.json").read_text())
         score = None
         if whole:
-            measured = metrics.compute([task.scored[0]], np.array(found["logits"]), np.array(found["labels"]))
+            measured = metrics.compute(task, np.array(found["logits"]), np.array(found["labels"]))
             score = measured[task.scored[0]]
         samples, tokens = (found[name] / found["seconds"] for name in ("samples", "tokens"))
         return Training(samples, tokens, found["first_step"] - began, memory, score)

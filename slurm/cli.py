@@ -298,7 +298,7 @@ def results(
     """
     from slurm import show
     from slurm.compare import compare_runs
-    from slurm.results import FORMATS, results_table, trials_table
+    from slurm.results import FORMATS, notes_on, results_table, trials_table
     from slurm.rundir import find_run
     from slurm.state import run_state
 
@@ -307,10 +307,12 @@ def results(
             raise click.UsageError("--compare takes two runs; neither RUN nor --trials goes with it")
         a, b = (run_state(find_run(runs, name)) for name in compare)
         found = compare_runs(a, b, metric)
-        table, notes = found.table, [*found.notes, a.warning, b.warning, *a.notes, *b.notes]
+        doubts = [f"{run}: {note}" for run, state in (("A", a), ("B", b)) for note in notes_on(state.trials)]
+        table, notes = found.table, [*found.notes, *doubts, a.warning, b.warning, *a.notes, *b.notes]
     else:
         state = run_state(find_run(runs, run))
-        table, notes = trials_table(state) if each else results_table(state, metric), [state.warning, *state.notes]
+        table = trials_table(state) if each else results_table(state, metric)
+        notes = [*notes_on(state.trials), state.warning, *state.notes]
     if form == "table":
         show.console().print(show.results_view(table))
     else:

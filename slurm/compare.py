@@ -72,6 +72,11 @@ def _points(pairs: Sequence[Pair], metric: str | None) -> list[_Point]:
         name = metric or _metric(pair)
         point = points.setdefault(json.dumps([pair.stage, values]), _Point(pair.stage, values, name))
         point.metric = point.metric or name
+        if name not in ("", point.metric):
+            raise ConfigError(
+                f"stage {pair.stage}, {label(values)}: some pairs are scored by {point.metric} and others by {name}, "
+                "which have no mean; --metric compares by one that all have"
+            )
         a, b = score_of(pair.a, metric), score_of(pair.b, metric)
         if a is not None and b is not None:
             point.scores.append((a, b))

@@ -28,6 +28,8 @@ class _Null(Enum):
 
 
 NULL = _Null.NULL
+NAMED = 5
+"""Trials that a note names."""
 INTERVAL = "ci95"
 """The column with half the width of a confidence interval."""
 
@@ -40,11 +42,14 @@ class Group:
     point: dict[str, Any]
     trials: list[TrialState] = field(default_factory=list)
 
-    def metric(self) -> str:
-        return next((str(trial.result["metric"]) for trial in self.trials if trial.result), "")
+    def metrics(self) -> list[str]:
+        """What the trials are scored by: one metric, or the scores have no mean."""
+        return list(dict.fromkeys(str(trial.result["metric"]) for trial in self.trials if trial.result))
 
     def scores(self, metric: str | None = None) -> list[float]:
         """The scores of the trials that are done, or one of their metrics."""
+        if metric is None and len(self.metrics()) > 1:
+            return []
         found = (score_of(trial, metric) for trial in self.trials)
         return [value for value in found if value is not None]
 
@@ -53,8 +58,13 @@ class Group:
         return next((value for value in found if value is not None), None)
 
     def missing(self, metric: str | None = None) -> str:
-        """What became of the trials without a score, or without a metric: `2 failed, 1 running, 1 without score`."""
+        """What became of the trials without a score, or without a metric: `2 failed, 1 running, 1 without score`.
+
+        Of trials that are scored by different metrics, how many are scored by each: `2 by accuracy, 1 by f1`.
+        """
         reasons = [reason for trial in self.trials if (reason := why_no_score(trial, metric))]
+        if metric is None and len(self.metrics()) > 1:
+            reasons += [f"by {trial.result['metric']}" for trial in self.trials if trial.result]
         return ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
 
 
@@ -123,7 +133,7 @@ def results_table(state: RunState, metric: str | None = None) -> Table:
     rows = []
     for item in groups:
         scores = item.scores(metric)
-        name = metric or item.metric()
+        name = metric or next(iter(item.metrics()), "")
         found = summarise(scores, greater_is_better(name))
         rows.append((
             *([item.stage] if stages else []),
@@ -131,7 +141,7 @@ def results_table(state: RunState, metric: str | None = None) -> Table:
             name if scores else None,
             f"{len(scores)}/{len(item.trials)}",
             found.mean, found.ci95, found.sd, found.median, found.best,
-            item.baseline() if metric is None else None,
+            item.baseline() if metric is None and scores else None,
             item.missing(metric) or None,
         ))  # fmt: skip
     return _without_empty(Table(columns, tuple(rows), tuple(keys)), ("baseline", "missing"))
@@ -151,6 +161,29 @@ def trials_table(state: RunState) -> Table:
         for trial in state.trials
     )  # fmt: skip
     return Table(columns, rows, tuple(keys))
+
+
+def doubts_about(trial: TrialState) -> list[str]:
+    """What speaks against a result, in short: its warnings up to the first colon, after which they have details."""
+    found = trial.result.get("warnings")
+    return [str(text).partition(": ")[0] for text in found] if isinstance(found, list) else []
+
+
+def notes_on(trials: Sequence[TrialState]) -> list[str]:
+    """What must be known to read the results: `3 of 9 trials: no better than the majority class (5c1d..., ...)`."""
+    of_doubt: dict[str, list[str]] = {}
+    for trial in trials:
+        for doubt in dict.fromkeys(doubts_about(trial)):
+            of_doubt.setdefault(doubt, []).append(trial.id)
+    notes = [
+        f"{len(ids)} of {len(trials)} trials: {doubt} ({', '.join(ids[:NAMED])}{', ...' if ids[NAMED:] else ''})"
+        for doubt, ids in of_doubt.items()
+    ]
+    mixed = [item for item in group(trials) if len(item.metrics()) > 1]
+    if mixed:
+        both = " and ".join(mixed[0].metrics())
+        notes.append(f"trials of one point are scored by {both}, which have no mean: --metric takes one for all")
+    return notes
 
 
 def _without_empty(table: Table, names: Sequence[str]) -> Table:

@@ -17,7 +17,7 @@ from slurm import columns
 from slurm.columns import Column
 from slurm.draw import fitted, whole, wrapped
 from slurm.plan import Plan, Stage, Trial, image_path
-from slurm.results import INTERVAL, Table, cell, value_of
+from slurm.results import INTERVAL, Table, cell, doubts_about, notes_on, value_of
 from slurm.schema import slurm_time
 from slurm.state import RunState, State, TrialState
 from slurm.wrapping import clean
@@ -181,7 +181,9 @@ def status_view(state: RunState, every: bool = False, rows: int | None = None) -
     if len(shown) < len(state.trials):
         how = "--all shows them" if rows is None else "`recipe status --all` shows them"
         parts.append(prose(f"… and {len(state.trials) - len(shown)} more trials ({how})"))
-    parts += [prose(text, "yellow") for text in (state.warning, *state.notes) if text]
+    seen = {trial.id for trial in shown}
+    hidden = notes_on([trial for trial in state.trials if trial.id not in seen])
+    parts += [prose(text, "yellow") for text in (state.warning, *state.notes, *hidden) if text]
     return Group(*parts)
 
 
@@ -237,7 +239,7 @@ def _bar(trial: TrialState) -> str:
 
 def _note(trial: TrialState) -> str:
     if trial.state is State.DONE:
-        return f"{trial.result['metric']} {cell(trial.result['score'])}"
+        return "; ".join([f"{trial.result['metric']} {cell(trial.result['score'])}", *doubts_about(trial)])
     if trial.state is not State.RUNNING:
         return trial.detail
     told = trial.progress

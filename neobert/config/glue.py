@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -13,7 +14,7 @@ from neobert.config.deepspeed_file import facts_of_batches, facts_of_updates
 from neobert.config.glue_data import GlueData
 from neobert.config.hub import HubName
 from neobert.config.sections import ModelConfig, OptimizerConfig, SchedulerConfig, TrainerConfig, greater_is_better
-from neobert.data.glue_tasks import TASKS
+from neobert.data.glue_tasks import OF_NUMBERS, SCORE, TASKS, measured_on_classes
 from neobert.data.glue_tasks import GlueTask as TaskSpec
 
 GlueTask = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
@@ -58,8 +59,6 @@ class GlueConfig(Strict):
     def _task_or_files(self) -> GlueConfig:
         if self.task_name is None and not self.data.is_own:
             raise ValueError("task_name is required, unless data.train_file names files of your own")
-        if self.task_name is not None:
-            self.selection(TASKS[self.task_name])
         return self
 
     @model_validator(mode="after")
@@ -69,10 +68,53 @@ class GlueConfig(Strict):
         if not self.do_train and self.model.is_new:
             raise ValueError("do_train: false needs a model: model.name_or_path or model.pretrained_checkpoint")
         if not self.do_eval:
-            unused = [name for name in ("metric_for_best_model", "early_stopping_patience")
-                      if getattr(self.trainer, name) is not None]  # fmt: skip
+            needs_dev_set = ["early_stopping_patience"]
+            if self.do_train or self.data.test_file is None:  # whose labels, if there are any, are scored
+                needs_dev_set.insert(0, "metric_for_best_model")
+            unused = [name for name in needs_dev_set if getattr(self.trainer, name) is not None]
             if unused:
                 raise ValueError(f"trainer.{unused[0]} needs evaluations: leave do_eval as it is")
+        return self
+
+    @model_validator(mode="after")
+    def _metric_is_measured(self) -> GlueConfig:
+        """Checked before own files are read: otherwise each trial of a run would fail after it has waited."""
+        metric, data = self.trainer.metric_for_best_model, self.data
+        if self.task_name is not None:
+            task = TASKS[self.task_name]
+            # Own files are one dev set, whatever the task has.
+            self.selection(replace(task, dev_sets=TaskSpec.dev_sets) if data.is_own else task)
+            return self
+        names_classes = data.labels is not None or data.problem == "regression"
+        if metric is not None and metric.startswith("f1_") and not names_classes:
+            raise ValueError(
+                f"trainer.metric_for_best_model: {metric!r} is the F1 of one class, which can be checked only if "
+                "data.labels lists the classes"
+            )
+        self._check_metric(metric or SCORE, self._measurable(), "own files")
+        return self
+
+    def _measurable(self) -> tuple[str, ...]:
+        """What may be measured on own files, as far as the settings tell."""
+        data = self.data
+        classes = measured_on_classes(data.labels or ()) if data.problem != "regression" else ()
+        numbers = OF_NUMBERS if data.labels is None and data.problem != "classification" else ()
+        return (SCORE, *classes, *numbers, "loss")
+
+    @model_validator(mode="after")
+    def _classes_to_weigh(self) -> GlueConfig:
+        is_task = self.task_name is not None and TASKS[self.task_name].is_regression
+        if self.trainer.class_weights is not None and (is_task or self.data.problem == "regression"):
+            raise ValueError("trainer.class_weights: a regression has no classes. Leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _length_fits(self) -> GlueConfig:
+        longest = self.model.max_position_embeddings
+        if self.model.is_new and self.data.max_length > longest:
+            raise ValueError(
+                f"data.max_length: is {self.data.max_length}, but model.max_position_embeddings is {longest}"
+            )
         return self
 
     @model_validator(mode="before")
@@ -150,12 +192,18 @@ class GlueConfig(Strict):
         return {name: value for name, value in values.items() if name != "deepspeed" or value is not None}
 
     def selection(self, task: TaskSpec) -> tuple[str, bool]:
-        """The metric that chooses the best checkpoint, and whether more of it is better; raises `ValueError`."""
+        """The metric that chooses the best checkpoint and is the score, and whether more of it is better.
+
+        Raises `ValueError` for one that is not measured on this task.
+        """
         metric = self.trainer.metric_for_best_model or task.selects
-        if metric not in task.reported:
-            known = nearest(metric, task.reported)
-            raise ValueError(f"trainer.metric_for_best_model: {metric!r} is not measured on {task.name}{known}")
+        self._check_metric(metric, task.reported, task.name)
+        return metric, greater_is_better(metric)
+
+    def _check_metric(self, metric: str, measured: Collection[str], what: str) -> None:
+        if metric not in measured:
+            known = nearest(metric, measured)
+            raise ValueError(f"trainer.metric_for_best_model: {metric!r} is not measured on {what}{known}")
         better = greater_is_better(metric)
         if self.trainer.greater_is_better not in (None, better):
             raise ValueError(f"trainer.greater_is_better: must be {str(better).lower()} for {metric}, or left out")
-        return metric, better

@@ -261,6 +261,10 @@ class PretrainTrainer(Strict):
         return {name: value for name, value in values.items() if name != "keep" or value is not None}
 
 
+def decay_too_long(whole: int, unit: str) -> str:
+    return f"is more than the {whole} {unit} of the training. scheduler.name: linear goes down all the way"
+
+
 class PretrainConfig(Strict):
     """Pretrains an encoder on masked words (https://arxiv.org/abs/1810.04805)."""
 
@@ -310,6 +314,18 @@ class PretrainConfig(Strict):
                                  f"trainer.{key}")  # fmt: skip
         if self.deepspeed is not None:
             self._check_deepspeed(self.deepspeed)
+        return self
+
+    @model_validator(mode="after")
+    def _length_is_known_and_enough(self) -> PretrainConfig:
+        """Checked before text is read: otherwise a job would fail after it has waited."""
+        trainer = self.trainer
+        if trainer.num_train_epochs is not None and any(source.weight for source in self.dataset.all_sources):
+            raise ValueError("trainer.num_train_epochs: weighted sources have no epochs: set max_tokens")
+        for unit, whole in (("steps", trainer.max_steps), ("tokens", trainer.max_tokens)):
+            decay = getattr(self.scheduler, f"decay_{unit}")
+            if whole is not None and decay is not None and decay > whole:
+                raise ValueError(f"scheduler.decay_{unit}: {decay_too_long(whole, unit)}")
         return self
 
     def _check_deepspeed(self, section: DeepSpeedConfig) -> None:

@@ -18,8 +18,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def greater_is_better(metric: str) -> bool:
-    """Whether more of a metric, known by its name, is better: `loss`, `eval_loss` and `perplexity` shall be small."""
-    return not metric.startswith(("loss", "eval_loss", "perplexity"))
+    """Whether more of a metric, known by its name, is better: losses and `perplexity` shall be small."""
+    return not metric.startswith(("loss", "eval_loss", "test_loss", "perplexity"))
 
 
 def check_sizes(model: Any, sizes: set[str], is_new: bool) -> None:
@@ -152,10 +152,13 @@ class TrainerConfig(Strict):
         description="what stays once the trial is done: its best model without optimizer (best, the default), the last "
         "checkpoint as well (last), or all that save_total_limit has kept",
     )
-    metric_for_best_model: str | None = Field(None, description="the task's own metric by default")
+    metric_for_best_model: str | None = Field(None, description="and is the score; the task's own metric by default")
     greater_is_better: bool | None = Field(None, description="as suits metric_for_best_model by default")
     early_stopping_patience: Positive | None = Field(None, description="evaluations without improvement")
     early_stopping_threshold: float = Field(0.0, ge=0)
+    class_weights: Literal["balanced"] | None = Field(
+        None, description="balanced: in the training loss each class counts as much as the next, however rare it is"
+    )
 
     use_cpu: bool = False
     dataloader_num_workers: NonNegative = 0
@@ -166,8 +169,17 @@ class TrainerConfig(Strict):
             raise ValueError("eval_steps goes with eval_strategy: steps, and only with it")
         return self
 
+    @model_validator(mode="after")
+    def _precision(self) -> TrainerConfig:
+        if self.use_cpu and self.mixed_precision == "fp16":
+            raise ValueError("mixed_precision is fp16, which needs a GPU, and use_cpu is true: bf16 works without")
+        return self
+
     @model_serializer(mode="wrap")
-    def _without_default_keep(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Code from before there was this setting reads the others."""
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Trials keep the id that they had before there was a setting that they do not have."""
         values: dict[str, Any] = serialize(self)
-        return {name: value for name, value in values.items() if name != "keep" or value is not None}
+        return {name: value for name, value in values.items() if name not in _LATER or value is not None}
+
+
+_LATER = ("class_weights", "keep")

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+OF_CLASSES = ("accuracy", "balanced_accuracy", "f1", "macro_f1", "precision", "recall", "matthews_correlation")
+OF_NUMBERS = ("pearson", "spearmanr")
+SCORE = "score"
+"""The mean of a task's own metrics, where a metric is named."""
+
+
+def measured_on_classes(labels: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of a classification; `f1_LABEL` is that of a single class."""
+    return (*OF_CLASSES, *(f"f1_{label}" for label in labels))
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,8 @@ class GlueTask:
     tests: tuple[Unlabelled, ...] = ()
     limits: tuple[float, float] | None = None
     """Lowest and highest value of a regression's label."""
-    selects: str = "score"
-    """What the best checkpoint is chosen by: what is reported, so that the best score is also the one reported."""
+    selects: str = SCORE
+    """What the best checkpoint is chosen by, and the result's score, where the settings name no metric."""
 
     @property
     def is_regression(self) -> bool:
@@ -67,20 +78,24 @@ class GlueTask:
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """The metrics whose mean is the score: `("accuracy", "accuracy_mm")` for MNLI."""
+        """The metrics whose mean is the task's score: `("accuracy", "accuracy_mm")` for MNLI."""
         return tuple(metric + suffix for suffix, _, _ in self.dev_sets for metric in self.metrics)
+
+    def title(self, metric: str) -> str:
+        """What results call a metric: the task's score by its parts, as `accuracy+f1`."""
+        return "+".join(self.scored) if metric == SCORE else metric
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """What is computed on each dev set: its metrics, and with classes what else is usually told of them."""
-        usual = () if self.is_regression else ("accuracy", "f1", "precision", "recall", "matthews_correlation")
+        """What is computed on each dev set: the task's metrics, and with classes what else is usually told of them."""
+        usual = () if self.is_regression else measured_on_classes(self.labels)
         return tuple(dict.fromkeys((*self.metrics, *usual)))
 
     @property
     def reported(self) -> tuple[str, ...]:
         """Everything an evaluation yields, any of which may choose the best checkpoint."""
         suffixes = [suffix for suffix, _, _ in self.dev_sets]
-        return ("score", *(name + suffix for suffix in suffixes for name in (*self.measured, "loss")))
+        return (SCORE, *(name + suffix for suffix in suffixes for name in (*self.measured, "loss")))
 
     def said(self, number: float) -> str:
         """A prediction as the benchmark takes it."""

@@ -12,10 +12,11 @@ from neobert.config import ConfigError
 from neobert.config.paths import why_missing
 from neobert.config.submission import SubmissionConfig
 from neobert.data.examples import at
-from neobert.data.glue_tasks import TASKS, GlueTask
+from neobert.data.glue_tasks import SCORE, TASKS, GlueTask
 from neobert.data.submission import glue_score, read_checked, write_zip
 from neobert.errors import DONE
-from neobert.training import lease
+from neobert.training import lease, metrics
+from neobert.training.best_trial import NoBestTrial, best_trial
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
@@ -61,25 +62,41 @@ def run(config: SubmissionConfig, paths: TrialFiles, ranks: Ranks, preemption: P
 
 
 def _best_of_each_task(trials: list[Path]) -> dict[str, Chosen]:
-    """By the score on the dev set; in the order of the task table."""
-    found: dict[str, Chosen] = {}
+    """By each trial's own score, on the dev set; in the order of the task table."""
+    of_task: dict[str, dict[Path, float]] = {}
     for trial in trials:
-        files = TrialFiles(trial)
+        task, score = _read(TrialFiles(trial))
+        of_task.setdefault(task.name, {})[trial] = score
+    chosen = {}
+    for name in filter(of_task.__contains__, TASKS):
         try:
-            result = json.loads(files.result.read_text(encoding="utf-8"))
-            task, score = TASKS[result["task_name"]], float(result["score"])
-        except FileNotFoundError:
-            raise at(str(trial), f"has no result.json: it is not done{why_missing(files.result)}") from None
-        except (ValueError, KeyError, TypeError):
-            raise at(str(files.result), "is no result of `neobert glue` on one of GLUE's tasks") from None
-        if result.get("data") == "own files":
-            raise at(str(files.result), "is of a trial on files of your own, which says nothing of GLUE's test sets: "
-                                        "leave it out of trials")  # fmt: skip
-        if result["metric"] != "+".join(task.scored):
-            raise at(str(files.result), f"has no score on the dev set, but {result['metric']}: leave do_eval true")
-        if task.name not in found or score > found[task.name].score:
-            found[task.name] = Chosen(task, files, score)
-    return {name: found[name] for name in TASKS if name in found}
+            best = best_trial(list(of_task[name]))
+        except NoBestTrial as error:
+            raise at(f"trials on {name}", str(error)) from None
+        chosen[name] = Chosen(TASKS[name], TrialFiles(best), of_task[name][best])
+    return chosen
+
+
+def _read(files: TrialFiles) -> tuple[GlueTask, float]:
+    """The task of a trial, and the benchmark's score on its dev set, whatever the trial is scored by."""
+    try:
+        result = json.loads(files.result.read_text(encoding="utf-8"))
+        task, score = TASKS[result["task_name"]], float(result["score"])
+    except FileNotFoundError:
+        message = f"has no result.json: it is not done{why_missing(files.result)}"
+        raise at(str(files.directory), message) from None
+    except (ValueError, KeyError, TypeError):
+        raise at(str(files.result), "is no result of `neobert glue` on one of GLUE's tasks") from None
+    if result.get("data") == "own files":
+        raise at(str(files.result), "is of a trial on files of your own, which says nothing of GLUE's test sets: "
+                                    "leave it out of trials")  # fmt: skip
+    if result["metric"] == task.title(SCORE):
+        return task, score
+    try:
+        return task, metrics.score(task, SCORE, result.get("metrics", {}))
+    except KeyError:
+        message = f"has no score on the dev set, but {result['metric']}: leave do_eval true"
+        raise at(str(files.result), message) from None
 
 
 def _write_result(best: dict[str, Chosen], complete: bool, seconds: float, paths: TrialFiles) -> None:

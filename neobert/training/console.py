@@ -9,16 +9,21 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
+from neobert.training.metrics import DISTINCT
 from neobert.training.progress import Progress
 
 PARTS = ("data", "forward", "backward", "communication", "optimizer")
 
 
 class Console(TrainerCallback):
-    """Tells of the training on standard output, in the main process."""
+    """Tells of the training on standard output, in the main process.
 
-    def __init__(self, progress: Progress) -> None:
+    `score` is the name of the metric that evaluations are judged by: the same in every line.
+    """
+
+    def __init__(self, progress: Progress, score: str = "") -> None:
         self._progress = progress
+        self._score = score
         self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
@@ -46,11 +51,13 @@ class Console(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any
     ) -> None:
-        shown = {name: value for name, value in metrics.items() if name.startswith("eval_")}
-        if len(shown) == 3:  # one metric and the loss: the score is that metric
-            shown.pop("eval_score")
-        values = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in shown.items())
-        self._say(f"evaluation at step {state.global_step}: {values}{_best(args, state, metrics)}")
+        shown = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+        score = shown.pop("score", None)
+        of_class = [name for name in shown if name.startswith(("f1_", DISTINCT)) or name == self._score]
+        told = [f"{name} {value:.4f}" for name, value in shown.items() if name not in of_class]
+        if score is not None:
+            told.insert(0, f"{self._score} {score:.4f}{_best(args, state, metrics)}")
+        self._say(f"evaluation at step {state.global_step}: {', '.join(told)}")
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if self._bar is not None:

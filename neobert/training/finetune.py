@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import statistics
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +11,10 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
 
-from neobert.config import GlueConfig
-from neobert.data.examples import Examples, Splits
-from neobert.data.token_cache import tokenized
-from neobert.data.tokenizing import Collator, Tokenized
+from neobert.config import ConfigError, GlueConfig
+from neobert.data.examples import Splits
+from neobert.data.facts import SHOWN
+from neobert.data.tokenizing import Collator
 from neobert.errors import RunError
 from neobert.model import neighbours
 from neobert.model.alignment import align_weights
@@ -38,35 +35,18 @@ from neobert.training.callbacks import (
     StopWhenAsked,
     tensorboard,
 )
-from neobert.training.classifying import ClassifierTrainer, mean_loss
+from neobert.training.classifying import ClassifierTrainer, balanced_weights
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.embeddings import train_rows_in_use
-from neobert.training.evaluations import check_finite
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
+from neobert.training.outcome import Outcome, outcome_of, tokens_of
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
 from neobert.training.resuming import check_best, check_same_data, found_once, record_data
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished trial came to.
-
-    `metrics` are those of the best checkpoint; without evaluations, the mean loss of the steps since the log before the
-    last. `step` is that of the weights that are meant, 0 for weights that were only looked at.
-    """
-
-    metrics: dict[str, float]
-    step: int
-    steps: int
-    epochs: float
-    seconds: float
-    outputs: dict[str, np.ndarray[Any, Any]]
-    """(examples, classes) of each test set, from those weights."""
 
 
 def finetune(
@@ -119,11 +99,11 @@ def finetune(
         spared = spare_padding(classifier.model, args.device, padding_matters, kind)
         few_rows = config.do_train and _train_rows_in_use(classifier, trainer, resumed)
         if spared and not few_rows and config.trainer.cuda_graphs and graphs.can_record(classifier.model, args):
-            trainer.graphs = graphs.StepGraphs(mean_loss, config.data.max_length)
+            trainer.graphs = graphs.StepGraphs(trainer.loss, config.data.max_length)
     for callback in [
         *([StopOnNaN()] if config.do_train else []),
         *([] if config.do_eval else [LogLast()]),
-        *(reports(paths, progress, resumed) if ranks.is_main else []),
+        *(reports(paths, progress, resumed, _title(config, splits)) if ranks.is_main else []),
         *([StepResults(paths)] if ranks.is_main else []),
         early,
         stop,
@@ -141,7 +121,7 @@ def finetune(
             log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)
             progress.end("stopped")
             return None
-    outcome = _outcome(state, trainer, classifier, config, splits, paths)
+    outcome = outcome_of(state, trainer, classifier, config, splits, paths)
     progress.end("done")
     return outcome
 
@@ -175,29 +155,38 @@ def _trainer(
     return ClassifierTrainer(
         model=classifier.model,
         args=args,
-        train_dataset=_tokenized(splits.train, classifier, config) if config.do_train else None,
+        train_dataset=tokens_of(splits.train, classifier, config) if config.do_train else None,
         # Neighbours of like length need the least padding; the order of a dev set has no influence on its metrics.
-        eval_dataset={suffix: _tokenized(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
+        eval_dataset={suffix: tokens_of(dev, classifier, config).by_length() for suffix, dev in splits.dev.items()},
         data_collator=Collator(
             classifier.tokenizer, splits.task.is_regression, may_left=takes_padding_left(classifier.model)
         ),
         processing_class=classifier.tokenizer,
-        metrics=partial(metrics.compute, splits.task.measured),
-        score=partial(metrics.score, splits.task),
+        metrics=partial(metrics.compute, splits.task),
+        score=partial(metrics.score, splits.task, config.selection(splits.task)[0]),
+        class_weights=_class_weights(config, splits),
         progress=progress,
         keep_checkpoints=config.trainer.save_total_limit,
     )
 
 
-def _tokenized(examples: Examples, classifier: Classifier, config: GlueConfig) -> Tokenized:
-    return tokenized(examples, classifier.tokenizer, config.data.max_length, classifier.inputs)
+def _class_weights(config: GlueConfig, splits: Splits) -> torch.Tensor | None:
+    if not config.do_train or config.trainer.class_weights is None:
+        return None
+    try:
+        weights = balanced_weights(splits.task, splits.train.labels)
+    except ValueError as error:
+        raise ConfigError.at(("trainer", "class_weights"), str(error)) from None
+    told = [f"{label} {weight:.4g}" for label, weight in zip(splits.task.labels, weights.tolist(), strict=True)]
+    log.info("class weights: %s%s", ", ".join(told[:SHOWN]), ", ..." if told[SHOWN:] else "")
+    return weights
 
 
 def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits) -> bool:
     """As the longest text shows, of those to train on and to be scored; of the test sets where these are all."""
     sets = [trainer.train_dataset] if config.do_train else []
     sets += [dev.dataset for dev in trainer.eval_dataset.values()]
-    longest = max(sets or [_tokenized(splits.some(), classifier, config)], key=lambda texts: texts.lengths.max())
+    longest = max(sets or [tokens_of(splits.some(), classifier, config)], key=lambda texts: texts.lengths.max())
     example = longest[int(longest.lengths.argmax())]
     return neighbours.matter(classifier.model, example, classifier.tokenizer.all_special_ids, trainer.data_collator)
 
@@ -222,9 +211,14 @@ def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None)
 
 
 def reports(
-    paths: TrialFiles, progress: Progress, resumed: checkpoints.Checkpoint | None
+    paths: TrialFiles, progress: Progress, resumed: checkpoints.Checkpoint | None, score: str = ""
 ) -> list[transformers.TrainerCallback]:
-    return [Report(progress, paths.metrics), Console(progress), tensorboard(paths.tensorboard, resumed)]
+    """`score` is the name of the metric that evaluations are judged by, where there is one."""
+    return [Report(progress, paths.metrics), Console(progress, score), tensorboard(paths.tensorboard, resumed)]
+
+
+def _title(config: GlueConfig, splits: Splits) -> str:
+    return splits.task.title(config.selection(splits.task)[0])
 
 
 def _announce(trainer: ClassifierTrainer, config: GlueConfig, resumed: checkpoints.Checkpoint | None) -> None:
@@ -277,47 +271,3 @@ def _check_can_go_on(resumed: checkpoints.Checkpoint | None) -> None:
 
 def _finished(state: TrainerState, args: transformers.TrainingArguments, early: EarlyStopping) -> bool:
     return state.global_step >= args.max_steps or early.exhausted
-
-
-def _outcome(
-    state: TrainerState,
-    trainer: ClassifierTrainer,
-    classifier: Classifier,
-    config: GlueConfig,
-    splits: Splits,
-    paths: TrialFiles,
-) -> Outcome:
-    if not config.do_train:
-        metrics, step = (_named_plainly(trainer.evaluate()) if config.do_eval else {}), 0
-    elif config.do_eval:
-        metrics, step = _of_best(state, trainer)
-    else:
-        metrics, step = {"loss": _last(state, "loss")}, state.global_step
-    for rate in ("samples_per_second", "tokens_per_second"):
-        found = [entry[rate] for entry in state.log_history if rate in entry]
-        metrics |= {rate: statistics.median(found)} if found else {}
-    if splits.tests and config.do_train and config.do_eval:
-        if trainer.args.should_save:
-            check_best(paths, step)
-        trainer.load_weights(checkpoints.at_step(paths.checkpoints, step).path / "model.safetensors")
-    outputs = {name: trainer.outputs(_tokenized(test, classifier, config)) for name, test in splits.tests.items()}
-    epochs = float(state.epoch or 0.0)
-    outcome = Outcome(metrics, step, state.global_step, epochs, trainer.progress.seconds, outputs)
-    check_finite(outcome, splits.task)
-    return outcome
-
-
-def _of_best(state: TrainerState, trainer: ClassifierTrainer) -> tuple[dict[str, float], int]:
-    best = state.best_global_step
-    if best is None:
-        raise RunError(f"no evaluation gave a finite {trainer.args.metric_for_best_model}: the training has diverged")
-    evaluated = [entry for entry in state.log_history if "eval_score" in entry and entry["step"] == best]
-    return _named_plainly(evaluated[-1]), best
-
-
-def _named_plainly(evaluated: dict[str, float]) -> dict[str, float]:
-    return {name.removeprefix("eval_"): value for name, value in evaluated.items() if name.startswith("eval_")}
-
-
-def _last(state: TrainerState, name: str) -> float:
-    return float([entry[name] for entry in state.log_history if name in entry][-1])

@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from neobert.config import ConfigError, PretrainConfig, expand_home, read_yaml, validate
+from neobert.config.pretrain import decay_too_long
 from neobert.data.text.stream import Place
 from neobert.data.text.training import LANES, TrainingData, load_data
 from neobert.errors import RunError
@@ -278,8 +279,7 @@ def _length(config: PretrainConfig, data: TrainingData) -> Length:
         return Length(trainer.max_steps, None)
     tokens = trainer.max_tokens
     if tokens is None:
-        if data.tokens is None:
-            raise ConfigError.at(("trainer", "num_train_epochs"), "weighted sources have no epochs: set max_tokens")
+        assert data.tokens is not None, "PretrainConfig refuses epochs of streams and of weighted sources"
         tokens = round(float(trainer.num_train_epochs or 0) * data.tokens)
     # Every step has at least one token.
     return Length(min(tokens, 2**31 - 1), tokens)
@@ -300,8 +300,7 @@ def _schedule(config: PretrainConfig, length: Length) -> Schedule:
 
     warmup, decay = share("warmup", 0.02), share("decay", 0.2)
     if decay > 1:
-        message = f"is more than the {whole} {unit} of the training. scheduler.name: linear goes down all the way"
-        raise ConfigError.at(("scheduler", f"decay_{unit}"), message)
+        raise ConfigError.at(("scheduler", f"decay_{unit}"), decay_too_long(whole, unit))
     return Schedule(section.name, warmup, decay, section.final_lr_ratio)
 
 

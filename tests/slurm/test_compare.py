@@ -217,3 +217,10 @@ def test_mistakes_are_one_message(run_recipe: Recipe, two_runs: tuple[Path, Path
     for path in two_runs[1].glob("trials/*"):
         shutil.rmtree(path)
     assert "no pair of trials is done in both runs" in refused("--compare", "first", "second")
+
+
+def test_pairs_of_one_point_that_are_scored_by_different_metrics_have_no_mean() -> None:
+    a, b = (run(name, trial(1, 0.5), trial(2, 0.6, metric="f1", accuracy=0.7)) for name in "ab")
+    with pytest.raises(ConfigError, match="some pairs are scored by accuracy and others by f1, which have no mean"):
+        compare_runs(a, b)
+    assert rows(compare_runs(a, b, "accuracy").table)[0]["pairs"] == 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from slurm.results import FORMATS, results_table, trials_table
+from slurm.results import FORMATS, notes_on, results_table, trials_table
 from slurm.rundir import RunDir
 from slurm.show import results_view
 from slurm.state import RunState, State, TrialState
@@ -160,3 +160,51 @@ def test_markdown_and_latex_escape_what_has_a_meaning_there() -> None:
     assert r"a\_b & metric" in latex
     assert latex.startswith("\\begin{tabular}{")
     assert latex.count("&") - latex.count(r"\&") == 2 * (len(results_table(odd).columns) - 1)
+
+
+# -- doubts ---------------------------------------------------------------------------------------------------------
+
+WORSE = "no better than the majority class: accuracy is 0.5000, and 0.5000 without looking at a text"
+RISEN = "the training loss has risen: from 0.7 to 55, where guessing has 0.69"
+
+
+def doubtful(number: int, *warnings: str, metric: str = "accuracy", **point: Any) -> TrialState:
+    one = replace(trial({"task_name": "rte", "seed": number, **point}, 0.5), id=f"id{number}")
+    return replace(one, result={**one.result, "metric": metric, **({"warnings": list(warnings)} if warnings else {})})
+
+
+def test_notes_count_trials_by_what_speaks_against_their_results() -> None:
+    trials = [doubtful(1, WORSE), doubtful(2, WORSE.replace("0.5000", "0.4000"), RISEN), doubtful(3),
+              trial({"seed": 4}, None, State.RUNNING)]  # fmt: skip
+    assert notes_on(trials) == [
+        "2 of 4 trials: no better than the majority class (id1, id2)",
+        "1 of 4 trials: the training loss has risen (id2)",
+    ]
+    assert notes_on([doubtful(n, RISEN) for n in range(7)]) == [
+        "7 of 7 trials: the training loss has risen (id0, id1, id2, id3, id4, ...)"
+    ]
+    assert notes_on(SWEEP.trials) == []
+    odd = replace(doubtful(1), result={**doubtful(1).result, "warnings": "damaged"})
+    assert notes_on([odd]) == []
+
+
+def test_scores_by_different_metrics_have_no_mean() -> None:
+    """As where some trials of a run are of a version that scored all of them by accuracy."""
+    mixed = [doubtful(1), doubtful(2, metric="f1"), doubtful(3), doubtful(4, metric="f1", task_name="cola")]
+    table = results_table(run(*mixed))
+    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert (first["metric"], first["done"], first["mean"], first["missing"]) == (
+        None, "0/3", None, "2 by accuracy, 1 by f1",
+    )  # fmt: skip
+    assert (second["metric"], second["done"], second["mean"]) == ("f1", "1/1", 0.5)
+    told = "trials of one point are scored by accuracy and f1, which have no mean: --metric takes one for all"
+    assert notes_on(mixed) == [told]
+    row = dict(zip((table := results_table(run(*mixed), "f1")).columns, table.rows[0], strict=True))
+    assert (row["metric"], row["done"], row["mean"]) == ("f1", "3/3", 0.25)
+
+
+def test_the_best_of_a_test_loss_is_the_smallest() -> None:
+    losses = [replace(trial({"seed": n}, 0.0), result={"score": n / 2, "metric": "test_loss", "metrics": {}})
+              for n in (1, 2)]  # fmt: skip
+    table = results_table(run(*losses))
+    assert table.rows[0][table.columns.index("best")] == 0.5

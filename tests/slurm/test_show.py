@@ -129,6 +129,40 @@ def test_a_screenful_is_no_higher_than_the_screen_and_counts_the_rest() -> None:
     assert all(line.endswith("  failed") for line in rows), "what needs attention comes first"
 
 
+def with_doubt(one: TrialState) -> TrialState:
+    text = "no better than the majority class: accuracy is 0.5000, and 0.5000 without looking at a text"
+    return replace(one, result={**one.result, "warnings": [text]})
+
+
+def test_a_trial_that_is_done_but_no_good_says_so() -> None:
+    state = run(trial(1), with_doubt(trial(2)))
+    good, bad = printed(status_view(state))[3:5]
+    assert good.endswith("done             accuracy 0.5010")
+    assert bad.endswith("accuracy 0.5020; no better than the majority class")
+
+
+def test_trials_that_are_not_shown_are_counted_by_their_doubts() -> None:
+    many = run(*(with_doubt(trial(n)) if n % 10 == 0 else trial(n) for n in range(60)))
+    lines = printed(status_view(many))
+    ids = ", ".join(f"{n:012x}" for n in range(0, 50, 10))
+    assert lines[-1] == f"6 of 60 trials: no better than the majority class ({ids}, ...)"
+    assert "no better" not in printed(status_view(many, every=True))[-1].partition("; ")[0]
+    for height in (5, 10, 24):
+        assert len(printed(Screenful(many, False), 80, height)) <= height
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "markdown", "latex"])
+def test_results_tell_of_doubts_on_standard_error_in_every_format(scored: Path, form: str) -> None:
+    one = RATES.trials[0]
+    (scored / "trials" / one.id / "result.json").write_text(json.dumps(with_doubt(one).result))
+    command = [sys.executable, "-m", "slurm.cli", "results", "sweep", "--format", form]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    told = f"1 of 4 trials: no better than the majority class ({one.id})"
+    assert told in done.stderr.splitlines()
+    assert "no better" not in done.stdout
+
+
 def test_each_state_has_a_colour_that_says_how_urgent_it_is() -> None:
     assert set(COLOURS) == set(State)
     assert set(COLOURS.values()) <= URGENCY.keys()

@@ -66,3 +66,25 @@ def test_a_token_budget_of_padded_batches_is_that_of_one_batch() -> None:
     one = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 8}
     validate(PretrainConfig, settings(datacollator=budget, trainer=one))
     validate(PretrainConfig, settings(datacollator={"max_tokens": 4096}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"scheduler": {"name": "wsd", "decay_steps": 10}},
+            "scheduler.decay_steps: is more than the 9 steps of the training. scheduler.name: linear goes down all the",
+        ),
+        (
+            {"trainer": {"max_steps": None, "max_tokens": 99}, "scheduler": {"name": "wsd", "decay_tokens": 100}},
+            "scheduler.decay_tokens: is more than the 99 tokens of the training. ",
+        ),
+        (
+            {"trainer": {"max_steps": None, "num_train_epochs": 1.0},
+             "dataset": {"path": None, "sources": [{"path": "a", "weight": 1.0}, {"path": "b", "weight": 2.0}]}},
+            "trainer.num_train_epochs: weighted sources have no epochs: set max_tokens",
+        ),
+    ],
+)  # fmt: skip
+def test_what_fails_in_every_job_is_refused_before_any(sections: dict[str, Any], message: str) -> None:
+    assert refusal(**sections).startswith(message)

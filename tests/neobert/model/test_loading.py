@@ -15,8 +15,6 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
-from neobert.checkpoint import UnusableCheckpoint
-from neobert.checkpoint.select import best_trial
 from neobert.config import ConfigError
 from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
@@ -24,6 +22,7 @@ from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
 from neobert.model import NeoBERTForSequenceClassification, verify
 from neobert.model.loading import Classifier, build_classifier
+from neobert.training.best_trial import NoBestTrial, best_trial
 from tests.neobert.checkpoint.models import made, plain, split, wrapped, write_settings
 from tests.neobert.conftest import as_if_trained
 
@@ -582,6 +581,7 @@ def test_of_several_trials_the_one_with_the_best_result_is_taken(tiny_bert: Path
     [
         ("loss", [2.0, 1.0, 3.0], 1),
         ("eval_loss", [0.5, 0.4, 0.4], 1),
+        ("test_loss", [0.5, 0.4, 0.4], 1),
         ("accuracy", [0.5, 0.7, 0.7], 1),
         ("predictions", [20.0, 30.0, 10.0], "have made predictions alone"),
         ("accuracy", [float("nan"), 0.5, 0.6], "the score of .*trial-0 is no finite number"),
@@ -598,8 +598,23 @@ def test_the_best_of_several_losses_is_the_smallest_and_what_is_no_score_is_refu
     if isinstance(best, int):
         assert best_trial(trials) == trials[best]
     else:
-        with pytest.raises(UnusableCheckpoint, match=best):
+        with pytest.raises(NoBestTrial, match=best):
             best_trial(trials)
+
+
+def test_trials_that_are_scored_by_different_metrics_have_no_best(tmp_path: Path) -> None:
+    """As those of a version that scored all by accuracy, and of one that scores by what the settings name."""
+    trials = [tmp_path / f"trial-{number}" for number in range(3)]
+    for trial, metric in zip(trials, ("accuracy", "f1", "accuracy"), strict=True):
+        trial.mkdir()
+        (trial / "result.json").write_text(json.dumps({"metric": metric, "score": 0.5}))
+    with pytest.raises(NoBestTrial) as refused:
+        best_trial(trials)
+    assert str(refused.value).startswith(
+        f"the trials are scored by different metrics, so that none is the best: accuracy (as {trials[0]}), f1 (as "
+        f"{trials[1]}). Name one trial, or train again"
+    )
+    assert best_trial([trials[0], trials[2]]) == trials[0]
 
 
 def test_weights_as_at_the_beginning_need_the_permission(tiny_bert: Path, own_copy: Path) -> None:
