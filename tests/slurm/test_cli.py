@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_message_and_nothing_is_queued(
 ) -> None:
     (work / "runs").mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", work / "runs"], capture_output=True)
-    need(mounted.returncode == 0, "the right to mount, which a container has not", "docker run --privileged ...")
+    need(mounted.returncode == 0, "the right to mount", "docker run --privileged ...")
     try:
         refuse(run_recipe("submit", recipe, "--cluster", stand_in), "No space left on device", code=1)
         assert not list(work.glob("runs/*/*/queue"))

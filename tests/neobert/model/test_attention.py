@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks import gpu_checks
+from neobert.config.extras import install
 from neobert.model import NeoBERTConfig, NeoBERTForMaskedLM
 from neobert.model.attention import BACKENDS, Segments, UnknownBackend, attention, choose, fault
 from neobert.model.modeling import IGNORED
-from tests.neobert.conftest import installs
 
 CPU = torch.device("cpu")
 LENGTHS = [3, 7, 7, 1, 12]
@@ -87,7 +87,7 @@ def test_on_a_gpu_packed_equals_padded_equals_one_at_a_time(backend: str, precis
     """Outputs and gradients, which must also be those of float32 on a CPU."""
     device, kind = torch.device("cuda"), gpu_checks.KINDS[precision]
     if reason := fault(backend, device, kind, head_size=64):
-        pytest.skip(f"{backend} {reason}: run `{installs('gpu')}`, on a GPU of the Ampere generation or newer")
+        pytest.skip(f"{backend} {reason}: {install('gpu')}, on a machine with a GPU of the Ampere generation or newer")
     reference = gpu_checks.outputs_and_gradients(gpu_checks.small_model(CPU, "sdpa"), "packed", None)
     differences = gpu_checks.differences_of(device, backend, kind, reference)
     assert max(differences.values()) <= gpu_checks.ROUNDING[kind], differences
