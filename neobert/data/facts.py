@@ -18,14 +18,14 @@ def announce(splits: Splits) -> None:
     sets = {name: " + ".join(str(len(part)) for part in parts if len(part)) for name, parts in _sets(splits).items()}
     sizes = " and ".join(f"{size} {name}" for name, size in sets.items() if size)
     log.info("%s (%s): %s examples", splits.task.name, splits.source, sizes)
+    if splits.source == "generated":
+        log.info("this data is synthetic: scores say nothing about GLUE")
     if splits.columns is not None:
         log.info("columns: %s", _columns_in_words(splits.columns))
     if splits.task.is_regression:
         log.info("labels: %s", _numbers_in_words(splits))
     else:
         log.info("classes: %s", _classes_in_words(splits))
-    if splits.source == "generated":
-        log.info("this data is synthetic: scores say nothing about GLUE")
 
 
 def facts(splits: Splits) -> dict[str, Any]:
