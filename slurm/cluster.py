@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from neobert.config import ConfigError, Strict, nearest, read_yaml, validate
 from slurm.recipe import bundled
 from slurm.schema import Bind, Environment, GpuRequest, NonNegative, Positive, Seconds, Variable, Word
-from slurm.values import Scope, render
+from slurm.values import EnvironmentScope, bounded, render
 
 FIXED = {
     "nodes": "set `resources.nodes` of the recipe",
@@ -133,7 +133,8 @@ def load_profile(name: str) -> Profile:
         file = found[0]
     source = read_yaml(file)
     try:
-        data: Any = render(source.data, {"env": Scope("env", dict(os.environ), {})})
+        with bounded():
+            data: Any = render(source.data, {"env": EnvironmentScope(os.environ)})
         if not isinstance(data, dict):
             raise ConfigError("a cluster profile is a mapping of settings")
         return validate(Profile, data)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from neobert.config import ConfigError, nearest
 from neobert.config.base import KeyPath
+
+MAX_POINTS = 100_000
+"""More than any queue takes; the points of a larger grid would fill the memory before anyone could see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,10 @@ def _product(grid: dict[str, Any], path: KeyPath) -> Iterator[Point]:
         for key in values:
             if key not in keys:
                 raise ConfigError.at((*path, "exclude", index), f"'{key}' is no axis here{nearest(key, keys)}")
+    count = math.prod(map(len, columns))
+    if count > MAX_POINTS:
+        sizes = " x ".join(str(len(column)) for column in columns)
+        raise ConfigError.at(path, f"has {sizes} = {count:,} points; at most {MAX_POINTS:,} can be planned")
     if columns:
         for rows in itertools.product(*columns):
             point = {key: value for row in rows for key, value in row.items()}

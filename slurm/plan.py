@@ -18,7 +18,7 @@ from slurm.cluster import Profile
 from slurm.grid import Point, expand
 from slurm.recipe import Recipe
 from slurm.schema import Array, Resources, StageSpec, slurm_time
-from slurm.values import Scope, has_template, render, verbatim
+from slurm.values import Scope, bounded, has_template, render, verbatim
 
 RUN = "@{run}"
 """Stands for the run's directory in configs, so that a trial's id does not depend on where its run lies."""
@@ -244,7 +244,8 @@ def _settings(model: type[Strict], spec: StageSpec, point: Point, names: Mapping
         if names is not None:
             scope: dict[str, Any] = dict(names)
             scope["config"] = Scope("config", config, scope)
-            config = render(config, scope)
+            with bounded():
+                config = render(config, scope)
         return validate(model, config)
     except ConfigError as error:
         raise ConfigError([Problem(place(p.path), _named(p, place(p.path))) for p in error.problems]) from None

@@ -11,7 +11,7 @@ from typing import Any
 from neobert.config import ConfigError, Problem, dotted, nearest, parse_value, read_yaml, set_at, validate
 from neobert.config.base import KeyPath
 from slurm.schema import OWN, SHARED, TOP, RecipeSpec, StageSpec
-from slurm.values import Scope, render
+from slurm.values import EnvironmentScope, Scope, bounded, render
 
 
 @dataclass
@@ -181,14 +181,15 @@ def _remove(data: dict[str, Any], path: KeyPath, origin: str) -> None:
 
 def _check(data: dict[str, Any], origins: Origins, file: Path) -> Recipe:
     single = "stages" not in data
-    names: dict[str, Any] = {"env": Scope("env", dict(os.environ), {}), "name": data.get("name")}
+    names: dict[str, Any] = {"env": EnvironmentScope(os.environ), "name": data.get("name")}
     names["vars"] = Scope("vars", data.get("vars") or {}, names)
     recipe = Recipe(RecipeSpec.model_construct(name="", stages={}), file, names, origins, single)
     try:
         unknown = [key for key in data if key not in TOP]
         if unknown:
             raise ConfigError([Problem((str(key),), f"unknown key{nearest(str(key), TOP)}") for key in unknown])
-        rendered = _render(data, names)
+        with bounded():
+            rendered = _render(data, names)
         checked = validate(RecipeSpec, _one_stage(rendered) if single else _staged(rendered))
         _check_needs(checked.stages)
     except ConfigError as error:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from neobert.config import TASKS, Strict, nearest
+from slurm.secrets import is_secret
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -89,6 +90,11 @@ def _task(value: str) -> str:
 def _environment(value: dict[str, str]) -> dict[str, str]:
     for key, text in value.items():
         _variable(key)
+        if is_secret(key):
+            raise ValueError(
+                f"{key} looks like a secret, and `env` is written into job scripts. List it under `secrets: [{key}]`; "
+                "jobs then get its value from the environment that submits"
+            )
         if "\0" in text:
             raise ValueError(f"{key}: an environment variable cannot hold a NUL character")
     return value

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+import resource
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
@@ -12,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from neobert.config import ConfigError, nearest
 from neobert.config.base import KeyPath
+from slurm.secrets import is_secret
 
 
 class _Undefined(jinja2.StrictUndefined):
@@ -19,7 +25,8 @@ class _Undefined(jinja2.StrictUndefined):
 
     @property
     def _undefined_message(self) -> str:
-        known = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else {}
+        known: Iterable[Any] = self._undefined_obj if isinstance(self._undefined_obj, Mapping) else ()
+        known = known.names if isinstance(known, EnvironmentScope) else known
         owner = self._undefined_obj.label + "." if isinstance(self._undefined_obj, Scope) else ""
         hint = nearest(str(self._undefined_name), map(str, known))
         if isinstance(self._undefined_obj, Scope) and self._undefined_obj.label in ("env", "stages"):
@@ -36,7 +43,49 @@ class _Environment(ImmutableSandboxedEnvironment):
         return obj[attribute] if isinstance(obj, Mapping) and attribute in obj else super().getattr(obj, attribute)
 
 
-_ENV = _Environment(undefined=_Undefined, keep_trailing_newline=True)
+SECONDS, MEMORY, LENGTH = 10, 1 << 30, 1_000_000
+"""Bounds on the templates of one recipe or trial: seconds, bytes of memory, and characters in a single value."""
+
+
+def _environment() -> _Environment:
+    """Without what has no use in a recipe, or gives another value each time: trials are known by the hash of theirs."""
+    environment = _Environment(undefined=_Undefined, keep_trailing_newline=True)
+    for name in ("lipsum", "cycler", "joiner"):
+        del environment.globals[name]
+    del environment.filters["random"]
+    return environment
+
+
+_ENV = _environment()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Within this context a template that runs on, or fills the memory, ends with a `ConfigError`.
+
+    The time is only bounded in the main thread, the one that receives signals.
+    """
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGALRM, _out_of_time)
+            stack.callback(signal.signal, signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = _address_space() + MEMORY
+        if soft == resource.RLIM_INFINITY or limit < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+            stack.callback(resource.setrlimit, resource.RLIMIT_AS, (soft, hard))
+        yield
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _out_of_time(*_: Any) -> NoReturn:
+    raise ConfigError(f"a template takes longer than {SECONDS} s")
 
 
 class Verbatim(str):
@@ -97,9 +146,13 @@ class Scope(Mapping[str, Any]):
             raise jinja2.TemplateError(f"refers to itself: {' -> '.join([*self._rendering, label])}")
         return render(value, {name: self._below(label, known) for name, known in self._names.items()})
 
+    def __repr__(self) -> str:
+        # A template that prints it would give the address of an object: another text, and so another trial, each time.
+        raise jinja2.TemplateError(f"`{self.label}` is a mapping: name one of its values")
+
     def _below(self, label: str, known: Any) -> Any:
         """A name as the template at `label` sees it: what that template asks for must not ask for it again."""
-        if not isinstance(known, Scope):
+        if not isinstance(known, Scope) or isinstance(known, EnvironmentScope):
             return known
         return Scope(known.label, known._tree, known._names, (*self._rendering, label))
 
@@ -108,6 +161,33 @@ class Scope(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._tree)
+
+
+class EnvironmentScope(Scope):
+    """The environment of this command. A template reads variables by name, and no secrets: what it gives is written
+    into files that others may read."""
+
+    def __init__(self, environ: Mapping[str, str]):
+        super().__init__("env", environ, {})
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tree)
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._tree[key]
+        if is_secret(key):
+            raise jinja2.TemplateError(f"env.{key} looks like a secret: list it under `secrets: [{key}]` instead")
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        raise jinja2.TemplateError("`env` is read by name only, as in {{ env.HOME }}")
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def __repr__(self) -> str:
+        return str(list(self))
 
 
 def render(value: Any, names: Mapping[str, Any], path: KeyPath = ()) -> Any:
@@ -139,18 +219,28 @@ def _render_text(text: str, names: Mapping[str, Any], path: KeyPath) -> Any:
                 if isinstance(value, jinja2.Undefined):
                     value = str(value)  # raises
                 return _plain(value)
-        return _ENV.from_string(text).render(**names)
+        return _plain(_ENV.from_string(text).render(**names))
     except ConfigError as error:
         raise error.located(lambda _: "", lambda _: path) from None
     except RecursionError:
-        raise ConfigError.at(path, f"calls itself without end (in {text!r})") from None
+        raise ConfigError.at(path, f"calls itself without end (in {_short(text)})") from None
+    except MemoryError:
+        raise ConfigError.at(path, f"needs more than {MEMORY >> 30} GiB of memory (in {_short(text)})") from None
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        raise ConfigError.at(path, f"{error.args[0] if error.args else error} (in {text!r})") from None
+        raise ConfigError.at(path, f"{error.args[0] if error.args else error} (in {_short(text)})") from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 200 else f"{text[:197]}...")
 
 
 def _plain(value: Any) -> Any:
-    """A template's value as plain YAML types."""
+    """A template's value as plain YAML types, each of a size that a message can show."""
     match value:
+        case str() if len(value) > LENGTH:
+            raise ValueError(f"gives a text of {len(value):,} characters, at most {LENGTH:,} are taken")
+        case int() if value.bit_length() > 1024:
+            raise ValueError("gives a number of more than 300 digits")
         case Scope() | dict():
             return {str(key): _plain(value[key]) for key in value}
         case str() | bool() | int() | float() | None:

@@ -18,6 +18,14 @@ from neobert.config.base import ConfigError, KeyPath, Problem
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+MAX_BYTES = 5_000_000
+MAX_NODES = 200_000
+"""Values in a file, those that aliases repeat counted each time."""
+MAX_DEPTH = 64
+MAX_DIGITS = 300
+"""In a number: enough for every float, and few enough to print it in a message."""
+_CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+
 
 class _Loader(_Base):  # the C loader where PyYAML was built with it
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
@@ -37,6 +45,8 @@ _resolve("merge", "<<", "<")
 
 def _construct_int(loader: Any, node: Any) -> int:
     text = loader.construct_scalar(node)
+    if len(text) > MAX_DIGITS:
+        raise yaml.MarkedYAMLError(problem=f"a number of {len(text)} digits", problem_mark=node.start_mark)
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
@@ -89,9 +99,13 @@ class Source:
 
 
 def read_yaml(path: Path | str) -> Source:
-    """Reads a YAML file; raises `ConfigError` when it is missing, unreadable, or no YAML."""
+    """Reads a YAML file; raises `ConfigError` when it is missing, unreadable, too large, or no YAML."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError.at((), f"is larger than {MAX_BYTES / 1e6:g} MB, which no settings file is", str(path))
+        text = content.decode("utf-8")
     except OSError as error:
         raise ConfigError.at((), f"cannot be read: {error.strerror}", str(path)) from None
     except UnicodeDecodeError as error:
@@ -107,6 +121,7 @@ def parse_yaml(text: str, name: str) -> Source:
         raise ConfigError.at((), message, f"{name}:{line}")
     source = Source(name, None)
     try:
+        _check_size(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -119,11 +134,52 @@ def parse_yaml(text: str, name: str) -> Source:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark else name
         raise ConfigError.at((), f"is not valid YAML: {error.problem or error.context}", where) from None
-    except RecursionError:
-        raise ConfigError.at((), "is not valid YAML: it contains itself, or is nested too deeply", name) from None
     except (yaml.YAMLError, ValueError, KeyError) as error:
         raise ConfigError.at((), f"is not valid YAML: {error}", name) from None
     return source
+
+
+def _check_size(text: str) -> None:
+    """Raise `yaml.MarkedYAMLError` for text that would take too much time, memory or stack to read.
+
+    The parser's events are counted before any value is made: nesting is bounded, and an alias counts as all the values
+    that it repeats.
+    """
+    event: Any
+    sizes: dict[str, int] = {}  # values below each anchor
+    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each collection, and the count before it
+    count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        match event:
+            case yaml.AliasEvent():
+                if any(event.anchor == anchor for anchor, _ in open_nodes):
+                    raise _refused(f"*{event.anchor} contains itself", event)
+                count += sizes.get(event.anchor or "", 1)
+            case yaml.CollectionStartEvent():
+                _check_tag(event)
+                open_nodes.append((event.anchor, count))
+                count += 1
+            case yaml.CollectionEndEvent():
+                anchor, before = open_nodes.pop()
+                if anchor:
+                    sizes[anchor] = count - before
+            case yaml.ScalarEvent():
+                _check_tag(event)
+                count += 1
+        if len(open_nodes) > MAX_DEPTH:
+            raise _refused(f"nested deeper than {MAX_DEPTH}", event)
+        if count > MAX_NODES:
+            raise _refused(f"more than {MAX_NODES:,} values", event)
+
+
+def _check_tag(event: Any) -> None:
+    if event.tag not in (None, "!") and event.tag not in _CORE_TAGS:
+        shown = event.tag.replace("tag:yaml.org,2002:", "!!")
+        raise _refused(f"the tag {shown} is not read here: write a plain text, number, list or mapping", event)
+
+
+def _refused(problem: str, event: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def parse_value(text: str, name: str | None = None) -> Any:

@@ -83,3 +83,9 @@ def test_a_product_has_every_combination_once_in_order(axes: dict[str, list[int]
     for key in axes:
         expected = [(*left, value) for left in expected for value in axes[key]]
     assert indices == expected
+
+
+def test_a_grid_of_more_points_than_any_queue_takes_is_refused_before_it_is_expanded() -> None:
+    grid = {f"a{number}": list(range(10)) for number in range(9)}
+    with pytest.raises(ConfigError, match=r"grid: has 10 x .* = 1,000,000,000 points; at most 100,000 can be planned"):
+        expand(grid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def test_every_value_knows_its_line() -> None:
         ("? [1, 2]\n: 3\n", "f.yaml:1: is not valid YAML: a key must be a word"),
         ("a: !!python/object/apply:os.system [true]\n", "f.yaml:1"),
         ("a: 1\nb: x\x85y", r'f.yaml:2: holds the character U+0085; write it as "\x85"'),
-        ("&a [*a]", "nested too deeply"),
+        ("&a [*a]", "contains itself"),
     ],
 )
 def test_what_is_no_yaml_is_an_error_with_its_line(text: str, message: str) -> None:
@@ -65,6 +67,45 @@ def test_an_unreadable_file_is_one_message(tmp_path: Path) -> None:
 def test_merge_keys_and_anchors_work() -> None:
     source = parse_yaml("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n", "f")
     assert source.data["more"] == {"x": 1, "y": 3}
+
+
+GROWING = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise("abcdefghijkl")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GROWING, "more than 200,000 values"),
+        (GROWING.replace("[*", "{<<: [*").replace("]\n", "]}\n").replace("[1", "{x: [1"), "more than 200,000 values"),
+        ("a: " + "[" * 40_000 + "]" * 40_000, "nested deeper than 64"),
+        ("a:\n" + "- " * 40_000 + "x", "nested deeper than 64"),
+        ("\n".join("  " * depth + "a:" for depth in range(1000)), "nested deeper than 64"),
+        ("a: !!binary aGVsbG8=", "the tag !!binary is not read here"),
+        ("a: !!timestamp 2026-01-31", "the tag !!timestamp is not read here"),
+        ("a: !!set {x}", "the tag !!set is not read here"),
+        ("a: !!python/object/apply:os.system [ls]", "the tag !!python/object/apply:os.system is not read here"),
+        ("a: !mine x", "the tag !mine is not read here"),
+        ("a: 1" + "0" * 400, "a number of 401 digits"),
+        ("a: 0x" + "f" * 1_000_000, "a number of 1000002 digits"),
+    ],
+)  # fmt: skip
+def test_text_that_would_take_too_much_to_read_is_refused_at_once(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"f\.yaml:\d+: is not valid YAML: {re.escape(message)}"):
+        parse_yaml(text, "f.yaml")
+
+
+def test_core_tags_are_read() -> None:
+    text = 'a: !!str 1\nb: !!int "2"\nc: !!float 3\nd: !!map {}\ne: !!seq []\n'
+    assert parse_yaml(text, "f").data == {"a": "1", "b": 2, "c": 3.0, "d": {}, "e": []}
+
+
+def test_a_file_that_is_no_settings_file_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "disk.yaml").open("wb") as stream:
+        stream.truncate(10 << 30)
+    with pytest.raises(ConfigError, match="is larger than 5 MB"):
+        read_yaml(tmp_path / "disk.yaml")
 
 
 def test_set_at_makes_the_mappings_on_the_way_and_refuses_to_go_through_a_value() -> None:
