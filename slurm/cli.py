@@ -324,7 +324,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `recipe render ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         sys.exit(141)
     except UnicodeEncodeError as error:
         click.echo(f"error: {error.object!r} holds bytes that are no UTF-8 text; rename it", err=True)
@@ -332,6 +332,8 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {place}{error.strerror or error}", err=True)
+        if not error.filename:
+            _end_output()
         sys.exit(1)
     except Exception as error:
         from neobert.config import ConfigError
@@ -341,6 +343,11 @@ def main() -> None:
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
         sys.exit(2)
+
+
+def _end_output() -> None:
+    """Sends what standard output still holds back to nowhere: Python would try to write it again as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
