@@ -70,14 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = _complain("interrupted; run the same command again to resume from the last checkpoint", FAILED)
     except BrokenPipeError:  # `neobert pretrain --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
-    except Exception:  # noqa: BLE001  # not foreseen: the traceback is what helps
-        _print_error(traceback.format_exc())
-        code = FAILED
+    except Exception as error:  # noqa: BLE001
+        if isinstance(error, OSError) and error.errno is not None:  # of what is written last, or of a help text
+            code = _complain(f"standard output: {error.strerror}", FAILED)
+        else:  # not foreseen: the traceback is what helps
+            _print_error(traceback.format_exc())
+            code = FAILED
     for number in (signal.SIGUSR2, signal.SIGTERM):  # an exit takes a second, and its code must stay what it is
         signal.signal(number, signal.SIG_IGN)
-    sys.stdout.flush()
+    _flush_output()
     sys.stderr.flush()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # Everything is written by now. Tearing down a process group can block for ever: gloo's destructor holds the
@@ -229,6 +231,14 @@ def _complain(message: str, code: int) -> int:
 
 def _print_error(text: str) -> None:
     """Prints on standard error at once, so that lines of other processes do not come in between."""
-    sys.stdout.flush()
+    _flush_output()
     sys.stderr.write(textwrap.indent(text, rank_prefix(os.environ), lambda line: True))
     sys.stderr.flush()
+
+
+def _flush_output() -> None:
+    """Writes out what standard output holds back; where it takes no more, the rest goes nowhere, at the exit too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

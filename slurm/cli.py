@@ -393,7 +393,7 @@ def main() -> None:
         error.show(sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `recipe render ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         sys.exit(141)
     except UnicodeEncodeError as error:
         near = error.object[max(0, error.start - 60) : error.end + 60]
@@ -402,6 +402,8 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         echo(f"error: {place}{error.strerror or error}", err=True)
+        if not error.filename:
+            _end_output()
         sys.exit(1)
     except Exception as error:
         from neobert.config import ConfigError
@@ -411,6 +413,11 @@ def main() -> None:
         for problem in error.problems:
             echo(f"error: {problem}", err=True)
         sys.exit(2)
+
+
+def _end_output() -> None:
+    """Sends what standard output still holds back to nowhere: Python would try to write it again as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import MutableMapping
 
 CHANGING = (
     "APPTAINERENV_", "BASH_ENV", "BASH_FUNC_", "COLUMNS", "FORCE_COLOR", "GIT_", "HF_", "LANGUAGE", "LC_", "LINES",
-    "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_", "NEOBERT_", "NO_COLOR", "RANK", "RECIPE_", "SACCT_", "SBATCH_",
-    "SINGULARITYENV_", "SLURM", "SQUEUE_", "TRANSFORMERS_", "WORLD_SIZE",
+    "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_", "NEOBERT_", "NO_COLOR", "PYTHONUNBUFFERED", "PYTHONWARNINGS",
+    "RANK", "RECIPE_", "SACCT_", "SBATCH_", "SINGULARITYENV_", "SLURM", "SQUEUE_", "TRANSFORMERS_", "WORLD_SIZE",
 )  # fmt: skip
 """What the names begin with of variables that would change what tests see."""
 

@@ -200,6 +200,14 @@ def test_output_that_goes_nowhere_is_one_message(tmp_path: Path, redirect: str, 
 
 
 @pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"]])
+def test_help_onto_a_full_disk_is_one_message(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "neobert", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (1, "neobert: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"]])
 def test_help_into_a_pipe_that_is_closed_ends_in_silence(words: list[str]) -> None:
     script = f"set -o pipefail; {shlex.join([sys.executable, '-m', 'neobert', *words])} | true"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=REPOSITORY)

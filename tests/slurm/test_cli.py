@@ -341,6 +341,13 @@ def test_wrong_usage_is_clicks_own_message(run_recipe: Recipe) -> None:
     refuse(run_recipe("plam", "x"), "No such command 'plam'")
 
 
+def test_output_onto_a_full_disk_is_one_message(recipe: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "slurm.cli", "plan", str(recipe)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
 def test_a_reader_that_goes_away_is_no_error(recipe: Path) -> None:
     many = f"{sys.executable} -m slurm.cli plan {recipe} --all --set grid.seed='{{{{ range(3000) }}}}'"
     done = subprocess.run(["bash", "-c", f"{many} | head -1"], capture_output=True, text=True)
