@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 from neobert import __version__
 from neobert.errors import BAD_START, DONE, FAILED, USERS_MISTAKE, BadStart, RunError
 from neobert.home import ensure_account
+from neobert.logs import rank_prefix
 
 RUNNERS = {
     "preprocess": "neobert.tasks.preprocess",
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     except Exception:  # noqa: BLE001  # not foreseen: the traceback is what helps
-        traceback.print_exc()
+        _print_error(traceback.format_exc())
         code = FAILED
     for number in (signal.SIGUSR2, signal.SIGTERM):  # an exit takes a second, and its code must stay what it is
         signal.signal(number, signal.SIG_IGN)
@@ -217,6 +219,12 @@ def _uses_cpu(config: Any) -> bool:
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stdout.flush()
-    print(f"neobert: {message}", file=sys.stderr)
+    _print_error(f"neobert: {message}\n")
     return code
+
+
+def _print_error(text: str) -> None:
+    """Prints on standard error at once, so that lines of other processes do not come in between."""
+    sys.stdout.flush()
+    sys.stderr.write(textwrap.indent(text, rank_prefix(os.environ), lambda line: True))
+    sys.stderr.flush()

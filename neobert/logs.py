@@ -6,9 +6,16 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import TextIO
 
 from neobert.training.distributed import Ranks
+
+
+def rank_prefix(environ: Mapping[str, str]) -> str:
+    """What lines begin with in all processes but the first, so that a log tells whose they are."""
+    rank = environ.get("RANK") or (environ.get("SLURM_PROCID") if environ.get("SLURM_STEP_ID", "").isdigit() else None)
+    return "" if rank in (None, "", "0") else f"[rank {rank}] "
 
 
 def set_up_logging(ranks: Ranks) -> None:

@@ -7,7 +7,6 @@ everyone ends at its word.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -15,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from neobert.errors import BAD_START
 from neobert.training.distributed import Ranks
-from neobert.training.files import to_json, write_text
+from neobert.training.faults import Fault, is_recorded, merge, write_record
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -36,14 +34,6 @@ _SECONDS_TO_HEAR = 3.0
 _SECONDS_BETWEEN_LOOKS = 0.02
 _GROUP_TIMEOUT = timedelta(minutes=30)
 """Of the operations in training, as Trainer has it."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What went wrong, and on which nodes; none are named where it may be any of them."""
-
-    message: str
-    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,13 +97,13 @@ class Meeting:
         board, watched = self._board(store), self._board(self._connect())
         watch = threading.Thread(target=self._watch, args=(watched,), name="preflight", daemon=True)
         if fault:  # first of all: when everyone is here, all that is wrong is known
-            self._tell(board, "fault", json.dumps([fault.message, fault.nodes]))
+            self._tell(board, "fault", str(fault))
         self._tell(board, "here", self.start.node)
         watch.start()
         if fault is None:
             fault = self._sum(store)
             if fault:
-                self._tell(board, "fault", json.dumps([fault.message, fault.nodes]))
+                self._tell(board, "fault", str(fault))
             else:
                 self._tell(board, "summed", "")
         watch.join()  # or it ends this process
@@ -150,7 +140,7 @@ class Meeting:
                 what = "the main process did not start" if first == self.start.node else "cannot be reached"
                 self._fail(Fault(
                     f"{first}: {what}; seen from {self.start.node}, nobody answered at {_address(self.place)} for "
-                    f"{self.start.limit:.0f} s ({reason})", (first,)
+                    f"{self.start.limit:.0f} s ({reason})", (first,), what
                 ))  # fmt: skip
             time.sleep(0.1)
 
@@ -185,7 +175,8 @@ class Meeting:
                 torch.cuda.set_device(device)
             number = torch.tensor([self.ranks.rank + 1], device=device)
         except RuntimeError as error:
-            return Fault(f"{self.start.node}: its GPU cannot be used: {_first_line(error)}", (self.start.node,))
+            reason = f"its GPU cannot be used: {_first_line(error)}"
+            return Fault(f"{self.start.node}: {reason}", (self.start.node,), reason)
         try:
             store.set_timeout(_GROUP_TIMEOUT)
             distributed.init_process_group(
@@ -230,9 +221,9 @@ class Meeting:
         # The main process may have begun as late as this one was willing to wait for it, and has its own limit then.
         # When it dies before, the connection ends.
         board.wait(["verdict"], timedelta(seconds=2 * self.start.limit + _SECONDS_TO_HEAR))
-        message, nodes = json.loads(board.get("verdict"))
+        fault = Fault.parse(board.get("verdict"))
         board.add("heard", 1)
-        return Fault(message, tuple(nodes)) if message else None
+        return fault if fault.message else None
 
     def _judge(self, board: Any) -> Fault | None:
         """Waits for all to have their sum, for a fault, or for the limit."""
@@ -245,7 +236,7 @@ class Meeting:
                 end = min(end, time.monotonic() + _SECONDS_FOR_LATECOMERS)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         fault = None if board.add("summed", 0) == everyone else self._find_fault(board)
-        board.set("verdict", json.dumps([fault.message, fault.nodes] if fault else ["", []]))
+        board.set("verdict", str(fault or Fault("")))
         # The store ends with this process, so it is the last to leave.
         until = time.monotonic() + _SECONDS_TO_HEAR
         while board.add("heard", 0) < board.add("here", 0) - 1 and time.monotonic() < until:
@@ -254,13 +245,9 @@ class Meeting:
 
     def _find_fault(self, board: Any) -> Fault | None:
         everyone = range(self.ranks.world_size)
-        reported = [
-            Fault(*json.loads(board.get(f"fault/{rank}"))) for rank in everyone if board.check([f"fault/{rank}"])
-        ]
+        reported = [Fault.parse(board.get(f"fault/{rank}")) for rank in everyone if board.check([f"fault/{rank}"])]
         if reported:
-            nodes = dict.fromkeys(node for fault in reported for node in fault.nodes)
-            messages = dict.fromkeys(fault.message for fault in reported)
-            return Fault("; ".join(messages), tuple(nodes))
+            return merge(reported)
         absent = [rank for rank in everyone if not board.check([f"here/{rank}"])]
         waiting = [rank for rank in everyone if not board.check([f"summed/{rank}"])]
         return self._absent(absent) if absent else self._stuck(waiting) if waiting else None
@@ -270,11 +257,11 @@ class Meeting:
         away, all_nodes = set(self.start.nodes_of(absent)), set(self.ranks.hosts)
         if len(all_nodes) > 2 and away == all_nodes - {self.start.node}:
             # Rather this node's fault than that of all others at once.
-            return Fault(f"{self.start.node}: no other node reached {place} within {limit}", (self.start.node,))
+            reason = f"no other node reached it within {limit}"
+            return Fault(f"{self.start.node}: no other node reached {place} within {limit}", (self.start.node,), reason)
         verb = "have" if len(absent) > 1 else "has"
-        return Fault(
-            f"{self.start.name(absent)} {verb} not come to {place} within {limit}", self.start.nodes_of(absent)
-        )
+        message = f"{self.start.name(absent)} {verb} not come to {place} within {limit}"
+        return Fault(message, self.start.nodes_of(absent), f"did not come to the meeting within {limit}")
 
     def _stuck(self, waiting: list[int]) -> Fault:
         everyone = self.ranks.world_size
@@ -283,7 +270,10 @@ class Meeting:
             f"within {self.start.limit:.0f} s on {self.start.name(waiting)}. NCCL_DEBUG=INFO tells more; "
             "NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME choose the network"
         )
-        return Fault(message, self.start.nodes_of(waiting) if len(waiting) < everyone else ())
+        nodes = self.start.nodes_of(waiting) if len(waiting) < everyone else ()
+        return Fault(
+            message, nodes, f"a sum over all processes did not come to its end within {self.start.limit:.0f} s"
+        )
 
     def _lost_main(self, error: Exception) -> Fault:
         return Fault(f"{self.start.node}: the main process, on {self._first_node}, is gone: {_first_line(error)}")
@@ -292,26 +282,13 @@ class Meeting:
 
     def _fail(self, fault: Fault) -> NoReturn:
         try:
-            write_record(self.start, fault)
+            # The main process knows best; others write only what nobody has written for this attempt.
+            if self.ranks.is_main or not is_recorded(self.start.record, self.start.attempt):
+                write_record(self.start.record, self.start.attempt, fault)
         except OSError as error:
             _complain(f"{self.start.record}: {error.strerror}")
         _complain(fault.message)
         os._exit(BAD_START)  # the main thread may be blocked in a library
-
-
-def write_record(start: Start, fault: Fault) -> None:
-    """The main process knows best; others write only what nobody has written for this attempt."""
-    text = to_json({"schema": 1, "attempt": start.attempt, "nodes": fault.nodes, "message": fault.message}) + "\n"
-    if start.ranks.is_main or not is_recorded(start):
-        write_text(start.record, text)
-
-
-def is_recorded(start: Start) -> bool:
-    """Whether somebody has written already why this very attempt cannot start."""
-    with suppress(ValueError, OSError, KeyError, TypeError):
-        told = json.loads(start.record.read_text(encoding="utf-8"))["attempt"]
-        return start.attempt is not None and told == start.attempt
-    return False
 
 
 def _complain(message: str) -> None:

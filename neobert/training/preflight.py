@@ -13,7 +13,8 @@ from pathlib import Path
 
 from neobert.errors import BadStart, RunError
 from neobert.training.distributed import Ranks
-from neobert.training.meeting import Fault, Meeting, Start, is_recorded, write_record
+from neobert.training.faults import Fault, is_recorded, write_record
+from neobert.training.meeting import Meeting, Start
 
 DEFAULT_LIMIT = 45.0
 LONGEST_LIMIT = 60.0
@@ -36,7 +37,8 @@ def check_start(
     limit = min(_number(environ, "RECIPE_PREFLIGHT_SECONDS", DEFAULT_LIMIT), LONGEST_LIMIT)
     node = ranks.hosts[ranks.rank] if ranks.hosts else environ.get("SLURMD_NODENAME") or socket.gethostname()
     start = Start(ranks, node, use_cpu, limit, time.monotonic(), record, attempt)
-    if ranks.is_main and not is_recorded(start):  # of this attempt: the launcher wrote it, on a node without the image
+    # That of this attempt is the launcher's, which wrote it on a node without the image.
+    if ranks.is_main and not is_recorded(record, attempt):
         record.unlink(missing_ok=True)
     fault = _missing_gpus(node, gpus, environ) if gpus else None
     if ranks.world_size > 1:
@@ -44,7 +46,7 @@ def check_start(
         if ranks.is_main:
             record.unlink(missing_ok=True)  # all have come
     elif fault:
-        write_record(start, fault)
+        write_record(record, attempt, fault)
         raise BadStart(fault.message)
 
 
@@ -55,10 +57,12 @@ def _missing_gpus(node: str, asked: int, environ: Mapping[str, str]) -> Fault | 
     if found >= asked:
         return None
     were, are = "GPU was" if asked == 1 else "GPUs were", "is" if found == 1 else "are"
-    why = f"CUDA_VISIBLE_DEVICES={environ.get('CUDA_VISIBLE_DEVICES', '(unset)')}"
-    if torch.version.cuda is None and torch.version.hip is None:
-        why += f", and PyTorch {torch.__version__} is built without GPU support"
-    return Fault(f"{node}: {asked} {were} asked for, {found} {are} visible ({why})", (node,))
+    reason = f"{asked} {were} asked for, {found} {are} visible"
+    if torch.version.cuda is None and torch.version.hip is None:  # as on every node: all have this image, or Python
+        reason += f": PyTorch {torch.__version__} is built without GPU support"
+        return Fault(f"{reason}. Use an image with a build for GPUs, or set resources.gpus_per_node to 0", (), reason)
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "(unset)")
+    return Fault(f"{node}: {reason} (CUDA_VISIBLE_DEVICES={visible})", (node,), reason)
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:
