@@ -71,6 +71,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_tail(path: Path, size: int = 256 * 1024) -> str:
+    """The end of a log, in which the first process that failed has its say too; empty if there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - size))
+            return stream.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a file that grows; a line that was cut short before it stays a line of its own."""
     with path.open("a+b") as stream:
@@ -107,6 +117,15 @@ class TrialDir:
     @property
     def attempts(self) -> Path:
         return self.path / "attempts.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def last_checkpoint(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        found = self.checkpoints.glob("checkpoint-*/complete.json")
+        return max((int(path.parent.name.removeprefix("checkpoint-")) for path in found), default=None)
 
     def log(self, attempt: int) -> Path:
         return self.path / "logs" / f"attempt-{attempt}.log"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +13,10 @@ from typing import Any
 
 from neobert.config import ConfigError
 from slurm.backends import REST, QueuedTask, TaskState, get_backend
-from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log
+from slurm.failure import Progress, find_cause, how_to_go_on, verdict_text
+from slurm.logtext import CHECKPOINTED, lines_of, message
+from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log, read_tail
 from slurm.submissions import Submitted, by_trial, in_flight, read_cancelled, read_submissions
-
-CHECKPOINTED = 85
 
 
 class State(StrEnum):
@@ -35,8 +37,9 @@ class State(StrEnum):
         return self in (State.RUNNING, State.PENDING, State.REQUEUED)
 
 
-KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT}
-"""What the job script says of a failure."""
+KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT,
+         "preempted": State.PREEMPTED}  # fmt: skip
+"""What the kind of a failure is as a state."""
 
 VERDICTS = {
     "FAILED": State.FAILED, "NODE_FAIL": State.FAILED, "BOOT_FAIL": State.FAILED, "DEADLINE": State.TIMEOUT,
@@ -175,10 +178,8 @@ def _trial(
         _check_result(directory.result, result)
         trial = replace(trial, state=State.DONE, result=result)
     log = read_log(directory.attempts)
-    number = max((entry["attempt"] for entry in log), default=0)
-    # Lines of one attempt: an older one that was thought dead may have written after it.
-    last: dict[str, Any] = {key: value for entry in log if entry["attempt"] == number for key, value in entry.items()}
-    trial = replace(trial, attempts=number)
+    last = _last_attempt(log)
+    trial = replace(trial, attempts=last.get("attempt", 0))
     if result is not None:
         return trial
     running = bool(last) and "end" not in last
@@ -200,10 +201,16 @@ def _trial(
                    doubtful=queued is not None)  # fmt: skip
 
 
+def _last_attempt(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is known of the newest attempt. An older one that was thought dead may have written after it."""
+    number = max((entry["attempt"] for entry in log), default=0)
+    return {key: value for entry in log if entry["attempt"] == number for key, value in entry.items()}
+
+
 def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
     if task.state.state == "PENDING":
         state = State.REQUEUED if last else State.PENDING
-        said = [task.state.reason if task.state.reason not in ("", "None") else "", _saved(last)]
+        said = [task.state.reason if task.state.reason not in ("", "None") else "", _saved(last), _excluded(last)]
         return replace(trial, state=state, detail="; ".join(filter(None, said)))
     if last and "end" not in last:
         progress = read_json(directory.progress) or {}
@@ -216,13 +223,40 @@ def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Ma
 
 
 def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) -> TrialState:
-    state = KINDS[failure.get("kind", "failed")]
-    said = last_line(directory.log(failure["attempt"]))
     if failure.get("kind") == "node":
-        said = (read_json(directory.path / "preflight.json") or {}).get("message", said)
-    # A signal that ended it may have been Slurm's, and then only Slurm knows why.
-    doubtful = state is State.FAILED and (failure.get("signal") in ("KILL", "TERM") or "SIG" in failure["reason"])
-    return replace(trial, state=state, detail=f"{_failure(failure)}: {said}", doubtful=doubtful)
+        said = (read_json(directory.path / "preflight.json") or {}).get("message", "")
+        return replace(trial, state=State.FAILED, detail=": ".join(filter(None, [failure["reason"], said])))
+    progress = _progress(directory)
+    cause = find_cause(failure, read_tail(directory.log(failure["attempt"])), progress)
+    detail = str(cause)
+    if cause.kind in ("timeout", "preempted"):  # what it said itself matters less than how it goes on
+        detail = f"{cause.how}; {progress}; {how_to_go_on(progress, _retry(directory))}"
+    return replace(trial, state=KINDS[cause.kind], detail=detail, doubtful=not cause.certain)
+
+
+def _progress(directory: TrialDir) -> Progress:
+    """How far a trial got, by the files of its attempts."""
+    last = _last_attempt(read_log(directory.attempts))
+    try:
+        state = read_json(directory.progress) or {}
+    except ConfigError:  # damaged: the checkpoints tell the more important half
+        state = {}
+    stopped = last.get("exit_code") == CHECKPOINTED
+    step = int(last.get("step") or state.get("step") or 0)
+    saved = directory.last_checkpoint() if directory.checkpoints.is_dir() else step if stopped else None
+    return Progress(step, int(state.get("total_steps") or 0), saved, stopped and saved == step)
+
+
+def _retry(directory: TrialDir) -> str:
+    return f"recipe retry {shlex.quote(os.path.relpath(directory.path.parents[1]))}"
+
+
+def _excluded(last: Mapping[str, Any]) -> str:
+    """What was wrong with the nodes that the job now goes on without."""
+    complaint = last.get("excluded")
+    if not isinstance(complaint, dict):
+        return ""
+    return f"excluded {', '.join(complaint['nodes'])}: {complaint.get('reason') or complaint['message']}"
 
 
 def _saved(last: Mapping[str, Any]) -> str:
@@ -236,26 +270,6 @@ def _check_result(path: Path, result: Mapping[str, Any]) -> None:
     metrics = result.get("metrics")
     if not good or not isinstance(metrics, dict) or not all(isinstance(value, number) for value in metrics.values()):
         raise ConfigError(f"{path} has no score, metric and metrics as it should")
-
-
-def _failure(failure: Mapping[str, Any]) -> str:
-    ending = f"signal {failure['signal']}" if failure.get("signal") else f"exit code {failure['exit_code']}"
-    reason = "" if failure["reason"] == "failed" else f"{failure['reason']}, "
-    return f"{reason}{ending}, attempt {failure['attempt']} on {failure['node']}"
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something; for most failures it is the message."""
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 8000))
-            lines = [line.strip() for line in stream.read().decode(errors="replace").split("\n")]
-    except FileNotFoundError:
-        return "there is no log"
-    said = [line for line in lines if line]
-    # srun and Slurm come last, and only repeat that something ended.
-    own = [line for line in said if not line.startswith(("srun: ", "slurmstepd: "))]
-    return (own or said or ["the log is empty"])[-1][:300]
 
 
 def _history(run: RunDir, lost: Mapping[str, Given]) -> dict[str, TaskState]:
@@ -272,17 +286,24 @@ def _history(run: RunDir, lost: Mapping[str, Given]) -> dict[str, TaskState]:
 
 def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: Given) -> TrialState:
     """A trial without a result, by what the queue's history says of its task, and by what its script printed."""
-    output = given.output(run)
-    said = f": {last_line(output)}" if not trial.attempts and output.exists() and output.stat().st_size else ""
     if given.job.pack > 1 and trial.state is State.FAILED:
         return trial  # it ended before others of its task, whose end the history tells
+    lines = lines_of(read_tail(given.output(run)))
+    said = message(lines, None) if not trial.attempts else ""
     if told is None or told.state not in VERDICTS:  # as RUNNING, where accounts lag behind
-        verdict = f"{told.state} {told.reason}".strip() + "; " if told is not None else ""
-        return trial if trial.state is not State.UNKNOWN else replace(trial, detail=verdict + trial.detail + said)
+        verdict = f"{told.state} {told.reason}".strip() if told is not None else ""
+        return trial if trial.state is not State.UNKNOWN else replace(trial, detail=_with(said, verdict, trial.detail))
     state = VERDICTS[told.state]
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
-    more = trial.detail if trial.attempts else ""
-    return replace(
-        trial, state=state, detail="; ".join(filter(None, [f"{told.state} {told.reason}".strip(), more])) + said
-    )
+    directory = run.trial(trial.id)
+    detail = verdict_text(told, _progress(directory), _retry(directory))
+    if state is State.FAILED:  # the script itself: it could not leave a record
+        said = said or message(lines, None)
+    own = trial.detail if trial.state is State.FAILED and state is not State.TIMEOUT else ""
+    return replace(trial, state=state, detail=_with(said, detail, own))
+
+
+def _with(said: str, *details: str) -> str:
+    """The details, and at the end what a log says."""
+    return ": ".join(filter(None, ["; ".join(filter(None, details)), said]))

@@ -17,6 +17,8 @@ class TaskState:
 
     state: str
     reason: str = ""
+    limit: str = ""
+    """The job's time limit, where it is known."""
 
 
 TaskKey = tuple[str, int]

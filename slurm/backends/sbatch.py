@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -86,7 +87,7 @@ class SbatchBackend:
         return tasks
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
-        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
+        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,Timelimit"]
         try:
             answer = _run([*command, f"--jobs={','.join(job_ids)}"])
         except (subprocess.TimeoutExpired, FileNotFoundError):
@@ -95,9 +96,9 @@ class SbatchBackend:
             return self._remembered(job_ids)
         states = {}
         for line in answer.stdout.splitlines():
-            job, state, code = line.split("|")
+            job, state, code, limit = line.split("|")
             number, _, index = job.partition("_")  # `30_[2-9%2]`: those that never left the queue one by one
-            states[number, _index(index)] = TaskState(state.split()[0], f"exit {code}")
+            states[number, _index(index)] = TaskState(state.split()[0], _ending(code), limit)
         return states
 
     def _remembered(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
@@ -111,8 +112,10 @@ class SbatchBackend:
             for line in answer.stdout.splitlines():
                 fields = dict(word.partition("=")[::2] for word in line.split())
                 if "JobState" in fields:
-                    code = fields.get("ExitCode", "?")
-                    states[job, _index(fields.get("ArrayTaskId", ""))] = TaskState(fields["JobState"], f"exit {code}")
+                    end = TaskState(
+                        fields["JobState"], _ending(fields.get("ExitCode", "")), fields.get("TimeLimit", "")
+                    )
+                    states[job, _index(fields.get("ArrayTaskId", ""))] = end
         return states
 
     def cancel(self, names: Sequence[str]) -> None:
@@ -127,6 +130,14 @@ class SbatchBackend:
 def _index(text: str) -> int:
     """The index of an array task; 0 for a job that is none, and `REST` for a group of them."""
     return int(text or 0) if not text or (text.isdigit() and int(text) < NO_VAL) else REST
+
+
+def _ending(code: str) -> str:
+    """Slurm's `EXIT:SIGNAL` in words; empty for the zeros of a job that was not ended by itself."""
+    status, _, number = code.partition(":")
+    if number.isdigit() and int(number) in signal.valid_signals():
+        return f"signal {number}"
+    return f"exit code {status}" if status.isdigit() and int(status) else ""
 
 
 def _of_owner(run: Path) -> list[str]:

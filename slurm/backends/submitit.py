@@ -16,9 +16,10 @@ from typing import Any
 
 from neobert.config import ConfigError
 from slurm.backends.sbatch import SbatchBackend, for_submission
+from slurm.failure import find_cause
 from slurm.render import Chunk, Job, directives
-from slurm.rundir import RunDir, read_json, read_jsonl
-from slurm.state import Given, last_line
+from slurm.rundir import RunDir, read_json, read_jsonl, read_tail
+from slurm.state import Given
 
 AGAIN = 85  # the script's exit status for: checkpointed, to be requeued
 TAKEN = 75  # and for: Slurm is taking the job away, and decides itself whether it comes back
@@ -45,10 +46,11 @@ class RunTrial:
         result = read_json(files.result)
         if result is not None:
             return result
-        failure = read_json(files.failure) or {}
-        log = files.log(failure.get("attempt", 1))
-        reason = failure.get("reason", f"the job script ended with exit status {status}")
-        raise TrialFailed(f"trial {trial}: {reason}: {last_line(log)} ({log})")
+        failure = read_json(files.failure)
+        if failure is None:
+            raise TrialFailed(f"trial {trial}: the job script ended with exit status {status} and without a result")
+        log = files.log(failure["attempt"])
+        raise TrialFailed(f"trial {trial}: {find_cause(failure, read_tail(log))} ({log})")
 
     def checkpoint(self, trial: str) -> Any:
         """Called by submitit before it requeues: nothing is to be remembered, the trial's directory holds it all."""

@@ -168,6 +168,7 @@ def test_a_node_that_is_not_fit_is_named_in_the_message_and_in_a_record(
     assert (record["attempt"], record["nodes"]) == (2, ["node7"])
     assert record["message"].startswith("node7: ")
     assert said in record["message"]
+    assert record["message"] == f"node7: {record['reason']}", "the same words on every node"
     assert [path.name for path in trial.iterdir()] == ["preflight.json"]
 
 

@@ -20,6 +20,8 @@ import pytest
 
 from neobert.config import ConfigError
 from slurm.cluster import Profile
+from slurm.failure import Cause, find_cause
+from slurm.logtext import lines_of, message
 from slurm.plan import image_path, make_plan
 from slurm.recipe import load_recipe
 from slurm.render import Chunk, Job, chunks, enter, render
@@ -519,28 +521,192 @@ def test_a_new_attempt_waits_for_one_whose_end_nobody_saw(start: Start, work: Pa
     assert (trial(work, 0) / "lease").read_text() == "3\n"
 
 
-def test_memory_that_ran_out_is_told_from_other_failures(start: Start, work: Path) -> None:
-    said = {
-        "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0.": "oom",
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB": "oom",
-        "hint: if you run out of memory, make the batch smaller": "failed",
-    }
-    for text, kind in said.items():
-        finish(start(Shape({"backend": "local"}), {"python": f"echo '{text}'; exit 1"}), 1)
-        assert json.loads((trial(work, 0) / "failure.json").read_text())["kind"] == kind
+def cause(work: Path, number: int = 0, attempt: int = 1) -> Cause:
+    """Why an attempt failed, from the files that the job script has left."""
+    directory = trial(work, number)
+    record = json.loads((directory / "failure.json").read_text())
+    return find_cause(record, (directory / f"logs/attempt-{attempt}.log").read_text())
+
+
+@pytest.mark.parametrize(
+    ("python", "kind", "how", "said"),
+    [
+        ("echo it does not work; exit 3", "failed", "exit code 3", "it does not work"),
+        ("echo neobert: a.tsv: No such file >&2; exit 2", "failed", "exit code 2", "a.tsv: No such file"),
+        ("echo 'step 3/9 (0.1 epochs): loss 1'; exit 1", "failed", "exit code 1", ""),
+        ("echo 'step 3/9 (0.1 epochs): loss 1'; kill -KILL $$", "failed",
+         "killed by signal 9 (KILL) (likely out of memory, or by an administrator)", ""),
+        ("echo hello; kill -SEGV $$", "failed", "killed by signal 11 (SEGV)", ""),
+        ("echo 'slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0.'; kill -KILL $$", "oom",
+         "killed by signal 9 (KILL)", ""),
+        ("echo 'you may run out of memory'; exit 1", "failed", "exit code 1", "you may run out of memory"),
+    ],
+)  # fmt: skip
+def test_what_the_script_leaves_of_a_failure_tells_its_cause(
+    start: Start, work: Path, python: str, kind: str, how: str, said: str
+) -> None:
+    finish(start(Shape({"backend": "local"}), {"python": python}), 1)
+    found = cause(work)
+    assert (found.kind, found.how, found.message) == (kind, how, said)
+
+
+def test_of_several_processes_that_it_started_itself_the_script_names_the_first_that_failed(
+    start: Start, work: Path
+) -> None:
+    shape = Shape({"backend": "local"}, ("resources.procs_per_node=3", "resources.cpus=3"))
+    python = '[ "$RANK" != 2 ] || { sleep 0.3; echo "[rank 2] neobert: bad row"; exit 7; }; echo fine; exec sleep 20'
+    finish(start(shape, {"python": python}, env={"SLURMD_NODENAME": "node3"}), 1)
+    assert str(cause(work)) == "exit code 7, attempt 1 on node3 (rank 2): bad row"
+
+
+SRUN_ENDS = """echo 'srun: error: node2: task 3: {how}' >&2
+echo 'srun: launch/slurm: _step_signal: Terminating StepId=3.0' >&2
+echo 'srun: error: node1: tasks 0-1: {others}' >&2
+exit {code}"""
+
+
+@pytest.mark.parametrize(
+    ("how", "others", "code", "recorded"),
+    [
+        ("Exited with exit code 1", "Exited with exit code 85", 85, 1),
+        ("Exited with exit code 1", "Terminated", 143, 1),
+        ("Killed", "Exited with exit code 85", 137, 137),
+        ("Killed", "Terminated", 143, 137),
+        ("Out Of Memory", "Exited with exit code 85", 85, 137),
+        ("Segmentation fault", "Terminated", 143, 1),
+        ("Segmentation fault", "Exited with exit code 85", 139, 139),
+    ],
+)
+def test_sruns_first_word_and_not_its_status_tells_how_processes_ended(
+    start: Start, work: Path, how: str, others: str, code: int, recorded: int
+) -> None:
+    """Its status is the highest of all, and those that it ends may save a checkpoint and ask to be run again."""
+    srun = SRUN_ENDS.format(how=how, others=others, code=code)
+    finish(start(SHAPES["multi-node"], {"srun": srun, "scontrol": scontrol(work, "RUNNING")}), 1)
+    assert json.loads((trial(work, 0) / "failure.json").read_text())["exit_code"] == recorded
+    assert not (work / "scontrol").exists(), "it is not requeued"
+    assert cause(work).where == "attempt 1 on node2 (rank 3)"
+
+
+def test_processes_that_all_saved_a_checkpoint_are_requeued(start: Start, work: Path) -> None:
+    said = "srun: error: node2: tasks 2-3: Exited with exit code 85"
+    srun = step(7).replace("exit 85", f"echo '{said}' >&2; exit 85")
+    finish(start(SHAPES["multi-node"], {"srun": srun, "scontrol": scontrol(work, "RUNNING")}), 85)
+    assert (work / "scontrol").read_text() == "requeue 77\n"
+
+
+MODULE = """module() {
+  case $2 in
+    fine) echo loading ;;
+    lmod)
+      printf '%s\\n' 'Lmod has detected the following error:  These module(s) are unknown: "lmod"' '' 'see' >&2
+      return 1 ;;
+    tcl) printf '%s\\n' 'Loading tcl' "  ERROR: Unable to locate a modulefile for 'tcl'" >&2; return 1 ;;
+    odd) echo 'no licence for odd'; return 3 ;;
+    mute) return 4 ;;
+  esac
+}; export -f module"""
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        (["fine", "lmod"], 'lmod: Lmod has detected the following error: These module(s) are unknown: "lmod"'),
+        (["tcl"], "tcl: ERROR: Unable to locate a modulefile for 'tcl'"),
+        (["odd"], "odd: no licence for odd"),
+        (["mute"], "mute: exit status 4"),
+        (["fine"], ""),
+    ],
+)
+@pytest.mark.parametrize("temporary", ["/tmp", "/proc/no/such"])
+def test_a_module_that_cannot_be_loaded_is_named_with_the_reason(
+    start: Start, work: Path, modules: list[str], said: str, temporary: str
+) -> None:
+    finish(start(Shape({"backend": "local", "modules": modules}), {"python": DONE}), 1)  # without any module command
+    (work / "again.sh").write_text(f'{MODULE}; exec bash "{work}/job.sh"')
+    environment = {**os.environ, "RECIPE_JOB_ID": "local-1", "SLURMD_NODENAME": "node9", "TMPDIR": temporary}
+    done = subprocess.run(["bash", str(work / "again.sh")], env=environment, capture_output=True, text=True)
+    assert done.returncode == (1 if said else 0), done.stderr
+    if said:
+        assert message(lines_of(done.stderr), None) == f"node9: cannot load the module {said}"
+
+
+def test_a_missing_module_command_is_told_with_the_module(start: Start, work: Path) -> None:
+    output = finish(start(Shape({"backend": "local", "modules": ["cuda/12"]}), {}, env={"SLURMD_NODENAME": "node9"}), 1)
+    expected = "node9: cannot load the module cuda/12: there is no command 'module' (a job has that of the shell that"
+    assert message(lines_of(output), None).startswith(expected)
+
+
+def blame(node: str, reason: str = "no image") -> str:
+    """Bash for a trial that finds its node unfit."""
+    record = {"attempt": 1, "nodes": [node] if node else [], "message": f"{node}: {reason}", "reason": reason}
+    log = 'while [ "$1" != --output-dir ]; do shift; done; '
+    return f"{log}echo '{json.dumps(record)}' > \"$2/preflight.json\"; exit 87"
+
+
+EXCLUDING = SLURM | {"bad_nodes": "exclude"}
+NODES = "printf 'node7\\nnode8\\nnode9\\nnode9\\n'"
 
 
 def test_a_job_goes_on_without_the_node_that_was_found_unfit(start: Start, work: Path) -> None:
-    record = '{"schema": 1, "attempt": 1, "nodes": ["node9", "node8"], "message": "no image"}'
-    srun = f'while [ "$1" != --output-dir ]; do shift; done; echo \'{record}\' > "$2/preflight.json"; exit 87'
-    commands = {"srun": srun, "scontrol": scontrol(work, "RUNNING")}
-    finish(start(Shape(SLURM | {"bad_nodes": "exclude"}), commands), 85)
-    assert (work / "scontrol").read_text() == "requeue 70_0\nupdate jobid=70_0 excnodelist=node9,node8\n"
+    commands = {"srun": blame("node9"), "scontrol": scontrol(work, "RUNNING"), "sinfo": NODES}
+    finish(start(Shape(EXCLUDING), commands), 85)
+    assert (work / "scontrol").read_text() == "requeue 70_0\nupdate jobid=70_0 excnodelist=node9\n"
     assert not (trial(work, 0) / "failure.json").exists(), "it goes on, and nobody is told that it failed"
+    noted = json.loads((trial(work, 0) / "attempts.jsonl").read_text().splitlines()[-1])
+    assert (noted["attempt"], noted["excluded"]["nodes"], noted["excluded"]["reason"]) == (1, ["node9"], "no image")
     (work / "scontrol").unlink()
     finish(start(SHAPES["array"], commands), 1)
     assert not (work / "scontrol").exists(), "only where the profile says so"
     assert json.loads((trial(work, 0) / "failure.json").read_text())["kind"] == "node"
+
+
+def failure_after(start: Start, work: Path, shape: Shape, *attempts: dict[str, str]) -> str:
+    """The reason of the last attempt's failure; those before are requeued."""
+    for commands in attempts[:-1]:
+        finish(start(shape, {"scontrol": scontrol(work, "RUNNING"), "sinfo": NODES} | commands), 85)
+    finish(start(shape, {"scontrol": scontrol(work, "RUNNING"), "sinfo": NODES} | attempts[-1]), 1)
+    record = json.loads((trial(work, 0) / "failure.json").read_text())
+    assert record["kind"] == "node"
+    return record["reason"]
+
+
+def test_the_same_complaint_from_a_second_node_fails_the_trial(start: Start, work: Path) -> None:
+    quoted = 'no "image" of \\ mine'
+    attempts = [{"srun": blame("node9", quoted)}, {"srun": blame("node8", "another")}, {"srun": blame("node7", quoted)}]
+    assert failure_after(start, work, Shape(EXCLUDING), *attempts) == "bad start, as on another node before"
+
+
+def test_the_same_node_twice_is_not_a_second_one(start: Start, work: Path) -> None:
+    for _ in range(2):
+        commands = {"srun": blame("node9"), "scontrol": scontrol(work, "RUNNING"), "sinfo": NODES}
+        finish(start(Shape(EXCLUDING), commands), 85)
+
+
+def test_a_complaint_of_an_earlier_job_is_not_held_against_this_one(start: Start, work: Path) -> None:
+    for job, node in (("70", "node9"), ("71", "node8")):
+        commands = {"srun": blame(node), "scontrol": scontrol(work, "RUNNING"), "sinfo": NODES}
+        finish(start(Shape(EXCLUDING), commands, env={"SLURM_ARRAY_JOB_ID": job}), 85)
+
+
+def test_what_is_no_nodes_fault_fails_the_trial_at_once(start: Start, work: Path) -> None:
+    assert failure_after(start, work, Shape(EXCLUDING), {"srun": blame("", "built without GPU support")}) == "bad start"
+    assert not (work / "scontrol").exists()
+
+
+def test_without_another_node_left_the_trial_fails(start: Start, work: Path) -> None:
+    others = scontrol(work, "RUNNING").replace("ExcNodeList=(null)", "ExcNodeList=node8")
+    others = others.replace('"show hostnames"*) echo node8', '"show hostnames"*) tr , "\\n" <<<"$3"')
+    reason = failure_after(start, work, Shape(EXCLUDING), {
+        "srun": blame("node9"), "scontrol": others.replace("JobState=", "Partition=gpu JobState="),
+        "sinfo": "printf 'node8\\nnode9\\n'",
+    })  # fmt: skip
+    assert reason == "bad start, and no other node is left"
+
+
+def test_after_five_restarts_a_node_is_not_excluded_any_more(start: Start, work: Path) -> None:
+    commands = {"srun": blame("node9"), "scontrol": scontrol(work, "RUNNING", restarts=5)}
+    assert failure_after(start, work, Shape(EXCLUDING), commands) == "bad start, after 5 restarts"
 
 
 def test_a_script_started_by_hand_says_what_it_needs(start: Start, work: Path) -> None:

@@ -109,35 +109,127 @@ def test_in_the_queue(
     assert said in trial.detail
 
 
+KILLED = {"exit_code": 137, "signal": "KILL"}
+ENDED_BY_KILL = (
+    "killed by signal 9 (KILL) at step 40 of 90 (likely out of memory, or by an administrator), attempt 1 on n1"
+)
+
+
 @pytest.mark.parametrize(
     ("failure", "told", "state", "said"),
     [
         ({}, None, State.FAILED, "exit code 1, attempt 1 on n1: the last line"),
-        ({"kind": "oom", "signal": "KILL"}, None, State.OOM, "signal KILL"),
-        ({"kind": "timeout", "reason": "stopped before it made a step"}, None, State.TIMEOUT, "before it made a step"),
+        (KILLED, None, State.FAILED, ENDED_BY_KILL),
+        (KILLED, TaskState("FAILED", "exit code 1"), State.FAILED, ENDED_BY_KILL),
+        ({"kind": "oom", **KILLED}, None, State.OOM, "killed by signal 9 (KILL) at step 40 of 90, attempt 1 on n1"),
         # What a signal ended, Slurm may know the reason of.
-        ({"signal": "KILL"}, TaskState("OUT_OF_MEMORY", "exit 0:125"), State.OOM, "OUT_OF_MEMORY exit 0:125; signal"),
-        ({"signal": "TERM"}, TaskState("TIMEOUT", "exit 0:15"), State.TIMEOUT, "TIMEOUT"),
-        ({"signal": "KILL"}, TaskState("FAILED", "exit 1:0"), State.FAILED, "signal KILL, attempt 1"),
-        ({"signal": "KILL"}, None, State.FAILED, "signal KILL, attempt 1"),
+        (KILLED, TaskState("OUT_OF_MEMORY"), State.OOM,
+         f"Slurm found it out of memory; last checkpoint at step 30 of 90; {ENDED_BY_KILL}"),
+        ({"exit_code": 143, "signal": "TERM"}, TaskState("TIMEOUT", limit="01:00:00"), State.TIMEOUT,
+         "time limit of 01:00:00 reached; last checkpoint at step 30 of 90; continue with `recipe retry one`"),
+        ({"exit_code": 143, "signal": "TERM"}, TaskState("CANCELLED"), State.CANCELLED,
+         "cancelled; last checkpoint at step 30 of 90; killed by signal 15 (TERM) at step 40 of 90, attempt 1 on n1"),
+        ({"kind": "timeout", "exit_code": 85, "reason": "interrupted 20 times: no more restarts"}, None, State.TIMEOUT,
+         "interrupted 20 times: no more restarts; last checkpoint at step 30 of 90; continue with `recipe retry one`"),
     ],
-)
+)  # fmt: skip
 def test_with_a_record_of_its_failure(
-    run: RunDir, slurm: Slurm, failure: dict[str, Any], told: TaskState | None, state: State, said: str
-) -> None:
-    attempts(run, START, ENDED, failure=failure, log="the last line\nsrun: error: n1: task 0\n")
+    run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any], told: TaskState | None,
+    state: State, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(run.path.parent)
+    log = "the last line\n" if failure == {} else "step 40/90 (0.4 epochs): loss 1\n"
+    attempts(run, START, ENDED, failure=failure, log=log)
+    checkpoints(run, 20, 30)
     slurm.told = told
     trial = look(run)
-    assert trial.state is state, trial
-    assert said in trial.detail
+    assert (trial.state, trial.detail) == (state, said)
+
+
+def checkpoints(run: RunDir, *steps: int) -> None:
+    trial = run.trial(ID)
+    trial.progress.write_text('{"step": 40, "total_steps": 90}')
+    for step in steps:
+        (trial.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
+        (trial.checkpoints / f"checkpoint-{step}" / "complete.json").touch()
+    (trial.checkpoints / "checkpoint-80").mkdir(parents=True)  # never finished
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps", "told", "said"),
+    [
+        ([START, SAVED], (40,), TaskState("TIMEOUT", limit="00:01:00"),
+         "time limit of 00:01:00 reached; saved a checkpoint at step 40 of 90; continue with `recipe retry one`"),
+        ([START], (20, 30), TaskState("TIMEOUT"),
+         "time limit reached; last checkpoint at step 30 of 90; continue with `recipe retry one`"),
+        ([START], (), TaskState("TIMEOUT", limit="00:01:00"),
+         "time limit of 00:01:00 reached; no checkpoint; "
+         "`recipe retry one --set resources.time=...` gives it more time"),
+        ([START, SAVED], (40,), TaskState("PREEMPTED"),
+         "preempted; saved a checkpoint at step 40 of 90; continue with `recipe retry one`"),
+        ([START], (30,), TaskState("NODE_FAIL"), "its node failed; last checkpoint at step 30 of 90"),
+        ([START], (), TaskState("FAILED", "exit code 1"), "the job failed (exit code 1)"),
+    ],
+)  # fmt: skip
+def test_without_a_record_the_verdict_is_told_with_what_is_kept(
+    run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]], steps: tuple[int, ...],
+    told: TaskState, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(run.path.parent)
+    attempts(run, *lines)
+    checkpoints(run, *steps)
+    slurm.told = told
+    assert look(run).detail == said
+
+
+def test_slurms_word_in_the_log_stands_where_there_are_no_accounts(run: RunDir, slurm: Slurm) -> None:
+    line = "slurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 21:40:45 DUE TO TIME LIMIT ***\n"
+    attempts(run, START, ENDED, failure=KILLED, log=line + "srun: error: n1: task 0: Killed\n")
+    trial = look(run)
+    assert trial.state is State.TIMEOUT
+    assert trial.detail.startswith("time limit reached; no checkpoint; ")
+
+
+def test_the_first_process_that_failed_is_told_and_slurm_is_not_asked(run: RunDir, slurm: Slurm) -> None:
+    log = "[rank 3] neobert: bad row\nsrun: error: n2: task 3: Exited with exit code 1\n"
+    log += "srun: error: n1: task 0: Terminated\n"
+    attempts(run, START, ENDED, failure={"exit_code": 143, "signal": "TERM"}, log=log)
+    trial = look(run)
+    assert (trial.state, trial.detail) == (State.FAILED, "exit code 1, attempt 1 on n2 (rank 3): bad row")
+    assert slurm.questions == ["queue"]
+
+
+@pytest.mark.parametrize("log", [None, "", "\xff\n", "== attempt 1, job 5 on n1, now\n"])
+def test_a_log_that_says_nothing_costs_no_more_than_the_message(run: RunDir, slurm: Slurm, log: str | None) -> None:
+    attempts(run, START, ENDED, failure={}, log=log or "")
+    if log is None:
+        run.trial(ID).log(1).unlink()
+    assert look(run).detail.removesuffix(": \xff") == "exit code 1, attempt 1 on n1"
+
+
+def test_what_the_script_printed_of_a_trial_that_never_began_is_told(run: RunDir, slurm: Slurm) -> None:
+    output = run.path / "stages/glue/d/logs/5.out"
+    output.parent.mkdir()
+    output.write_text("module: command not found\nrecipe: node1: cannot load the module cuda/12: no such\n")
+    slurm.told = TaskState("FAILED", "exit code 1")
+    assert look(run).detail == "the job failed (exit code 1): node1: cannot load the module cuda/12: no such"
 
 
 def test_an_unfit_node_is_named_by_the_record_of_the_preflight(run: RunDir, slurm: Slurm) -> None:
-    attempts(run, START, ENDED, failure={"kind": "node", "reason": "a node is not fit for it"})
+    attempts(run, START, ENDED, failure={"kind": "node", "reason": "bad start"})
     (run.trial(ID).path / "preflight.json").write_text('{"nodes": ["n4"], "message": "n4: there is no image /x.sif"}')
     trial = look(run)
     assert trial.state is State.FAILED
-    assert trial.detail.endswith("n4: there is no image /x.sif")
+    assert trial.detail == "bad start: n4: there is no image /x.sif"
+
+
+def test_a_trial_that_waits_shows_what_was_wrong_with_the_node_before(run: RunDir, slurm: Slurm) -> None:
+    excluded = {"nodes": ["n1"], "message": "n1: 2 GPUs were asked for (CUDA...)", "reason": "2 GPUs were asked for"}
+    attempts(run, START, {**ENDED, "exit_code": 87}, {"attempt": 1, "job": "5", "excluded": excluded})
+    slurm.queued = TaskState("PENDING", "BadConstraints")
+    assert look(run).detail == "BadConstraints; excluded n1: 2 GPUs were asked for"
+    attempts(run, START, {"attempt": 1, "job": "5", "excluded": {**excluded, "reason": ""}}, {**START, "attempt": 2})
+    assert look(run).detail == "BadConstraints"
 
 
 @pytest.mark.parametrize(

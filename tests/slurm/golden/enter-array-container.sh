@@ -15,8 +15,9 @@ bad_node() {
   printf 'recipe: %s: %s\n' "$node" "$*" >&2
   if [[ -n ${RECIPE_TRIAL-} ]]; then
     local text=${*//\\/\\\\} record=$RECIPE_TRIAL/preflight.json
-    printf '{"schema": 1, "attempt": %s, "nodes": ["%s"], "message": "%s: %s"}\n' \
-      "$RECIPE_ATTEMPT" "$node" "$node" "${text//\"/\\\"}" >"$record.$node.$$" && mv -f "$record.$node.$$" "$record"
+    text=${text//\"/\\\"} text=${text//[[:cntrl:]]/ }
+    printf '{"schema": 1, "attempt": %s, "nodes": ["%s"], "message": "%s: %s", "reason": "%s"}\n' \
+      "$RECIPE_ATTEMPT" "$node" "$node" "$text" "$text" >"$record.$node.$$" && mv -f "$record.$node.$$" "$record"
   fi
   exit 87
 }

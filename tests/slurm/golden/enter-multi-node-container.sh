@@ -15,8 +15,9 @@ bad_node() {
   printf 'recipe: %s: %s\n' "$node" "$*" >&2
   if [[ -n ${RECIPE_TRIAL-} ]]; then
     local text=${*//\\/\\\\} record=$RECIPE_TRIAL/preflight.json
-    printf '{"schema": 1, "attempt": %s, "nodes": ["%s"], "message": "%s: %s"}\n' \
-      "$RECIPE_ATTEMPT" "$node" "$node" "${text//\"/\\\"}" >"$record.$node.$$" && mv -f "$record.$node.$$" "$record"
+    text=${text//\"/\\\"} text=${text//[[:cntrl:]]/ }
+    printf '{"schema": 1, "attempt": %s, "nodes": ["%s"], "message": "%s: %s", "reason": "%s"}\n' \
+      "$RECIPE_ATTEMPT" "$node" "$node" "$text" "$text" >"$record.$node.$$" && mv -f "$record.$node.$$" "$record"
   fi
   exit 87
 }
@@ -24,10 +25,28 @@ bad_node() {
 # What would be the same on every node: a plain failure.
 refuse() { printf 'recipe: %s: %s\n' "$node" "$*" >&2; exit 2; }
 
+# load_modules NAME...: returns 1 and sets `trouble` at the first that cannot be loaded.
+load_modules() {
+  local name said status
+  said=$(mktemp 2>/dev/null || TMPDIR=/tmp mktemp) || said=/dev/null
+  for name in "$@"; do
+    trouble="cannot load the module $name: there is no command 'module' (a job has that of the shell that submitted it)"
+    command -v module >/dev/null || return 1
+    set +u   # the functions of some module systems use variables that are not set
+    module load "$name" >"$said" 2>&1
+    status=$?
+    set -u
+    cat -- "$said" >&2
+    # Its own words: from the line with "error" on, or the last one.
+    read -r trouble < <(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
+    [[ -n $trouble ]] || read -r trouble < <(grep -v '^[[:space:]]*$' "$said" | tail -n 1)
+    trouble="cannot load the module $name: ${trouble:-exit status $status}"
+    ((status == 0)) || return 1
+  done
+  [[ $said == /dev/null ]] || rm -f -- "$said"
+}
 if [[ -z ${RECIPE_MODULES-} ]]; then
-  set +u   # the functions of some module systems use variables that are not set
-  module load cuda/12.4 || bad_node "cannot load a module"
-  set -u
+  load_modules cuda/12.4 || bad_node "$trouble"
 fi
 # Of variables for the container, only those that are listed below are to enter, and not those of a login shell.
 unset "${!APPTAINERENV_@}" "${!SINGULARITYENV_@}"

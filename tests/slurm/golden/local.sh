@@ -62,7 +62,9 @@ launch() {
       if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); continue; fi
       wait "$pid"
       code=$?
-      if ((code != 0 && (status == 0 || status == 85))); then status=$code; fi
+      if ((code != 0 && (status == 0 || status == 85))); then
+        status=$code
+      fi
     done
     children=(${left[@]+"${left[@]}"})
     if ((status != 0 && status != 85 && ${#children[@]} > 0)); then kill -s TERM "${children[@]}" 2>/dev/null; fi
@@ -72,7 +74,7 @@ launch() {
 
 record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a crash cut short is passed over by readers
 
-# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, oom, timeout, node
+# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, timeout, node
 fail() {
   local signal=null name text
   ! taken_over || return
@@ -113,20 +115,6 @@ taken_over() {
 # The step that a text speaks of, as in progress.json and attempts.jsonl; 0 if none.
 step_in() { if [[ $1 =~ \"step\":\ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
 
-# Why an attempt failed, as far as its log tells: KIND and REASON for `fail`.
-cause() {
-  local text
-  if [[ -e $trial/preflight.json ]]; then
-    echo "node a node is not fit for it"
-  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|MemoryError|can\'t\ allocate\ memory ]]; then
-    echo "oom out of memory"
-  elif [[ -n $stopping ]]; then
-    echo "failed ended after SIG$stopping"
-  else
-    echo "failed failed"
-  fi
-}
-
 # Whether it was for all of the job that a process got SIGTERM: srun sends it, too, to the others when one has failed.
 taken_away() {
   [[ $stopping == TERM ]]
@@ -152,7 +140,12 @@ run_trial() {
     fail 0 failed "ended without an error and without a result"
     code=1
   elif ((code != 0 && code != 85)); then
-    read -r kind reason < <(cause)
+    kind=failed reason=failed   # more of it, the log tells to who asks
+    if [[ -e $trial/preflight.json ]]; then
+      kind=node reason="bad start"
+    elif [[ -n $stopping ]]; then
+      reason="ended after SIG$stopping"
+    fi
     fail "$code" "$kind" "$reason"
   fi
   rm -f "$trial/.reserve"

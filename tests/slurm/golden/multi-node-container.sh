@@ -49,9 +49,27 @@ for name in "${!SLURM_@}" "${!SRUN_@}" "${!SINFO_@}" SLURMD_DEBUG; do
   esac
 done
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
-set +u   # the functions of some module systems use variables that are not set
-module load cuda/12.4 || die "cannot load a module on $node"
-set -u
+# load_modules NAME...: returns 1 and sets `trouble` at the first that cannot be loaded.
+load_modules() {
+  local name said status
+  said=$(mktemp 2>/dev/null || TMPDIR=/tmp mktemp) || said=/dev/null
+  for name in "$@"; do
+    trouble="cannot load the module $name: there is no command 'module' (a job has that of the shell that submitted it)"
+    command -v module >/dev/null || return 1
+    set +u   # the functions of some module systems use variables that are not set
+    module load "$name" >"$said" 2>&1
+    status=$?
+    set -u
+    cat -- "$said" >&2
+    # Its own words: from the line with "error" on, or the last one.
+    read -r trouble < <(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
+    [[ -n $trouble ]] || read -r trouble < <(grep -v '^[[:space:]]*$' "$said" | tail -n 1)
+    trouble="cannot load the module $name: ${trouble:-exit status $status}"
+    ((status == 0)) || return 1
+  done
+  [[ $said == /dev/null ]] || rm -f -- "$said"
+}
+load_modules cuda/12.4 || die "$node: $trouble"
 export RECIPE_MODULES=loaded
 # The code is that of the submission: neither the current directory nor packages in the user's home go before it.
 export PYTHONPATH=/runs/sweep/one/code/f00d.zip PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
@@ -120,7 +138,9 @@ launch() {
       if kill -0 "$pid" 2>/dev/null; then left+=("$pid"); continue; fi
       wait "$pid"
       code=$?
-      if ((code != 0 && (status == 0 || status == 85))); then status=$code; fi
+      if ((code != 0 && (status == 0 || status == 85))); then
+        status=$code
+      fi
     done
     children=(${left[@]+"${left[@]}"})
     if ((status != 0 && status != 85 && ${#children[@]} > 0)); then kill -s TERM "${children[@]}" 2>/dev/null; fi
@@ -130,7 +150,7 @@ launch() {
 
 record() { printf '%s\n' "$1" >>"$trial/attempts.jsonl"; }   # a line that a crash cut short is passed over by readers
 
-# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, oom, timeout, node
+# fail CODE KIND REASON: what `recipe status` tells of an attempt that ended badly; KIND is failed, timeout, node
 fail() {
   local signal=null name text
   ! taken_over || return
@@ -171,18 +191,16 @@ taken_over() {
 # The step that a text speaks of, as in progress.json and attempts.jsonl; 0 if none.
 step_in() { if [[ $1 =~ \"step\":\ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi; }
 
-# Why an attempt failed, as far as its log tells: KIND and REASON for `fail`.
-cause() {
-  local text
-  if [[ -e $trial/preflight.json ]]; then
-    echo "node a node is not fit for it"
-  elif text=$(tail -c 8000 "$log") && [[ $text =~ oom[-_]kill|Out\ Of\ Memory|OutOfMemoryError|MemoryError|can\'t\ allocate\ memory ]]; then
-    echo "oom out of memory"
-  elif [[ -n $stopping ]]; then
-    echo "failed ended after SIG$stopping"
-  else
-    echo "failed failed"
-  fi
+# srun's status is the highest of all processes. That of the first to end counts: srun ends the others when one has failed.
+first_end() {
+  local line
+  line=$(grep -m 1 -E '^srun: error: [^ ]+: tasks? [^ ]+: ' "$log") || return
+  case $line in
+    *": Exited with exit code "*) code=${line##* } ;;
+    *": Killed" | *": Out Of Memory") code=137 ;;
+    *": Terminated") ;;   # as where Slurm takes the job away
+    *) ((code != 85 && code != 143)) || code=1 ;;
+  esac
 }
 
 # Whether it was for all of the job that a process got SIGTERM: srun sends it, too, to the others when one has failed.
@@ -201,6 +219,7 @@ run_trial() {
   rendezvous
   launch "${command[@]}" --manifest "$manifest" --index "$1" --output-dir "$trial" </dev/null >>"$log" 2>&1
   code=$?
+  first_end
   # A signal that came before the trial could catch it: nothing is lost, it starts again.
   if ((code == 140)) || { ((code == 143)) && taken_away; }; then code=85; fi
   step=$(step_in "$(cat "$trial/progress.json" 2>/dev/null)")
@@ -213,8 +232,13 @@ run_trial() {
     fail 0 failed "ended without an error and without a result"
     code=1
   elif ((code != 0 && code != 85)); then
-    read -r kind reason < <(cause)
-    [[ $kind != node ]] || elsewhere
+    kind=failed reason=failed   # more of it, the log tells to who asks
+    if [[ -e $trial/preflight.json ]]; then
+      kind=node reason="bad start"
+      elsewhere
+    elif [[ -n $stopping ]]; then
+      reason="ended after SIG$stopping"
+    fi
     fail "$code" "$kind" "$reason"
   fi
   rm -f "$trial/.reserve"
@@ -258,21 +282,50 @@ again() {
   die "$reason"
 }
 
-# The whole job again, without the nodes that were found unfit; returns where that cannot be.
+# Whether another node has complained of the same in this job: then the fault is the trial's, or the image's.
+complained_before() {
+  local nodes words pattern='"reason": "([^"\\]|\\.)+"'
+  [[ $1 =~ $pattern ]] || return
+  words=${BASH_REMATCH[0]}
+  [[ $1 =~ \"nodes\":\ \[[^]]*\] ]] && nodes=${BASH_REMATCH[0]}
+  grep -F "\"job\": \"$job\", \"excluded\": " "$trial/attempts.jsonl" | grep -F -- "$words" | grep -qvF -- "$nodes"
+}
+
+# nodes_left JOB NODES: how many nodes of the job's partitions are none of those; as many as it needs if sinfo is silent.
+nodes_left() {
+  local all=
+  [[ ! $1 =~ \ Partition=([^ ]+) ]] || all=$(sinfo --noheader --Node --format=%N --partition="${BASH_REMATCH[1]}" | sort -u)
+  if [[ -z $all ]]; then echo 4; else grep -cvxF -f <(scontrol show hostnames "$2") <<<"$all"; fi
+}
+
+# The whole job again, without the nodes that were found unfit. Returns where that would be no help, with a reason.
 elsewhere() {
-  local text bad tries
-  [[ $(<"$trial/preflight.json") =~ \"nodes\":\ \[\"([^]]+)\"\] ]] || return
+  local complaint text bad tries
+  complaint=$(<"$trial/preflight.json")
+  [[ $complaint =~ \"nodes\":\ \[\"([^]]+)\"\] ]] || return   # no node's fault
   bad=${BASH_REMATCH[1]//\", \"/,}
+  if complained_before "$complaint"; then
+    reason="bad start, as on another node before"
+    return
+  fi
   text=$(about_job)
   still_ours "$text"
-  (($(restarts "$text") < 5)) || return
+  if (($(restarts "$text") >= 5)); then
+    reason="bad start, after 5 restarts"
+    return
+  fi
   [[ ! $text =~ \ ExcNodeList=([^ ]+) || ${BASH_REMATCH[1]} == "(null)" ]] || bad=$bad,${BASH_REMATCH[1]}
+  if (($(nodes_left "$text" "$bad") < 4)); then
+    reason="bad start, and no other node is left"
+    return
+  fi
+  record "{\"attempt\": $attempt, \"job\": \"$job\", \"excluded\": $complaint}"
   scontrol requeue "$job" || return
   for ((tries = 0; tries < 50; tries++)); do   # Slurm takes it only of a job that waits
-    if scontrol update jobid="$job" excnodelist="$bad" 2>/dev/null; then break; fi
+    if scontrol update jobid="$job" excnodelist="$bad" 2>/dev/null; then exit 85; fi
     sleep 0.1
   done
-  exit 85
+  die "Slurm did not exclude $bad from $job"
 }
 
 # A function, so that an error of bash itself anywhere in it is the script's status too.
