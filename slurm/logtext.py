@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 LONGEST = 300
 """Characters of a message that are shown."""
+LONGEST_LINE = 10_000
 CHECKPOINTED = 85
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
 """By what srun calls them: `Killed`, `Segmentation fault`."""
@@ -37,6 +38,7 @@ CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO 
 VERDICTS = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
 PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |.*\d%\|.*\||.*\d+it \[\d")
 """neobert's lines about the training, and bars of tqdm."""
+GLUED = re.compile(r"(?:srun|slurmstepd(?:-\S+)?): (?:error|fatal): ")
 NOISE = re.compile(r"== attempt |\S+: line \d+: +\d+ [A-Z]|Killed$|Terminated$")
 """The header of the job script, and what bash says of a process that a signal ended."""
 ERROR = re.compile(
@@ -64,7 +66,13 @@ class End:
 
 def lines_of(text: str) -> list[str]:
     """The lines as a terminal would show them in the end: without colours, and of a bar its last state."""
-    return [ESCAPES.sub("", line).rstrip().rpartition("\r")[2] for line in text.split("\n")]
+    return [part for line in text.split("\n") for part in _shown(ESCAPES.sub("", line).rstrip().rpartition("\r")[2])]
+
+
+def _shown(line: str) -> list[str]:
+    """The line, in two where it begins with a bar that was cut short and Slurm's own line follows."""
+    match = GLUED.search(line) if PROGRESS.match(line) else None
+    return [line[: match.start()], line[match.start() :]] if match else [line[:LONGEST_LINE]]
 
 
 def first_end(lines: Sequence[str]) -> End | None:

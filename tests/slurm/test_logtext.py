@@ -137,6 +137,9 @@ def test_of_a_process_that_a_signal_ended_only_its_own_message_is_shown(lines: l
 
 
 def test_bars_and_colours_leave_what_a_terminal_shows_in_the_end() -> None:
+    bar = "\r  3%|3         | 12/400 [00:01<00:40,  9.7step/s]"
+    end = "srun: error: node1: task 0: Killed"
+    assert first_end(lines_of(f"fine\n{bar}{bar}{end}\n")) == End("node1", (0,), signal=9)
     assert lines_of("a\x1b[31mred\x1b[0m\r\n1%|\r2%|\rdone\n") == ["ared", "done", ""]
 
 

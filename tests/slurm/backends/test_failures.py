@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def submit(cluster: Cluster, work: Path, recipe: Path, run_recipe: Any, monkeypa
 
     def submit(how: str, *options: str, rank: int = 0, **profile: Any) -> None:
         site = work / "cluster.yaml"
-        site.write_text(json.dumps({"backend": "sbatch", "partition": "main", "python": str(python), **profile}))
+        site.write_text(json.dumps({"backend": "sbatch", "partition": "main", "python": str(python)} | profile))
         one = ["--set", "grid.seed=[1]", "--set", "grid.task_name=[rte]"]
         environment = {"FAIL_HOW": how, "FAIL_RANK": str(rank)}
         done = run_recipe("submit", recipe, "--cluster", site, *one, *options, env=environment)
@@ -132,6 +133,17 @@ def test_the_same_complaint_from_a_second_node_is_the_trials_own_fault(submit: S
     assert (trial.state, trial.attempts) == (State.FAILED, 2)
     node = read_log(newest(Path.cwd()).trial(trial.id).attempts)[-2]["node"]
     assert trial.detail == f"bad start, as on another node before: {node}: no GPU (here)"
+
+
+@pytest.mark.skipif("+cpu" not in version("torch"), reason="needs a PyTorch without GPU support")
+def test_a_build_without_gpu_support_fails_at_once_and_no_node_is_excluded(submit: Submit) -> None:
+    """The real start of a trial, on nodes that have GPUs as far as Slurm knows."""
+    submit("never", "--set", "resources.gpus_per_node=2", "--set", "resources.cpus=2", "--set", "resources.mem=2G",
+           bad_nodes="exclude", python=sys.executable)  # fmt: skip
+    trial = ended(180)
+    assert (trial.state, trial.attempts) == (State.FAILED, 1)
+    assert trial.detail.startswith("bad start: 2 GPUs were asked for, 0 are visible: PyTorch ")
+    assert "is built without GPU support. Use an image with a build for GPUs" in trial.detail
 
 
 def test_the_command_shows_it(submit: Submit, work: Path) -> None:
