@@ -36,7 +36,7 @@ SAYS_NO_MORE = re.compile(
 """What Slurm writes of an end whose cause lies elsewhere."""
 CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO (.+?) \*\*\*", re.IGNORECASE)
 VERDICTS = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
-PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |.*\d%\|.*\||.*\d+it \[\d")
+PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |shard \d+/\S+: |.*\d%\|.*\||.*\d+it \[\d")
 """neobert's lines about the training, and bars of tqdm."""
 GLUED = re.compile(r"(?:srun|slurmstepd(?:-\S+)?): (?:error|fatal): ")
 NOISE = re.compile(r"== attempt |\S+: line \d+: +\d+ [A-Z]|Killed$|Terminated$")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError
+from slurm.attempts import last_attempt, read_progress, retry_command
 from slurm.backends import REST, QueuedTask, TaskState, get_backend
-from slurm.failure import Progress, find_cause, how_to_go_on, verdict_text
-from slurm.logtext import CHECKPOINTED, lines_of, message
+from slurm.failure import find_cause, how_to_go_on, verdict_text
+from slurm.logtext import CHECKPOINTED, lines_of, message, slurms_verdict
 from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log, read_tail
 from slurm.submissions import Submitted, by_trial, in_flight, read_cancelled, read_submissions
 
@@ -178,7 +177,7 @@ def _trial(
         _check_result(directory.result, result)
         trial = replace(trial, state=State.DONE, result=result)
     log = read_log(directory.attempts)
-    last = _last_attempt(log)
+    last = last_attempt(log)
     trial = replace(trial, attempts=last.get("attempt", 0))
     if result is not None:
         return trial
@@ -201,12 +200,6 @@ def _trial(
                    doubtful=queued is not None)  # fmt: skip
 
 
-def _last_attempt(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is known of the newest attempt. An older one that was thought dead may have written after it."""
-    number = max((entry["attempt"] for entry in log), default=0)
-    return {key: value for entry in log if entry["attempt"] == number for key, value in entry.items()}
-
-
 def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
     if task.state.state == "PENDING":
         state = State.REQUEUED if last else State.PENDING
@@ -226,29 +219,12 @@ def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) 
     if failure.get("kind") == "node":
         said = (read_json(directory.path / "preflight.json") or {}).get("message", "")
         return replace(trial, state=State.FAILED, detail=": ".join(filter(None, [failure["reason"], said])))
-    progress = _progress(directory)
+    progress = read_progress(directory)
     cause = find_cause(failure, read_tail(directory.log(failure["attempt"])), progress)
     detail = str(cause)
     if cause.kind in ("timeout", "preempted"):  # what it said itself matters less than how it goes on
-        detail = f"{cause.how}; {progress}; {how_to_go_on(progress, _retry(directory))}"
+        detail = f"{cause.how}; {progress}; {how_to_go_on(progress, retry_command(directory))}"
     return replace(trial, state=KINDS[cause.kind], detail=detail, doubtful=not cause.certain)
-
-
-def _progress(directory: TrialDir) -> Progress:
-    """How far a trial got, by the files of its attempts."""
-    last = _last_attempt(read_log(directory.attempts))
-    try:
-        state = read_json(directory.progress) or {}
-    except ConfigError:  # damaged: the checkpoints tell the more important half
-        state = {}
-    stopped = last.get("exit_code") == CHECKPOINTED
-    step = int(last.get("step") or state.get("step") or 0)
-    saved = directory.last_checkpoint() if directory.checkpoints.is_dir() else step if stopped else None
-    return Progress(step, int(state.get("total_steps") or 0), saved, stopped and saved == step)
-
-
-def _retry(directory: TrialDir) -> str:
-    return f"recipe retry {shlex.quote(os.path.relpath(directory.path.parents[1]))}"
 
 
 def _excluded(last: Mapping[str, Any]) -> str:
@@ -290,6 +266,9 @@ def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: G
         return trial  # it ended before others of its task, whose end the history tells
     lines = lines_of(read_tail(given.output(run)))
     said = message(lines, None) if not trial.attempts else ""
+    if told is None and trial.attempts:  # there are no accounts; Slurm's own line is in the log
+        verdict = slurms_verdict(lines_of(read_tail(run.trial(trial.id).log(trial.attempts))))
+        told = TaskState(verdict) if verdict else None
     if told is None or told.state not in VERDICTS:  # as RUNNING, where accounts lag behind
         verdict = f"{told.state} {told.reason}".strip() if told is not None else ""
         return trial if trial.state is not State.UNKNOWN else replace(trial, detail=_with(said, verdict, trial.detail))
@@ -297,7 +276,7 @@ def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: G
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
     directory = run.trial(trial.id)
-    detail = verdict_text(told, _progress(directory), _retry(directory))
+    detail = verdict_text(told, read_progress(directory), retry_command(directory))
     if state is State.FAILED:  # the script itself: it could not leave a record
         said = said or message(lines, None)
     own = trial.detail if trial.state is State.FAILED and state is not State.TIMEOUT else ""

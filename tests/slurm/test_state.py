@@ -190,6 +190,15 @@ def test_slurms_word_in_the_log_stands_where_there_are_no_accounts(run: RunDir, 
     assert trial.detail.startswith("time limit reached; no checkpoint; ")
 
 
+def test_without_accounts_and_without_a_record_slurms_word_in_the_log_stands(run: RunDir, slurm: Slurm) -> None:
+    attempts(
+        run, START, SAVED, log="slurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 21:40:45 DUE TO TIME LIMIT ***\n"
+    )
+    trial = look(run)
+    assert trial.state is State.TIMEOUT
+    assert trial.detail.startswith("time limit reached; saved a checkpoint at step 40; continue with `recipe retry ")
+
+
 def test_the_first_process_that_failed_is_told_and_slurm_is_not_asked(run: RunDir, slurm: Slurm) -> None:
     log = "[rank 3] neobert: bad row\nsrun: error: n2: task 3: Exited with exit code 1\n"
     log += "srun: error: n1: task 0: Terminated\n"
@@ -205,6 +214,22 @@ def test_a_log_that_says_nothing_costs_no_more_than_the_message(run: RunDir, slu
     if log is None:
         run.trial(ID).log(1).unlink()
     assert look(run).detail.removesuffix(": \xff") == "exit code 1, attempt 1 on n1"
+
+
+def test_damaged_progress_hides_neither_the_failure_nor_the_verdict(run: RunDir, slurm: Slurm) -> None:
+    attempts(run, START)
+    checkpoints(run, 20)
+    (run.trial(ID).checkpoints / "checkpoint-best").mkdir()
+    (run.trial(ID).checkpoints / "checkpoint-best/complete.json").touch()
+    for text in ("[", '{"step": "x", "total_steps": null}'):
+        run.trial(ID).progress.write_text(text)
+        slurm.told = TaskState("NODE_FAIL")
+        assert look(run).detail == "its node failed; last checkpoint at step 20"
+        attempts(run, START, ENDED, failure=KILLED)
+        slurm.told = None
+        assert look(run).detail.startswith("killed by signal 9 (KILL) at step 40 (likely")
+        run.trial(ID).failure.unlink()
+        attempts(run, START)
 
 
 def test_what_the_script_printed_of_a_trial_that_never_began_is_told(run: RunDir, slurm: Slurm) -> None:
