@@ -100,8 +100,8 @@ def verdict_text(verdict: TaskState, progress: Progress, retry: str) -> str:
     if verdict.state == "TIMEOUT":
         limit = f" of {verdict.limit}" if verdict.limit else ""
         return f"time limit{limit} reached; {progress}; {how_to_go_on(progress, retry)}"
-    told = VERDICTS.get(verdict.state, verdict.state)
-    parts = [f"{told} ({verdict.reason})" if verdict.reason not in ("", told) else told]
+    words = VERDICTS.get(verdict.state, verdict.state)
+    parts = [f"{words} ({verdict.reason})" if verdict.reason not in ("", words) else words]
     parts += [str(progress)] if progress.saved is not None else []
     parts += [how_to_go_on(progress, retry)] if verdict.state == "PREEMPTED" else []
     return "; ".join(parts)

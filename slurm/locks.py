@@ -68,12 +68,12 @@ def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) ->
 
     After `patience` seconds `waiting` is called once, with a text about who holds it.
     """
-    began, told, waited = time.monotonic(), False, False
+    began, announced, waited = time.monotonic(), False, False
     while (lock := try_lock(path)) is None:
         waited = True
-        if not told and time.monotonic() - began >= patience:
+        if not announced and time.monotonic() - began >= patience:
             waiting(_describe_holder(path))
-            told = True
+            announced = True
         time.sleep(POLL_SECONDS)
     try:
         yield waited
@@ -115,16 +115,16 @@ def _try_holder_file(path: Path) -> HolderFile | None:
     if newest is not None and _is_held(newest):
         return None
     number = 1 if newest is None else _number(newest) + 1
-    ours = path.with_name(f"{path.name}.holder-{number}")
-    if not _create(ours):
+    new = path.with_name(f"{path.name}.holder-{number}")
+    if not _create(new):
         return None  # another process was faster
-    if _newest(path) != ours:  # the look before was at an old state of the directory: it has a later holder
-        ours.unlink(missing_ok=True)
+    if _newest(path) != new:  # the look before was at an old state of the directory: it has a later holder
+        new.unlink(missing_ok=True)
         return None
     for older in _holder_files(path):
         if _number(older) < number:
             older.unlink(missing_ok=True)
-    return HolderFile(ours)
+    return HolderFile(new)
 
 
 def _create(path: Path) -> bool:

@@ -119,21 +119,20 @@ def slurms_verdict(lines: Sequence[str]) -> str:
 
 def is_out_of_memory(lines: Sequence[str], end: End | None, message: str) -> bool:
     """Whether memory ran out, by the word of Slurm or of the process that failed. Other output is not asked."""
-    told = (match["text"] for line in lines if (match := SLURMSTEPD.fullmatch(line)))
-    by_slurm = any(re.search(r"oom[-_ ]kill|Out Of Memory", text) for text in told)
+    notes = (match["text"] for line in lines if (match := SLURMSTEPD.fullmatch(line)))
+    by_slurm = any(re.search(r"oom[-_ ]kill|Out Of Memory", note) for note in notes)
     return by_slurm or (end is not None and end.out_of_memory) or OUT_OF_MEMORY.match(message) is not None
 
 
 def message(lines: Sequence[str], end: End | None) -> str:
     """What the process said that failed first; else what Slurm says, else the last line. Empty after a signal."""
-    own = [_of_rank(lines, rank) for rank in end.ranks] if end else []
     first = _of_rank(lines, 0)
-    killed = end is not None and end.signal != 0
-    found = [text for part in (own or [first]) if (text := _error(part))]
-    if not found and not killed:
-        found = [_error(first) or _error([RANK.sub("", line, count=1) for line in lines])]
-        found += [] if found[0] else [_slurms_error(lines) or _last(lines)]
-    return next(filter(None, found), "")[:LONGEST]
+    own = [_of_rank(lines, rank) for rank in end.ranks] if end and end.ranks else [first]
+    text = next(filter(None, map(_error, own)), "")
+    if not text and not (end and end.signal):
+        anybodys = [RANK.sub("", line, count=1) for line in lines]
+        text = _error(first) or _error(anybodys) or _slurms_error(lines) or _last(lines)
+    return text[:LONGEST]
 
 
 def _of_rank(lines: Sequence[str], rank: int) -> list[str]:
@@ -145,16 +144,16 @@ def _of_rank(lines: Sequence[str], rank: int) -> list[str]:
 
 def _error(lines: Sequence[str]) -> str:
     """The last message among the lines of one process, if no progress came after it."""
-    found = ""
+    text = ""
     for index, line in enumerate(lines):
         if PROGRESS.match(line):
-            found = ""
+            text = ""
         elif line.endswith("Traceback (most recent call last):"):
             ignored = index > 0 and lines[index - 1].startswith("Exception ignored in")
-            found = found if ignored else _exception(lines[index + 1 :]) or found
+            text = text if ignored else _exception(lines[index + 1 :]) or text
         elif END.fullmatch(line) is None and (match := ERROR.fullmatch(line)):
-            found = next(filter(None, match.groups()))
-    return found
+            text = next(filter(None, match.groups()))
+    return text
 
 
 def _exception(lines: Sequence[str]) -> str:
@@ -164,7 +163,7 @@ def _exception(lines: Sequence[str]) -> str:
 
 def _slurms_error(lines: Sequence[str]) -> str:
     """Why srun or slurmstepd did not start the processes: its last two lines, which often explain each other."""
-    found: dict[str, None] = {}
+    errors: dict[str, None] = {}
     for line in lines:
         if match := SRUN.fullmatch(line):
             name, text = "srun", match["error"] or match["option"]
@@ -173,8 +172,8 @@ def _slurms_error(lines: Sequence[str]) -> str:
         else:
             continue
         if text and not SAYS_NO_MORE.match(text):
-            found.setdefault(f"{name}: {text}")
-    return "; ".join(list(found)[-2:])
+            errors.setdefault(f"{name}: {text}")
+    return "; ".join(list(errors)[-2:])
 
 
 def _of_slurm(line: str) -> bool:
@@ -182,7 +181,7 @@ def _of_slurm(line: str) -> bool:
 
 
 def _last(lines: Sequence[str]) -> str:
-    said = (line for line in reversed(lines) if line.strip())
+    spoken = (line for line in reversed(lines) if line.strip())
     return next(
-        (line.strip() for line in said if not (_of_slurm(line) or PROGRESS.match(line) or NOISE.match(line))), ""
+        (line.strip() for line in spoken if not (_of_slurm(line) or PROGRESS.match(line) or NOISE.match(line))), ""
     )

@@ -47,6 +47,6 @@ def write_record(path: Path, attempt: int | None, fault: Fault) -> None:
 def is_recorded(path: Path, attempt: int | None) -> bool:
     """Whether somebody has written already why this very attempt cannot start."""
     with suppress(ValueError, OSError, KeyError, TypeError):
-        told = json.loads(path.read_text(encoding="utf-8"))["attempt"]
-        return attempt is not None and told == attempt
+        recorded = json.loads(path.read_text(encoding="utf-8"))["attempt"]
+        return attempt is not None and recorded == attempt
     return False

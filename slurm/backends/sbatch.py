@@ -153,8 +153,8 @@ def _of_owner(run: Path) -> list[str]:
 def find_job_id(answer: str) -> str | None:
     """The number in what `sbatch --parsable` printed: `ID` or `ID;CLUSTER`, on the only such line among notices."""
     lines = (ESCAPES.sub("", line).strip() for line in answer.splitlines())
-    found = {match[1] for line in lines if (match := re.fullmatch(r"(\d+)(;\S+)?", line))}
-    return found.pop() if len(found) == 1 else None
+    numbers = {match[1] for line in lines if (match := re.fullmatch(r"(\d+)(;\S+)?", line))}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _no_answer(detail: str) -> str:

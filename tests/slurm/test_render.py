@@ -529,7 +529,7 @@ def cause(work: Path, number: int = 0, attempt: int = 1) -> Cause:
 
 
 @pytest.mark.parametrize(
-    ("python", "kind", "how", "said"),
+    ("python", "kind", "how", "expected"),
     [
         ("echo it does not work; exit 3", "failed", "exit code 3", "it does not work"),
         ("echo neobert: a.tsv: No such file >&2; exit 2", "failed", "exit code 2", "a.tsv: No such file"),
@@ -543,11 +543,11 @@ def cause(work: Path, number: int = 0, attempt: int = 1) -> Cause:
     ],
 )  # fmt: skip
 def test_what_the_script_leaves_of_a_failure_tells_its_cause(
-    start: Start, work: Path, python: str, kind: str, how: str, said: str
+    start: Start, work: Path, python: str, kind: str, how: str, expected: str
 ) -> None:
     finish(start(Shape({"backend": "local"}), {"python": python}), 1)
-    found = cause(work)
-    assert (found.kind, found.how, found.message) == (kind, how, said)
+    actual = cause(work)
+    assert (actual.kind, actual.how, actual.message) == (kind, how, expected)
 
 
 def test_of_several_processes_that_it_started_itself_the_script_names_the_first_that_failed(
@@ -589,8 +589,8 @@ def test_sruns_first_word_and_not_its_status_tells_how_processes_ended(
 
 
 def test_processes_that_all_saved_a_checkpoint_are_requeued(start: Start, work: Path) -> None:
-    said = "srun: error: node2: tasks 2-3: Exited with exit code 85"
-    srun = step(7).replace("exit 85", f"echo '{said}' >&2; exit 85")
+    expected = "srun: error: node2: tasks 2-3: Exited with exit code 85"
+    srun = step(7).replace("exit 85", f"echo '{expected}' >&2; exit 85")
     finish(start(SHAPES["multi-node"], {"srun": srun, "scontrol": scontrol(work, "RUNNING")}), 85)
     assert (work / "scontrol").read_text() == "requeue 77\n"
 
@@ -609,7 +609,7 @@ MODULE = """module() {
 
 
 @pytest.mark.parametrize(
-    ("modules", "said"),
+    ("modules", "expected"),
     [
         (["fine", "lmod"], 'lmod: Lmod has detected the following error: These module(s) are unknown: "lmod"'),
         (["tcl"], "tcl: ERROR: Unable to locate a modulefile for 'tcl'"),
@@ -620,15 +620,15 @@ MODULE = """module() {
 )
 @pytest.mark.parametrize("temporary", ["/tmp", "/proc/no/such"])
 def test_a_module_that_cannot_be_loaded_is_named_with_the_reason(
-    start: Start, work: Path, modules: list[str], said: str, temporary: str
+    start: Start, work: Path, modules: list[str], expected: str, temporary: str
 ) -> None:
     finish(start(Shape({"backend": "local", "modules": modules}), {"python": DONE}), 1)  # without any module command
     (work / "again.sh").write_text(f'{MODULE}; exec bash "{work}/job.sh"')
     environment = {**os.environ, "RECIPE_JOB_ID": "local-1", "SLURMD_NODENAME": "node9", "TMPDIR": temporary}
     done = subprocess.run(["bash", str(work / "again.sh")], env=environment, capture_output=True, text=True)
-    assert done.returncode == (1 if said else 0), done.stderr
-    if said:
-        assert message(lines_of(done.stderr), None) == f"node9: cannot load the module {said}"
+    assert done.returncode == (1 if expected else 0), done.stderr
+    if expected:
+        assert message(lines_of(done.stderr), None) == f"node9: cannot load the module {expected}"
 
 
 def test_a_missing_module_command_is_told_with_the_module(start: Start, work: Path) -> None:

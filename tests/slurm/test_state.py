@@ -116,7 +116,7 @@ ENDED_BY_KILL = (
 
 
 @pytest.mark.parametrize(
-    ("failure", "told", "state", "said"),
+    ("failure", "told", "state", "expected"),
     [
         ({}, None, State.FAILED, "exit code 1, attempt 1 on n1: the last line"),
         (KILLED, None, State.FAILED, ENDED_BY_KILL),
@@ -135,7 +135,7 @@ ENDED_BY_KILL = (
 )  # fmt: skip
 def test_with_a_record_of_its_failure(
     run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any], told: TaskState | None,
-    state: State, said: str,
+    state: State, expected: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(run.path.parent)
     log = "the last line\n" if failure == {} else "step 40/90 (0.4 epochs): loss 1\n"
@@ -143,7 +143,7 @@ def test_with_a_record_of_its_failure(
     checkpoints(run, 20, 30)
     slurm.told = told
     trial = look(run)
-    assert (trial.state, trial.detail) == (state, said)
+    assert (trial.state, trial.detail) == (state, expected)
 
 
 def checkpoints(run: RunDir, *steps: int) -> None:
@@ -156,7 +156,7 @@ def checkpoints(run: RunDir, *steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "steps", "told", "said"),
+    ("lines", "steps", "told", "expected"),
     [
         ([START, SAVED], (40,), TaskState("TIMEOUT", limit="00:01:00"),
          "time limit of 00:01:00 reached; saved a checkpoint at step 40 of 90; continue with `recipe retry one`"),
@@ -173,13 +173,13 @@ def checkpoints(run: RunDir, *steps: int) -> None:
 )  # fmt: skip
 def test_without_a_record_the_verdict_is_told_with_what_is_kept(
     run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]], steps: tuple[int, ...],
-    told: TaskState, said: str,
+    told: TaskState, expected: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(run.path.parent)
     attempts(run, *lines)
     checkpoints(run, *steps)
     slurm.told = told
-    assert look(run).detail == said
+    assert look(run).detail == expected
 
 
 def test_slurms_word_in_the_log_stands_where_there_are_no_accounts(run: RunDir, slurm: Slurm) -> None:

@@ -52,7 +52,7 @@ def ended(seconds: float = 90) -> TrialState:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "expected"),
     [
         ("message", "exit code 2, attempt 1 on {node} (rank 3): bad row 3"),
         ("traceback", "exit code 1, attempt 1 on {node} (rank 3): ValueError: of rank 3"),
@@ -61,14 +61,14 @@ def ended(seconds: float = 90) -> TrialState:
         ("abort", "killed by signal 6 (ABRT) at step {step} of 3000, attempt 1 on {node} (rank 3)"),
     ],
 )  # fmt: skip
-def test_of_several_ranks_the_first_that_failed_is_told_with_its_node(submit: Submit, how: str, said: str) -> None:
+def test_of_several_ranks_the_first_that_failed_is_told_with_its_node(submit: Submit, how: str, expected: str) -> None:
     submit(how, *FOUR, rank=3)
     trial = ended()
     files = newest(Path.cwd()).trial(trial.id)
     nodes = files.log(1).read_text().splitlines()[0].partition(" on ")[2].partition(",")[0].split()
     assert trial.state is State.FAILED
     step = json.loads(files.progress.read_text())["step"]
-    assert trial.detail == said.format(node=nodes[1], step=step)
+    assert trial.detail == expected.format(node=nodes[1], step=step)
     assert trial.attempts == 1, "what the others saved when they were ended is no reason to go on"
 
 
@@ -78,18 +78,18 @@ def test_a_single_process_that_was_killed_shows_no_line_of_progress(submit: Subm
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "expected"),
     [
         ("--nosuch", "srun: unrecognized option '--nosuch'"),
         ("--mem=900G", "srun: Unable to create step for job {job}: Memory required by task is not available"),
     ],
 )
-def test_a_step_that_srun_cannot_start_shows_its_own_error(submit: Submit, option: str, said: str) -> None:
+def test_a_step_that_srun_cannot_start_shows_its_own_error(submit: Submit, option: str, expected: str) -> None:
     submit("never", srun=[option])
     trial = ended()
     job = read_log(newest(Path.cwd()).submissions)[-1]["id"]
     assert trial.state is State.FAILED
-    assert said.format(job=job) in trial.detail
+    assert expected.format(job=job) in trial.detail
 
 
 def test_a_module_that_is_missing_is_named_with_the_reason(submit: Submit) -> None:
