@@ -14,13 +14,13 @@ from slurm.rundir import TrialDir, read_json, read_log
 
 
 def last_attempt(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is known of the newest attempt. An older one that was thought dead may have written after it."""
+    """Return the merged lines of the newest attempt. An older one that was thought dead may have written after it."""
     number = max((entry["attempt"] for entry in log), default=0)
     return {key: value for entry in log if entry["attempt"] == number for key, value in entry.items()}
 
 
 def read_progress(directory: TrialDir) -> Progress:
-    """How far a trial got, by the files of its attempts."""
+    """Read how far a trial got from the files of its attempts."""
     last = last_attempt(read_log(directory.attempts))
     try:
         state = read_json(directory.progress) or {}

@@ -82,7 +82,7 @@ def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) ->
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock; needs no right to write."""
+    """Tell whether some process holds the lock; needs no right to write."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def is_locked(path: Path) -> bool:
 
 @cache
 def machine_id() -> str:
-    """What tells this machine from others that share its file systems; unlike the hostname it never changes."""
+    """Return what tells this machine from others with the same file systems; unlike the hostname it never changes."""
     try:
         return Path("/etc/machine-id").read_text(encoding="utf-8").strip() or socket.gethostname()
     except OSError:
@@ -216,7 +216,7 @@ def _start_time(pid: int) -> str | None:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether it is another user's process where /proc shows only one's own (`hidepid`)."""
+    """Tell whether it is another user's process, on a machine where /proc shows only your own (`hidepid`)."""
     try:
         os.kill(pid, 0)
     except PermissionError:

@@ -15,11 +15,11 @@ LONGEST = 300
 LONGEST_LINE = 10_000
 CHECKPOINTED = 85
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
-"""By what srun calls them: `Killed`, `Segmentation fault`."""
+"""Numbers by the names that srun prints: `Killed`, `Segmentation fault`."""
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 RANK = re.compile(r"\[rank ?(\d+)\]:? ")
-"""How lines of all processes but the first begin, by neobert; and by torch, the traceback of each."""
+"""The beginning of a line that names its process: by neobert for all but the first, by torch in tracebacks of all."""
 END = re.compile(
     r"(?:srun: error|recipe): (?P<node>\S+): (?:tasks?|rank) (?P<ranks>[\d,\[\]-]+): "
     r"(?:Exited with exit code (?P<code>\d+)|(?P<how>.+?)(?: \(core dumped\))?)"
@@ -33,7 +33,7 @@ SRUN = re.compile(r"srun: (?:error|fatal): (?P<error>.*)|srun: (?P<option>.*\bop
 SAYS_NO_MORE = re.compile(
     r"\*\*\* |Detected \d+ oom|couldn't chdir|Timed out waiting for job step|.*: tasks? [\d,\[\]-]+: "
 )
-"""What Slurm writes of an end whose cause lies elsewhere."""
+"""Lines of Slurm about an end whose cause lies elsewhere."""
 CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO (.+?) \*\*\*", re.IGNORECASE)
 VERDICTS = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
 PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |shard \d+/\S+: |.*\d%\|.*\||.*\d+it \[\d")
@@ -55,7 +55,7 @@ OUT_OF_MEMORY = re.compile(
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: by itself with an exit code, or by a signal."""
+    """The end of a process: by itself with an exit code, or by a signal."""
 
     node: str = ""
     ranks: tuple[int, ...] = ()
@@ -76,7 +76,7 @@ def _shown(line: str) -> list[str]:
 
 
 def first_end(lines: Sequence[str]) -> End | None:
-    """How the process ended that failed first; those that end afterwards were told to, by srun or the job script."""
+    """Return the end of the process that failed first. The others were told to end, by srun or the job script."""
     ends = [_end(match) for line in lines if (match := END.fullmatch(line))]
     return next(filter(_by_itself, ends), ends[0] if ends else None)
 
@@ -108,7 +108,7 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def slurms_verdict(lines: Sequence[str]) -> str:
-    """Why Slurm ended the processes, as a job's state; empty where it wrote no reason, or one had failed before."""
+    """Return why Slurm ended the processes, as a job's state; empty without a reason, or if one had failed before."""
     for line in lines:
         if (match := END.fullmatch(line)) and _by_itself(_end(match)):
             return ""
@@ -118,14 +118,14 @@ def slurms_verdict(lines: Sequence[str]) -> str:
 
 
 def is_out_of_memory(lines: Sequence[str], end: End | None, message: str) -> bool:
-    """Whether memory ran out, by the word of Slurm or of the process that failed. Other output is not asked."""
+    """Tell whether memory ran out, by the word of Slurm or of the process that failed, and by no other output."""
     notes = (match["text"] for line in lines if (match := SLURMSTEPD.fullmatch(line)))
     by_slurm = any(re.search(r"oom[-_ ]kill|Out Of Memory", note) for note in notes)
     return by_slurm or (end is not None and end.out_of_memory) or OUT_OF_MEMORY.match(message) is not None
 
 
 def message(lines: Sequence[str], end: End | None) -> str:
-    """What the process said that failed first; else what Slurm says, else the last line. Empty after a signal."""
+    """Return the message of the process that failed first; else Slurm's, else the last line. Empty after a signal."""
     first = _of_rank(lines, 0)
     own = [_of_rank(lines, rank) for rank in end.ranks] if end and end.ranks else [first]
     text = next(filter(None, map(_error, own)), "")
@@ -162,7 +162,7 @@ def _exception(lines: Sequence[str]) -> str:
 
 
 def _slurms_error(lines: Sequence[str]) -> str:
-    """Why srun or slurmstepd did not start the processes: its last two lines, which often explain each other."""
+    """Return the last two errors of srun and slurmstepd, which often explain each other."""
     errors: dict[str, None] = {}
     for line in lines:
         if match := SRUN.fullmatch(line):

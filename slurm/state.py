@@ -38,7 +38,7 @@ class State(StrEnum):
 
 KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT,
          "preempted": State.PREEMPTED}  # fmt: skip
-"""What the kind of a failure is as a state."""
+"""The states of failures by kind."""
 
 VERDICTS = {
     "FAILED": State.FAILED, "NODE_FAIL": State.FAILED, "BOOT_FAIL": State.FAILED, "DEADLINE": State.TIMEOUT,
@@ -228,7 +228,7 @@ def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) 
 
 
 def _excluded(last: Mapping[str, Any]) -> str:
-    """What was wrong with the nodes that the job now goes on without."""
+    """Return the complaint about the nodes that the job now goes on without."""
     complaint = last.get("excluded")
     if not isinstance(complaint, dict):
         return ""

@@ -23,7 +23,7 @@ DEFAULTS = {"SBATCH_ACCOUNT": "account", "SBATCH_PARTITION": "partition", "SBATC
 NO_VAL = 0xFFFFFFFE  # <slurm/slurm.h>: no index, where a whole array is told of
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
 ANSWER_LOST = ("timed out", "Zero Bytes were transmitted or received", "Unexpected message received")
-"""What sbatch says when the connection broke after the job was sent."""
+"""Errors of sbatch when the connection broke after it had sent the job."""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """Colours and the like for a terminal."""
 

@@ -1,4 +1,4 @@
-"""What the end of a log says, in the words of each version of Slurm, of Python, Apptainer and this project."""
+"""The end of a log, in the words of each version of Slurm, of Python, Apptainer and this project."""
 
 from __future__ import annotations
 

@@ -472,7 +472,7 @@ OF_AN_ALLOCATION = {
     "SRUN_CPUS_PER_TASK": "8", "SINFO_PARTITION": "low", "SLURMD_DEBUG": "1", "PMI_RANK": "3",
     "TORCHELASTIC_USE_AGENT_STORE": "True",
 }  # fmt: skip
-"""What `salloc`, or a job, leaves in the environment of the shell that pipes a script to sbatch."""
+"""Variables that `salloc`, or a job, leaves in the environment of the shell that pipes a script to sbatch."""
 
 
 def test_srun_takes_no_option_from_the_shell_that_submitted(start: Start, work: Path) -> None:
@@ -522,7 +522,7 @@ def test_a_new_attempt_waits_for_one_whose_end_nobody_saw(start: Start, work: Pa
 
 
 def cause(work: Path, number: int = 0, attempt: int = 1) -> Cause:
-    """Why an attempt failed, from the files that the job script has left."""
+    """Return the cause of an attempt's failure, from the files that the job script has left."""
     directory = trial(work, number)
     record = json.loads((directory / "failure.json").read_text())
     return find_cause(record, (directory / f"logs/attempt-{attempt}.log").read_text())

@@ -1,4 +1,4 @@
-"""What `recipe status` says of failures on a real Slurm: each log is that of the real script, srun and slurmstepd."""
+"""Failures in `recipe status` on a real Slurm: each log is that of the real script, srun and slurmstepd."""
 
 from __future__ import annotations
 
