@@ -485,7 +485,7 @@ def test_srun_takes_no_option_from_the_shell_that_submitted(start: Start, work: 
 
 
 def test_srun_keeps_the_options_that_the_profile_gives_to_sbatch(start: Start, work: Path) -> None:
-    shape = Shape(SLURM | {"sbatch": ["--hint=nomultithread", "--distribution", "--$(x)"]}, trials=1)
+    shape = Shape(SLURM | {"sbatch": ["--hint=nomultithread", "--distribution", "--gpus=4", "--$(x)"]}, trials=1)
     finish(start(shape, {"srun": f'env > "{work}/seen"; {DONE}', "scontrol": "echo node8"}, env=OF_AN_ALLOCATION), 0)
     seen = {line.partition("=")[0] for line in (work / "seen").read_text().splitlines()}
     assert seen & OF_AN_ALLOCATION.keys() == {"SLURM_HINT", "SLURM_DISTRIBUTION"}
