@@ -110,12 +110,10 @@ class SbatchBackend:
             except (subprocess.TimeoutExpired, FileNotFoundError):
                 return {}
             for line in answer.stdout.splitlines():
-                fields = dict(word.partition("=")[::2] for word in line.split())
+                fields = parse_job(line)
                 if "JobState" in fields:
-                    end = TaskState(
-                        fields["JobState"], _ending(fields.get("ExitCode", "")), fields.get("TimeLimit", "")
-                    )
-                    states[job, _index(fields.get("ArrayTaskId", ""))] = end
+                    ending, limit = _ending(fields.get("ExitCode", "")), fields.get("TimeLimit", "")
+                    states[job, _index(fields.get("ArrayTaskId", ""))] = TaskState(fields["JobState"], ending, limit)
         return states
 
     def cancel(self, names: Sequence[str]) -> None:
@@ -125,6 +123,12 @@ class SbatchBackend:
             raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
         if answer.returncode:
             raise ConfigError(f"scancel failed: {answer.stderr.strip()}")
+
+
+def parse_job(line: str) -> dict[str, str]:
+    """The fields of `scontrol show job --oneliner`; the first of each name, since SubmitLine, last, is a user's text."""
+    words = [word.partition("=")[::2] for word in line.split()]
+    return dict(reversed(words))
 
 
 def _index(text: str) -> int:
