@@ -126,7 +126,7 @@ class SbatchBackend:
 
 
 def parse_job(line: str) -> dict[str, str]:
-    """The fields of `scontrol show job --oneliner`; the first of each name, since SubmitLine, last, is a user's text."""
+    """The fields of `scontrol show job --oneliner`; of each name the first: SubmitLine, last, is a user's text."""
     words = [word.partition("=")[::2] for word in line.split()]
     return dict(reversed(words))
 
