@@ -13,7 +13,7 @@ from neobert.training.distributed import Ranks
 
 
 def rank_prefix(environ: Mapping[str, str]) -> str:
-    """What lines begin with in all processes but the first, so that a log tells whose they are."""
+    """Return the beginning of a process's lines, by which a log of many tells whose they are; empty for the first."""
     rank = environ.get("RANK") or (environ.get("SLURM_PROCID") if environ.get("SLURM_STEP_ID", "").isdigit() else None)
     return "" if rank in (None, "", "0") else f"[rank {rank}] "
 

@@ -9,7 +9,7 @@ import sys
 
 HANDLER = "recipe"
 PLAIN = {"…": "...", "—": "-", "·": "-", "±": "+-", "━": "=", "╸": "-", "╺": "-"}
-"""What takes the place of characters that our own output holds."""
+"""Replacements for the characters that our own output holds."""
 
 
 def set_up_output() -> None:

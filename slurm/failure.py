@@ -1,4 +1,4 @@
-"""Why a trial did not end well: from the job script's record, the log and Slurm's verdict. Pure functions of these."""
+"""Causes of failures: pure functions of the job script's record, the log, and Slurm's verdict."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a trial got, and what of it is kept."""
+    """The step that a trial reached, and its last checkpoint."""
 
     step: int = 0
     total: int = 0
     saved: int | None = None
     """The step of its last checkpoint."""
     stopped: bool = False
-    """Whether it was asked to stop, and saved a checkpoint then."""
+    """True if it saved that checkpoint because it was asked to stop."""
 
     def of(self, step: int) -> str:
         return f"{step} of {self.total}" if self.total else str(step)
@@ -100,8 +100,8 @@ def verdict_text(verdict: TaskState, progress: Progress, retry: str) -> str:
     if verdict.state == "TIMEOUT":
         limit = f" of {verdict.limit}" if verdict.limit else ""
         return f"time limit{limit} reached; {progress}; {how_to_go_on(progress, retry)}"
-    told = VERDICTS.get(verdict.state, verdict.state)
-    parts = [f"{told} ({verdict.reason})" if verdict.reason else told]
+    words = VERDICTS.get(verdict.state, verdict.state)
+    parts = [f"{words} ({verdict.reason})" if verdict.reason not in ("", words) else words]
     parts += [str(progress)] if progress.saved is not None else []
     parts += [how_to_go_on(progress, retry)] if verdict.state == "PREEMPTED" else []
     return "; ".join(parts)

@@ -94,7 +94,9 @@ def _on_host(job: Job, arguments: Sequence[str]) -> list[str]:
     words = [job.python, "-m", "neobert", *arguments]
     if not job.profile.modules:
         return words
-    load = "".join(f"module load {quote(module)} || exit\n" for module in job.profile.modules)
+    failed = "{ echo recipe: cannot load the module %s >&2; exit 2; }"
+    modules = map(quote, job.profile.modules)
+    load = "".join(f"module load {module} || {failed % module}\n" for module in modules)  # which says itself why
     return ["bash", "-c", f'{load}exec "$@"', "bash", *words]
 
 

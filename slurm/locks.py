@@ -68,12 +68,12 @@ def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) ->
 
     After `patience` seconds `waiting` is called once, with a text about who holds it.
     """
-    began, told, waited = time.monotonic(), False, False
+    began, announced, waited = time.monotonic(), False, False
     while (lock := try_lock(path)) is None:
         waited = True
-        if not told and time.monotonic() - began >= patience:
+        if not announced and time.monotonic() - began >= patience:
             waiting(_describe_holder(path))
-            told = True
+            announced = True
         time.sleep(POLL_SECONDS)
     try:
         yield waited
@@ -82,7 +82,7 @@ def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) ->
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock; needs no right to write."""
+    """Tell whether some process holds the lock; needs no right to write."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -100,7 +100,7 @@ def is_locked(path: Path) -> bool:
 
 @cache
 def machine_id() -> str:
-    """What tells this machine from others that share its file systems; unlike the hostname it never changes."""
+    """Return what tells this machine from others with the same file systems; unlike the hostname it never changes."""
     try:
         return Path("/etc/machine-id").read_text(encoding="utf-8").strip() or socket.gethostname()
     except OSError:
@@ -115,16 +115,16 @@ def _try_holder_file(path: Path) -> HolderFile | None:
     if newest is not None and _is_held(newest):
         return None
     number = 1 if newest is None else _number(newest) + 1
-    ours = path.with_name(f"{path.name}.holder-{number}")
-    if not _create(ours):
+    new = path.with_name(f"{path.name}.holder-{number}")
+    if not _create(new):
         return None  # another process was faster
-    if _newest(path) != ours:  # the look before was at an old state of the directory: it has a later holder
-        ours.unlink(missing_ok=True)
+    if _newest(path) != new:  # the look before was at an old state of the directory: it has a later holder
+        new.unlink(missing_ok=True)
         return None
     for older in _holder_files(path):
         if _number(older) < number:
             older.unlink(missing_ok=True)
-    return HolderFile(ours)
+    return HolderFile(new)
 
 
 def _create(path: Path) -> bool:
@@ -216,7 +216,7 @@ def _start_time(pid: int) -> str | None:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether it is another user's process where /proc shows only one's own (`hidepid`)."""
+    """Tell whether it is another user's process, on a machine where /proc shows only your own (`hidepid`)."""
     try:
         os.kill(pid, 0)
     except PermissionError:

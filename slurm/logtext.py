@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 LONGEST = 300
 """Characters of a message that are shown."""
+LONGEST_LINE = 10_000
 CHECKPOINTED = 85
 SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
-"""By what srun calls them: `Killed`, `Segmentation fault`."""
+"""Numbers by the names that srun prints: `Killed`, `Segmentation fault`."""
 
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 RANK = re.compile(r"\[rank ?(\d+)\]:? ")
-"""How lines of all processes but the first begin, by neobert; and by torch, the traceback of each."""
+"""The beginning of a line that names its process: by neobert for all but the first, by torch in tracebacks of all."""
 END = re.compile(
     r"(?:srun: error|recipe): (?P<node>\S+): (?:tasks?|rank) (?P<ranks>[\d,\[\]-]+): "
     r"(?:Exited with exit code (?P<code>\d+)|(?P<how>.+?)(?: \(core dumped\))?)"
@@ -32,11 +33,12 @@ SRUN = re.compile(r"srun: (?:error|fatal): (?P<error>.*)|srun: (?P<option>.*\bop
 SAYS_NO_MORE = re.compile(
     r"\*\*\* |Detected \d+ oom|couldn't chdir|Timed out waiting for job step|.*: tasks? [\d,\[\]-]+: "
 )
-"""What Slurm writes of an end whose cause lies elsewhere."""
+"""Lines of Slurm about an end whose cause lies elsewhere."""
 CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO (.+?) \*\*\*", re.IGNORECASE)
 VERDICTS = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
-PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |.*\d%\|.*\||.*\d+it \[\d")
+PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |shard \d+/\S+: |.*\d%\|.*\||.*\d+it \[\d")
 """neobert's lines about the training, and bars of tqdm."""
+GLUED = re.compile(r"(?:srun|slurmstepd(?:-\S+)?): (?:error|fatal): ")
 NOISE = re.compile(r"== attempt |\S+: line \d+: +\d+ [A-Z]|Killed$|Terminated$")
 """The header of the job script, and what bash says of a process that a signal ended."""
 ERROR = re.compile(
@@ -53,7 +55,7 @@ OUT_OF_MEMORY = re.compile(
 
 @dataclass(frozen=True)
 class End:
-    """How a process ended: by itself with an exit code, or by a signal."""
+    """The end of a process: by itself with an exit code, or by a signal."""
 
     node: str = ""
     ranks: tuple[int, ...] = ()
@@ -64,11 +66,17 @@ class End:
 
 def lines_of(text: str) -> list[str]:
     """The lines as a terminal would show them in the end: without colours, and of a bar its last state."""
-    return [ESCAPES.sub("", line).rstrip().rpartition("\r")[2] for line in text.split("\n")]
+    return [part for line in text.split("\n") for part in _shown(ESCAPES.sub("", line).rstrip().rpartition("\r")[2])]
+
+
+def _shown(line: str) -> list[str]:
+    """The line, in two where it begins with a bar that was cut short and Slurm's own line follows."""
+    match = GLUED.search(line) if PROGRESS.match(line) else None
+    return [line[: match.start()], line[match.start() :]] if match else [line[:LONGEST_LINE]]
 
 
 def first_end(lines: Sequence[str]) -> End | None:
-    """How the process ended that failed first; those that end afterwards were told to, by srun or the job script."""
+    """Return the end of the process that failed first. The others were told to end, by srun or the job script."""
     ends = [_end(match) for line in lines if (match := END.fullmatch(line))]
     return next(filter(_by_itself, ends), ends[0] if ends else None)
 
@@ -100,7 +108,7 @@ def _numbers(text: str) -> Iterator[int]:
 
 
 def slurms_verdict(lines: Sequence[str]) -> str:
-    """Why Slurm ended the processes, as a job's state; empty where it wrote no reason, or one had failed before."""
+    """Return why Slurm ended the processes, as a job's state; empty without a reason, or if one had failed before."""
     for line in lines:
         if (match := END.fullmatch(line)) and _by_itself(_end(match)):
             return ""
@@ -110,22 +118,21 @@ def slurms_verdict(lines: Sequence[str]) -> str:
 
 
 def is_out_of_memory(lines: Sequence[str], end: End | None, message: str) -> bool:
-    """Whether memory ran out, by the word of Slurm or of the process that failed. Other output is not asked."""
-    told = (match["text"] for line in lines if (match := SLURMSTEPD.fullmatch(line)))
-    by_slurm = any(re.search(r"oom[-_ ]kill|Out Of Memory", text) for text in told)
+    """Tell whether memory ran out, by the word of Slurm or of the process that failed, and by no other output."""
+    notes = (match["text"] for line in lines if (match := SLURMSTEPD.fullmatch(line)))
+    by_slurm = any(re.search(r"oom[-_ ]kill|Out Of Memory", note) for note in notes)
     return by_slurm or (end is not None and end.out_of_memory) or OUT_OF_MEMORY.match(message) is not None
 
 
 def message(lines: Sequence[str], end: End | None) -> str:
-    """What the process said that failed first; else what Slurm says, else the last line. Empty after a signal."""
-    own = [_of_rank(lines, rank) for rank in end.ranks] if end else []
+    """Return the message of the process that failed first; else Slurm's, else the last line. Empty after a signal."""
     first = _of_rank(lines, 0)
-    killed = end is not None and end.signal != 0
-    found = [text for part in (own or [first]) if (text := _error(part))]
-    if not found and not killed:
-        found = [_error(first) or _error([RANK.sub("", line, count=1) for line in lines])]
-        found += [] if found[0] else [_slurms_error(lines) or _last(lines)]
-    return next(filter(None, found), "")[:LONGEST]
+    own = [_of_rank(lines, rank) for rank in end.ranks] if end and end.ranks else [first]
+    text = next(filter(None, map(_error, own)), "")
+    if not text and not (end and end.signal):
+        anybodys = [RANK.sub("", line, count=1) for line in lines]
+        text = _error(first) or _error(anybodys) or _slurms_error(lines) or _last(lines)
+    return text[:LONGEST]
 
 
 def _of_rank(lines: Sequence[str], rank: int) -> list[str]:
@@ -137,16 +144,16 @@ def _of_rank(lines: Sequence[str], rank: int) -> list[str]:
 
 def _error(lines: Sequence[str]) -> str:
     """The last message among the lines of one process, if no progress came after it."""
-    found = ""
+    text = ""
     for index, line in enumerate(lines):
         if PROGRESS.match(line):
-            found = ""
+            text = ""
         elif line.endswith("Traceback (most recent call last):"):
             ignored = index > 0 and lines[index - 1].startswith("Exception ignored in")
-            found = found if ignored else _exception(lines[index + 1 :]) or found
+            text = text if ignored else _exception(lines[index + 1 :]) or text
         elif END.fullmatch(line) is None and (match := ERROR.fullmatch(line)):
-            found = next(filter(None, match.groups()))
-    return found
+            text = next(filter(None, match.groups()))
+    return text
 
 
 def _exception(lines: Sequence[str]) -> str:
@@ -155,8 +162,8 @@ def _exception(lines: Sequence[str]) -> str:
 
 
 def _slurms_error(lines: Sequence[str]) -> str:
-    """Why srun or slurmstepd did not start the processes: its last two lines, which often explain each other."""
-    found: dict[str, None] = {}
+    """Return the last two errors of srun and slurmstepd, which often explain each other."""
+    errors: dict[str, None] = {}
     for line in lines:
         if match := SRUN.fullmatch(line):
             name, text = "srun", match["error"] or match["option"]
@@ -165,8 +172,8 @@ def _slurms_error(lines: Sequence[str]) -> str:
         else:
             continue
         if text and not SAYS_NO_MORE.match(text):
-            found.setdefault(f"{name}: {text}")
-    return "; ".join(list(found)[-2:])
+            errors.setdefault(f"{name}: {text}")
+    return "; ".join(list(errors)[-2:])
 
 
 def _of_slurm(line: str) -> bool:
@@ -174,7 +181,7 @@ def _of_slurm(line: str) -> bool:
 
 
 def _last(lines: Sequence[str]) -> str:
-    said = (line for line in reversed(lines) if line.strip())
+    spoken = (line for line in reversed(lines) if line.strip())
     return next(
-        (line.strip() for line in said if not (_of_slurm(line) or PROGRESS.match(line) or NOISE.match(line))), ""
+        (line.strip() for line in spoken if not (_of_slurm(line) or PROGRESS.match(line) or NOISE.match(line))), ""
     )

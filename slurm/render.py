@@ -21,6 +21,11 @@ OF_THE_JOB = (
 )
 """Patterns of bash: variables that tell about a job and how to reach its Slurm. All others are options of srun."""
 
+OTHER_VARIABLES = {
+    "cpu-freq": ("SLURM_CPU_FREQ_REQ",), "mem-bind": ("SLURM_MEM_BIND_*",), "distribution": ("SLURM_DIST_PLANESIZE",),
+}  # fmt: skip
+"""Those of options of sbatch whose variables have other names than the option."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -133,7 +138,8 @@ def kept_variables(job: Job) -> Iterator[str]:
     for option in job.profile.sbatch:
         name = re.match(r"--([a-z][a-z0-9-]*)", option)
         if name:
-            yield f"SLURM_{name[1].upper().replace('-', '_')}*"
+            yield f"SLURM_{name[1].upper().replace('-', '_')}"
+            yield from OTHER_VARIABLES.get(name[1], ())
 
 
 def command(job: Job) -> list[str]:

@@ -124,8 +124,9 @@ class TrialDir:
 
     def last_checkpoint(self) -> int | None:
         """The step of the newest complete checkpoint."""
-        found = self.checkpoints.glob("checkpoint-*/complete.json")
-        return max((int(path.parent.name.removeprefix("checkpoint-")) for path in found), default=None)
+        names = (path.parent.name for path in self.checkpoints.glob("checkpoint-*/complete.json"))
+        numbers = (name.removeprefix("checkpoint-") for name in names)
+        return max((int(number) for number in numbers if number.isdecimal()), default=None)
 
     def log(self, attempt: int) -> Path:
         return self.path / "logs" / f"attempt-{attempt}.log"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 from neobert.config import ConfigError
+from slurm.attempts import read_progress, retry_command
 from slurm.backends import REST, QueuedTask, TaskState, get_backend
 from slurm.done import Files, read_files, stale_among
-from slurm.failure import Progress, find_cause, how_to_go_on, verdict_text
+from slurm.failure import find_cause, how_to_go_on, verdict_text
 from slurm.inputs import stage_needs
-from slurm.logtext import CHECKPOINTED, lines_of, message
+from slurm.logtext import CHECKPOINTED, lines_of, message, slurms_verdict
 from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_tail
 from slurm.submissions import Given, InFlight, Ledger, by_trial, in_flight, read_cancelled
 
@@ -42,7 +41,7 @@ class State(StrEnum):
 
 KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT,
          "needs": State.BLOCKED, "preempted": State.PREEMPTED}  # fmt: skip
-"""What the kind of a failure is as a state."""
+"""The states of failures by kind."""
 
 VERDICTS = {
     "FAILED": State.FAILED, "NODE_FAIL": State.FAILED, "BOOT_FAIL": State.FAILED, "DEADLINE": State.TIMEOUT,
@@ -221,8 +220,8 @@ def _without_record(
 def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
     if task.state.state == "PENDING":
         state = State.REQUEUED if last else State.PENDING
-        said = [task.state.reason if task.state.reason not in ("", "None") else "", _saved(last), _excluded(last)]
-        return replace(trial, state=state, detail="; ".join(filter(None, said)))
+        reason = task.state.reason if task.state.reason != "None" else ""
+        return replace(trial, state=state, detail=_sentence([reason, _saved(last), _excluded(last)]))
     if last and "end" not in last:
         progress = read_json(directory.progress) or {}
         return replace(trial, state=State.RUNNING, progress=progress, detail=last.get("node", ""))
@@ -237,35 +236,18 @@ def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) 
     if failure.get("kind") == "needs":
         return replace(trial, state=State.BLOCKED, detail=failure["reason"])
     if failure.get("kind") == "node":
-        said = (read_json(directory.path / "preflight.json") or {}).get("message", "")
-        return replace(trial, state=State.FAILED, detail=": ".join(filter(None, [failure["reason"], said])))
-    progress = _progress(directory)
+        complaint = (read_json(directory.path / "preflight.json") or {}).get("message", "")
+        return replace(trial, state=State.FAILED, detail=_sentence([failure["reason"]], complaint))
+    progress = read_progress(directory)
     cause = find_cause(failure, read_tail(directory.log(failure["attempt"])), progress)
     detail = str(cause)
-    if cause.kind in ("timeout", "preempted"):  # what it said itself matters less than how it goes on
-        detail = f"{cause.how}; {progress}; {how_to_go_on(progress, _retry(directory))}"
+    if cause.kind in ("timeout", "preempted"):  # how it goes on matters more than what it printed last
+        detail = f"{cause.how}; {progress}; {how_to_go_on(progress, retry_command(directory))}"
     return replace(trial, state=KINDS[cause.kind], detail=detail, doubtful=not cause.certain)
 
 
-def _progress(directory: TrialDir) -> Progress:
-    """How far a trial got, by the files of its attempts."""
-    last = directory.last_attempt()
-    try:
-        state = read_json(directory.progress) or {}
-    except ConfigError:  # damaged: the checkpoints tell the more important half
-        state = {}
-    stopped = last.get("exit_code") == CHECKPOINTED
-    step = int(last.get("step") or state.get("step") or 0)
-    saved = directory.last_checkpoint() if directory.checkpoints.is_dir() else step if stopped else None
-    return Progress(step, int(state.get("total_steps") or 0), saved, stopped and saved == step)
-
-
-def _retry(directory: TrialDir) -> str:
-    return f"recipe retry {shlex.quote(os.path.relpath(directory.path.parents[1]))}"
-
-
 def _excluded(last: Mapping[str, Any]) -> str:
-    """What was wrong with the nodes that the job now goes on without."""
+    """Return the complaint about the nodes that the job now goes on without."""
     complaint = last.get("excluded")
     if not isinstance(complaint, dict):
         return ""
@@ -289,26 +271,38 @@ def _history(run: RunDir, lost: Mapping[str, Given]) -> dict[str, TaskState]:
     return told
 
 
-def _by_history(run: RunDir, trial: TrialState, told: TaskState | None, given: Given) -> TrialState:
+def _by_history(run: RunDir, trial: TrialState, verdict: TaskState | None, given: Given) -> TrialState:
     """A trial without a result, by what the queue's history says of its task, and by what its script printed."""
     if given.job.pack > 1 and trial.state is State.FAILED:
         return trial  # it ended before others of its task, whose end the history tells
-    lines = lines_of(read_tail(given.output(run)))
-    said = message(lines, None) if not trial.attempts else ""
-    if told is None or told.state not in VERDICTS:  # as RUNNING, where accounts lag behind
-        verdict = f"{told.state} {told.reason}".strip() if told is not None else ""
-        return trial if trial.state is not State.UNKNOWN else replace(trial, detail=_with(said, verdict, trial.detail))
-    state = VERDICTS[told.state]
+    directory = run.trial(trial.id)
+    verdict = verdict or _verdict_in_log(directory, trial.attempts)
+    printed = message(lines_of(read_tail(given.output(run))), None)
+    if verdict is None or verdict.state not in VERDICTS:  # as RUNNING, where accounts lag behind
+        return _undecided(trial, verdict, printed)
+    state = VERDICTS[verdict.state]
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
-    directory = run.trial(trial.id)
-    detail = verdict_text(told, _progress(directory), _retry(directory))
-    if state is State.FAILED:  # the script itself: it could not leave a record
-        said = said or message(lines, None)
-    own = trial.detail if trial.state is State.FAILED and state is not State.TIMEOUT else ""
-    return replace(trial, state=state, detail=_with(said, detail, own))
+    details = [verdict_text(verdict, read_progress(directory), retry_command(directory))]
+    if trial.state is State.FAILED and state is not State.TIMEOUT:
+        details.append(trial.detail)
+    by_script = state is State.FAILED or not trial.attempts  # else the script has nothing to say of the end
+    return replace(trial, state=state, detail=_sentence(details, printed if by_script else ""))
 
 
-def _with(said: str, *details: str) -> str:
-    """The details, and at the end what a log says."""
-    return ": ".join(filter(None, ["; ".join(filter(None, details)), said]))
+def _verdict_in_log(directory: TrialDir, attempt: int) -> TaskState | None:
+    """Slurm's own line in the log, for where there are no accounts."""
+    verdict = slurms_verdict(lines_of(read_tail(directory.log(attempt)))) if attempt else ""
+    return TaskState(verdict) if verdict else None
+
+
+def _undecided(trial: TrialState, verdict: TaskState | None, printed: str) -> TrialState:
+    if trial.state is not State.UNKNOWN:
+        return trial
+    word = f"{verdict.state} {verdict.reason}".strip() if verdict is not None else ""
+    return replace(trial, detail=_sentence([word, trial.detail], printed if not trial.attempts else ""))
+
+
+def _sentence(details: Iterable[str], printed: str = "") -> str:
+    """The details, and at the end what a program printed."""
+    return ": ".join(filter(None, ["; ".join(filter(None, details)), printed]))

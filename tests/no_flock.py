@@ -14,7 +14,7 @@ import sys
 
 COMMAND = [sys.executable, __file__]
 NUMBERS = {"x86_64": 73, "aarch64": 32}
-"""Of flock, in the kernel's table of system calls."""
+"""Numbers of flock in the kernel's table of system calls."""
 NO_NEW_PRIVS, SECCOMP, MODE_FILTER = 38, 22, 2  # <linux/prctl.h>, <linux/seccomp.h>
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # <linux/bpf_common.h>
 ALLOW, FAIL = 0x7FFF0000, 0x00050000

@@ -70,7 +70,7 @@ def find_ranks(environ: MutableMapping[str, str]) -> Ranks:
 
 
 def _is_in_step(environ: MutableMapping[str, str]) -> bool:
-    """Whether srun started this process; since 26.05 batch scripts have a negative SLURM_STEP_ID."""
+    """Tell whether srun started this process; since 26.05 batch scripts have a negative SLURM_STEP_ID."""
     return environ.get("SLURM_STEP_ID", "").isdigit()
 
 

@@ -1,4 +1,4 @@
-"""What makes a start hopeless, whose fault it may be, and the file that tells the launcher: preflight.json."""
+"""Faults that make a start hopeless, the nodes that may be to blame, and the launcher's copy: preflight.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neobert.training.files import to_json, write_text
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong, and on which nodes; none are named where it may be any of them, or cannot be a node's fault."""
+    """A fault and the nodes to blame: none where it may be any of them, or cannot be a node's fault."""
 
     message: str
     nodes: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Fault:
 
 
 def merge(faults: Sequence[Fault]) -> Fault:
-    """What several processes found, as one. What two nodes say in the same words is the fault of neither."""
+    """Merge the faults that several processes report. Two nodes with the same complaint are both innocent."""
     speakers: dict[str, set[str]] = {}
     for fault in faults:
         speakers.setdefault(fault.reason, set()).update(fault.nodes)
@@ -47,6 +47,6 @@ def write_record(path: Path, attempt: int | None, fault: Fault) -> None:
 def is_recorded(path: Path, attempt: int | None) -> bool:
     """Whether somebody has written already why this very attempt cannot start."""
     with suppress(ValueError, OSError, KeyError, TypeError):
-        told = json.loads(path.read_text(encoding="utf-8"))["attempt"]
-        return attempt is not None and told == attempt
+        recorded = json.loads(path.read_text(encoding="utf-8"))["attempt"]
+        return attempt is not None and recorded == attempt
     return False

@@ -22,7 +22,7 @@ DEFAULTS = {"SBATCH_ACCOUNT": "account", "SBATCH_PARTITION": "partition", "SBATC
 NO_VAL = 0xFFFFFFFE  # <slurm/slurm.h>: no index, where a whole array is told of
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
 ANSWER_LOST = ("timed out", "Zero Bytes were transmitted or received", "Unexpected message received")
-"""What sbatch says when the connection broke after the job was sent."""
+"""Errors of sbatch when the connection broke after it had sent the job."""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """Colours and the like for a terminal."""
 AT_ONCE = 2000  # job ids in one question: a command's argument may have 128 KiB
@@ -88,12 +88,10 @@ class SbatchBackend:
             except (subprocess.TimeoutExpired, FileNotFoundError):
                 return {}
             for line in answer.stdout.splitlines():
-                fields = dict(word.partition("=")[::2] for word in line.split())
+                fields = parse_job(line)
                 if "JobState" in fields:
-                    end = TaskState(
-                        fields["JobState"], _ending(fields.get("ExitCode", "")), fields.get("TimeLimit", "")
-                    )
-                    states[job, _index(fields.get("ArrayTaskId", ""))] = end
+                    ending, limit = _ending(fields.get("ExitCode", "")), fields.get("TimeLimit", "")
+                    states[job, _index(fields.get("ArrayTaskId", ""))] = TaskState(fields["JobState"], ending, limit)
         return states
 
     def cancel(self, names: Sequence[str]) -> None:
@@ -139,6 +137,12 @@ def _task(line: str) -> QueuedTask:
     )
 
 
+def parse_job(line: str) -> dict[str, str]:
+    """The fields of `scontrol show job --oneliner`; of each name the first: SubmitLine, last, is a user's text."""
+    words = [word.partition("=")[::2] for word in line.split()]
+    return dict(reversed(words))
+
+
 def _index(text: str) -> int:
     """The index of an array task; 0 for a job that is none, and `REST` for a group of them."""
     return int(text or 0) if not text or (text.isdigit() and int(text) < NO_VAL) else REST
@@ -155,8 +159,8 @@ def _ending(code: str) -> str:
 def find_job_id(answer: str) -> str | None:
     """The number in what `sbatch --parsable` printed: `ID` or `ID;CLUSTER`, on the only such line among notices."""
     lines = (ESCAPES.sub("", line).strip() for line in answer.splitlines())
-    found = {match[1] for line in lines if (match := re.fullmatch(r"(\d+)(;\S+)?", line))}
-    return found.pop() if len(found) == 1 else None
+    numbers = {match[1] for line in lines if (match := re.fullmatch(r"(\d+)(;\S+)?", line))}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _no_answer(detail: str) -> str:

@@ -99,8 +99,8 @@ class SubmititBackend(SbatchBackend):
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch refused the job: {str(error).strip()}") from None
         except submitit.core.utils.FailedSubmissionError as error:  # its job will find no pickle, and fail
-            told = str(error).splitlines()[0]
-            raise ConfigError(f"{told}. If that job is queued it will fail; then run `recipe retry`") from None
+            first_line = str(error).splitlines()[0]
+            raise ConfigError(f"{first_line}. If that job is queued it will fail; then run `recipe retry`") from None
         return str(jobs[0].job_id).partition("_")[0]
 
 

@@ -87,6 +87,28 @@ def test_a_terminal_or_locale_that_is_not_utf_8_costs_no_traceback(
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("environ", "prefix"),
+    [
+        ({}, ""),
+        ({"RANK": "0"}, ""),
+        ({"RANK": "3"}, "[rank 3] "),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "2"}, "[rank 2] "),
+        ({"SLURM_STEP_ID": "-5", "SLURM_PROCID": "2"}, ""),
+    ],
+)
+def test_an_error_says_which_process_it_is_of(environ: dict[str, str], prefix: str) -> None:
+    program = "import sys, neobert.cli as cli\nif sys.argv[1:]: cli.run = lambda _: 1 / 0\ncli.main(['nosuch'])"
+    base = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "RANK"))}
+    for arguments, code, last in (([], 2, "neobert: 'nosuch' is not a command"), (["x"], 1, "ZeroDivisionError: ")):
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, cwd=REPOSITORY, env=base | environ, capture_output=True, text=True)
+        lines = done.stderr.splitlines()
+        assert done.returncode == code
+        assert all(line.startswith(prefix) for line in lines)
+        assert lines[-1].startswith(prefix + last)
+
+
 def test_without_arguments_it_shows_how_to_use_it(neobert: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert neobert() == 2
     assert "example: neobert glue" in capsys.readouterr().out

@@ -117,8 +117,8 @@ def test_what_failed_before_the_trial_began_is_in_the_logs(
     profile = json.loads(stand_in.read_text()) | {"modules": ["nosuch"]}
     stand_in.write_text(json.dumps(profile))
     run_recipe("submit", recipe, "--cluster", stand_in, "--wait")
-    assert "cannot load a module" in run_recipe("status").stdout
-    assert "cannot load a module" in run_recipe("logs").stdout
+    assert "cannot load the module nosuch: there is no command 'module'" in run_recipe("status").stdout
+    assert "cannot load the module nosuch" in run_recipe("logs").stdout
 
 
 def test_render_prints_the_script_that_submit_uses(

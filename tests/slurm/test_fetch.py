@@ -116,6 +116,8 @@ def test_the_command_can_be_printed(run_recipe: Recipe, write: Write, site: Path
 
 def test_modules_are_loaded_first(run_recipe: Recipe, write: Write, site: Path, work: Path) -> None:
     site.write_text(json.dumps({**json.loads(site.read_text()), "modules": ["python/3.11"]}))
+    missing = run_recipe("fetch", write("two.yaml", ON_HUB), "--cluster", site)
+    assert (missing.returncode, "recipe: cannot load the module python/3.11" in missing.stderr) == (2, True)
     module = {"BASH_FUNC_module%%": '() { export LOADED="$*"; }'}
     done = run_recipe("fetch", write("two.yaml", ON_HUB), "--cluster", site, env=module)
     assert json.loads(done.stdout)["env"]["LOADED"] == "load python/3.11"

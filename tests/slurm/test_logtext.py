@@ -1,4 +1,4 @@
-"""What the end of a log says, in the words of each version of Slurm, of Python, Apptainer and this project."""
+"""The end of a log, in the words of each version of Slurm, of Python, Apptainer and this project."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ ONE = ["srun: error: node2: task 3: Exited with exit code 1", *KILL_ON_BAD_EXIT[
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "expected"),
     [
         # With several processes: that of the one that failed first, however their lines are mixed.
         ([*traceback("ValueError: of 3", "[rank 3] "), *traceback("RuntimeError: connection closed"), *ONE],
@@ -120,23 +120,26 @@ ONE = ["srun: error: node2: task 3: Exited with exit code 1", *KILL_ON_BAD_EXIT[
         (["== attempt 1, job 7 on node1, 2026", "step 3/9 (0.3 epochs): loss 1"], ""),
     ],
 )  # fmt: skip
-def test_the_message_is_that_of_what_failed(lines: list[str], said: str) -> None:
-    assert message(lines, first_end(lines)) == said
+def test_the_message_is_that_of_what_failed(lines: list[str], expected: str) -> None:
+    assert message(lines, first_end(lines)) == expected
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "expected"),
     [
         (["neobert: warning of another", "step 3/9 (0.3 epochs): loss 1"], ""),
         (["hello", "[rank 1] neobert: the connection is gone", "Killed"], ""),
         (["terminate called", "  what():  std::bad_alloc"], "std::bad_alloc"),
     ],
 )
-def test_of_a_process_that_a_signal_ended_only_its_own_message_is_shown(lines: list[str], said: str) -> None:
-    assert message(lines, End("node1", (0,), signal=signal.SIGKILL)) == said
+def test_of_a_process_that_a_signal_ended_only_its_own_message_is_shown(lines: list[str], expected: str) -> None:
+    assert message(lines, End("node1", (0,), signal=signal.SIGKILL)) == expected
 
 
 def test_bars_and_colours_leave_what_a_terminal_shows_in_the_end() -> None:
+    bar = "\r  3%|3         | 12/400 [00:01<00:40,  9.7step/s]"
+    end = "srun: error: node1: task 0: Killed"
+    assert first_end(lines_of(f"fine\n{bar}{bar}{end}\n")) == End("node1", (0,), signal=9)
     assert lines_of("a\x1b[31mred\x1b[0m\r\n1%|\r2%|\rdone\n") == ["ared", "done", ""]
 
 

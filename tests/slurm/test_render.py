@@ -503,7 +503,7 @@ OF_AN_ALLOCATION = {
     "SRUN_CPUS_PER_TASK": "8", "SINFO_PARTITION": "low", "SLURMD_DEBUG": "1", "PMI_RANK": "3",
     "TORCHELASTIC_USE_AGENT_STORE": "True",
 }  # fmt: skip
-"""What `salloc`, or a job, leaves in the environment of the shell that pipes a script to sbatch."""
+"""Variables that `salloc`, or a job, leaves in the environment of the shell that pipes a script to sbatch."""
 
 
 def test_srun_takes_no_option_from_the_shell_that_submitted(start: Start, work: Path) -> None:
@@ -516,7 +516,7 @@ def test_srun_takes_no_option_from_the_shell_that_submitted(start: Start, work: 
 
 
 def test_srun_keeps_the_options_that_the_profile_gives_to_sbatch(start: Start, work: Path) -> None:
-    shape = Shape(SLURM | {"sbatch": ["--hint=nomultithread", "--distribution", "--$(x)"]}, trials=1)
+    shape = Shape(SLURM | {"sbatch": ["--hint=nomultithread", "--distribution", "--gpus=4", "--$(x)"]}, trials=1)
     finish(start(shape, {"srun": f'env > "{work}/seen"; {DONE}', "scontrol": "echo node8"}, env=OF_AN_ALLOCATION), 0)
     seen = {line.partition("=")[0] for line in (work / "seen").read_text().splitlines()}
     assert seen & OF_AN_ALLOCATION.keys() == {"SLURM_HINT", "SLURM_DISTRIBUTION"}
@@ -553,14 +553,14 @@ def test_a_new_attempt_waits_for_one_whose_end_nobody_saw(start: Start, work: Pa
 
 
 def cause(work: Path, number: int = 0, attempt: int = 1) -> Cause:
-    """Why an attempt failed, from the files that the job script has left."""
+    """Return the cause of an attempt's failure, from the files that the job script has left."""
     directory = trial(work, number)
     record = json.loads((directory / "failure.json").read_text())
     return find_cause(record, (directory / f"logs/attempt-{attempt}.log").read_text())
 
 
 @pytest.mark.parametrize(
-    ("python", "kind", "how", "said"),
+    ("python", "kind", "how", "expected"),
     [
         ("echo it does not work; exit 3", "failed", "exit code 3", "it does not work"),
         ("echo neobert: a.tsv: No such file >&2; exit 2", "failed", "exit code 2", "a.tsv: No such file"),
@@ -574,11 +574,11 @@ def cause(work: Path, number: int = 0, attempt: int = 1) -> Cause:
     ],
 )  # fmt: skip
 def test_what_the_script_leaves_of_a_failure_tells_its_cause(
-    start: Start, work: Path, python: str, kind: str, how: str, said: str
+    start: Start, work: Path, python: str, kind: str, how: str, expected: str
 ) -> None:
     finish(start(Shape({"backend": "local"}), {"python": python}), 1)
-    found = cause(work)
-    assert (found.kind, found.how, found.message) == (kind, how, said)
+    actual = cause(work)
+    assert (actual.kind, actual.how, actual.message) == (kind, how, expected)
 
 
 def test_of_several_processes_that_it_started_itself_the_script_names_the_first_that_failed(
@@ -620,8 +620,8 @@ def test_sruns_first_word_and_not_its_status_tells_how_processes_ended(
 
 
 def test_processes_that_all_saved_a_checkpoint_are_requeued(start: Start, work: Path) -> None:
-    said = "srun: error: node2: tasks 2-3: Exited with exit code 85"
-    srun = step(7).replace("exit 85", f"echo '{said}' >&2; exit 85")
+    expected = "srun: error: node2: tasks 2-3: Exited with exit code 85"
+    srun = step(7).replace("exit 85", f"echo '{expected}' >&2; exit 85")
     finish(start(SHAPES["multi-node"], {"srun": srun, "scontrol": scontrol(work, "RUNNING")}), 85)
     assert (work / "scontrol").read_text() == "requeue 77\n"
 
@@ -640,7 +640,7 @@ MODULE = """module() {
 
 
 @pytest.mark.parametrize(
-    ("modules", "said"),
+    ("modules", "expected"),
     [
         (["fine", "lmod"], 'lmod: Lmod has detected the following error: These module(s) are unknown: "lmod"'),
         (["tcl"], "tcl: ERROR: Unable to locate a modulefile for 'tcl'"),
@@ -651,15 +651,15 @@ MODULE = """module() {
 )
 @pytest.mark.parametrize("temporary", ["/tmp", "/proc/no/such"])
 def test_a_module_that_cannot_be_loaded_is_named_with_the_reason(
-    start: Start, work: Path, modules: list[str], said: str, temporary: str
+    start: Start, work: Path, modules: list[str], expected: str, temporary: str
 ) -> None:
     finish(start(Shape({"backend": "local", "modules": modules}), {"python": DONE}), 1)  # without any module command
     (work / "again.sh").write_text(f'{MODULE}; exec bash "{work}/job.sh"')
     environment = {**os.environ, "RECIPE_JOB_ID": "local-1", "SLURMD_NODENAME": "node9", "TMPDIR": temporary}
     done = subprocess.run(["bash", str(work / "again.sh")], env=environment, capture_output=True, text=True)
-    assert done.returncode == (1 if said else 0), done.stderr
-    if said:
-        assert message(lines_of(done.stderr), None) == f"node9: cannot load the module {said}"
+    assert done.returncode == (1 if expected else 0), done.stderr
+    if expected:
+        assert message(lines_of(done.stderr), None) == f"node9: cannot load the module {expected}"
 
 
 def test_a_missing_module_command_is_told_with_the_module(start: Start, work: Path) -> None:

@@ -51,7 +51,7 @@ def test_one_trial_can_be_chosen_and_given_more(run_recipe: Recipe, recipe: Path
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "expected"),
     [
         ("name=x", "it can change only image, resources, array, env, secrets, binds"),
         ("description=x", "it can change only"),
@@ -72,12 +72,12 @@ def test_one_trial_can_be_chosen_and_given_more(run_recipe: Recipe, recipe: Path
         ("=3", "expected KEY=VALUE"),
     ],
 )
-def test_overrides_that_would_change_the_trials_are_refused(override: str, said: str) -> None:
+def test_overrides_that_would_change_the_trials_are_refused(override: str, expected: str) -> None:
     with pytest.raises(ConfigError) as raised:
         check_overrides([override], ["glue"])
     assert len(raised.value.problems) == 1
     assert str(raised.value).startswith(f"--set {override}: ")
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_overrides_of_how_trials_are_run_are_taken() -> None:

@@ -116,7 +116,7 @@ ENDED_BY_KILL = (
 
 
 @pytest.mark.parametrize(
-    ("failure", "told", "state", "said"),
+    ("failure", "told", "state", "expected"),
     [
         ({}, None, State.FAILED, "exit code 1, attempt 1 on n1: the last line"),
         (KILLED, None, State.FAILED, ENDED_BY_KILL),
@@ -135,7 +135,7 @@ ENDED_BY_KILL = (
 )  # fmt: skip
 def test_with_a_record_of_its_failure(
     run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any], told: TaskState | None,
-    state: State, said: str,
+    state: State, expected: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(run.path.parent)
     log = "the last line\n" if failure == {} else "step 40/90 (0.4 epochs): loss 1\n"
@@ -143,7 +143,7 @@ def test_with_a_record_of_its_failure(
     checkpoints(run, 20, 30)
     slurm.told = told
     trial = look(run)
-    assert (trial.state, trial.detail) == (state, said)
+    assert (trial.state, trial.detail) == (state, expected)
 
 
 def checkpoints(run: RunDir, *steps: int) -> None:
@@ -156,7 +156,7 @@ def checkpoints(run: RunDir, *steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "steps", "told", "said"),
+    ("lines", "steps", "told", "expected"),
     [
         ([START, SAVED], (40,), TaskState("TIMEOUT", limit="00:01:00"),
          "time limit of 00:01:00 reached; saved a checkpoint at step 40 of 90; continue with `recipe retry one`"),
@@ -173,13 +173,13 @@ def checkpoints(run: RunDir, *steps: int) -> None:
 )  # fmt: skip
 def test_without_a_record_the_verdict_is_told_with_what_is_kept(
     run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, lines: list[dict[str, Any]], steps: tuple[int, ...],
-    told: TaskState, said: str,
+    told: TaskState, expected: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(run.path.parent)
     attempts(run, *lines)
     checkpoints(run, *steps)
     slurm.told = told
-    assert look(run).detail == said
+    assert look(run).detail == expected
 
 
 def test_slurms_word_in_the_log_stands_where_there_are_no_accounts(run: RunDir, slurm: Slurm) -> None:
@@ -188,6 +188,15 @@ def test_slurms_word_in_the_log_stands_where_there_are_no_accounts(run: RunDir, 
     trial = look(run)
     assert trial.state is State.TIMEOUT
     assert trial.detail.startswith("time limit reached; no checkpoint; ")
+
+
+def test_without_accounts_and_without_a_record_slurms_word_in_the_log_stands(run: RunDir, slurm: Slurm) -> None:
+    attempts(
+        run, START, SAVED, log="slurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 21:40:45 DUE TO TIME LIMIT ***\n"
+    )
+    trial = look(run)
+    assert trial.state is State.TIMEOUT
+    assert trial.detail.startswith("time limit reached; saved a checkpoint at step 40; continue with `recipe retry ")
 
 
 def test_the_first_process_that_failed_is_told_and_slurm_is_not_asked(run: RunDir, slurm: Slurm) -> None:
@@ -205,6 +214,22 @@ def test_a_log_that_says_nothing_costs_no_more_than_the_message(run: RunDir, slu
     if log is None:
         run.trial(ID).log(1).unlink()
     assert look(run).detail.removesuffix(": \xff") == "exit code 1, attempt 1 on n1"
+
+
+def test_damaged_progress_hides_neither_the_failure_nor_the_verdict(run: RunDir, slurm: Slurm) -> None:
+    attempts(run, START)
+    checkpoints(run, 20)
+    (run.trial(ID).checkpoints / "checkpoint-best").mkdir()
+    (run.trial(ID).checkpoints / "checkpoint-best/complete.json").touch()
+    for text in ("[", '{"step": "x", "total_steps": null}'):
+        run.trial(ID).progress.write_text(text)
+        slurm.told = TaskState("NODE_FAIL")
+        assert look(run).detail == "its node failed; last checkpoint at step 20"
+        attempts(run, START, ENDED, failure=KILLED)
+        slurm.told = None
+        assert look(run).detail.startswith("killed by signal 9 (KILL) at step 40 (likely")
+        run.trial(ID).failure.unlink()
+        attempts(run, START)
 
 
 def test_what_the_script_printed_of_a_trial_that_never_began_is_told(run: RunDir, slurm: Slurm) -> None:

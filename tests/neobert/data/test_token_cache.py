@@ -6,6 +6,8 @@ import errno
 import fcntl
 import logging
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from neobert.data import token_cache
 from neobert.data.examples import Examples
 from neobert.data.tokenizing import Tokenized, tokenize
+from tests.neobert.conftest import REPOSITORY, TINY
+from tests.no_flock import COMMAND as NO_FLOCK
 
 EXAMPLES = Examples([("the film is good", "it is"), ("a", "b"), ("x " * 50, "y")], [0, 1, 0])
 COLUMNS = ["input_ids", "attention_mask"]
@@ -153,6 +157,17 @@ def test_without_locks_each_makes_them_for_itself(
     assert "tokens are made without a look at who else makes them" in caplog.text
     assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == first
     assert made == [3]
+
+
+def test_a_training_runs_where_the_file_system_has_no_flock(cache: Path, tmp_path: Path) -> None:
+    """The kernel refuses it here, for torch and the libraries of Hugging Face as well."""
+    words = [sys.executable, "-m", "neobert", "glue", *TINY, "task_name=rte", "data.generated=16"]
+    command = [*NO_FLOCK, *words, "--output-dir", str(tmp_path / "out")]
+    environment = os.environ | {"NEOBERT_CACHE": str(tmp_path / "kept")}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "tokens are made without a look at who else makes them" in done.stdout
+    assert list((tmp_path / "kept").rglob("*.npz"))
 
 
 def test_a_shared_cache_is_open_to_all_who_may_use_its_directory(

@@ -16,8 +16,8 @@ def test_nodes_with_different_complaints_are_all_to_blame() -> None:
 
 
 def test_the_same_complaint_of_two_nodes_is_the_fault_of_neither() -> None:
-    found = merge([fault("a", "no GPU"), fault("b", "no GPU"), fault("c", "no network")])
-    assert found == Fault("a: no GPU; b: no GPU; c: no network", (), "no GPU; no network")
+    merged = merge([fault("a", "no GPU"), fault("b", "no GPU"), fault("c", "no network")])
+    assert merged == Fault("a: no GPU; b: no GPU; c: no network", (), "no GPU; no network")
 
 
 def test_faults_without_words_of_their_own_are_not_the_same() -> None:

@@ -1,4 +1,4 @@
-"""What `recipe status` says of failures on a real Slurm: each log is that of the real script, srun and slurmstepd."""
+"""Failures in `recipe status` on a real Slurm: each log is that of the real script, srun and slurmstepd."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def submit(cluster: Cluster, work: Path, recipe: Path, run_recipe: Any, monkeypa
 
     def submit(how: str, *options: str, rank: int = 0, **profile: Any) -> None:
         site = work / "cluster.yaml"
-        site.write_text(json.dumps({"backend": "sbatch", "partition": "main", "python": str(python), **profile}))
+        site.write_text(json.dumps({"backend": "sbatch", "partition": "main", "python": str(python)} | profile))
         one = ["--set", "grid.seed=[1]", "--set", "grid.task_name=[rte]"]
         environment = {"FAIL_HOW": how, "FAIL_RANK": str(rank)}
         done = run_recipe("submit", recipe, "--cluster", site, *one, *options, env=environment)
@@ -51,7 +52,7 @@ def ended(seconds: float = 90) -> TrialState:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "expected"),
     [
         ("message", "exit code 2, attempt 1 on {node} (rank 3): bad row 3"),
         ("traceback", "exit code 1, attempt 1 on {node} (rank 3): ValueError: of rank 3"),
@@ -60,14 +61,14 @@ def ended(seconds: float = 90) -> TrialState:
         ("abort", "killed by signal 6 (ABRT) at step {step} of 3000, attempt 1 on {node} (rank 3)"),
     ],
 )  # fmt: skip
-def test_of_several_ranks_the_first_that_failed_is_told_with_its_node(submit: Submit, how: str, said: str) -> None:
+def test_of_several_ranks_the_first_that_failed_is_told_with_its_node(submit: Submit, how: str, expected: str) -> None:
     submit(how, *FOUR, rank=3)
     trial = ended()
     files = newest(Path.cwd()).trial(trial.id)
     nodes = files.log(1).read_text().splitlines()[0].partition(" on ")[2].partition(",")[0].split()
     assert trial.state is State.FAILED
     step = json.loads(files.progress.read_text())["step"]
-    assert trial.detail == said.format(node=nodes[1], step=step)
+    assert trial.detail == expected.format(node=nodes[1], step=step)
     assert trial.attempts == 1, "what the others saved when they were ended is no reason to go on"
 
 
@@ -77,18 +78,18 @@ def test_a_single_process_that_was_killed_shows_no_line_of_progress(submit: Subm
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "expected"),
     [
         ("--nosuch", "srun: unrecognized option '--nosuch'"),
         ("--mem=900G", "srun: Unable to create step for job {job}: Memory required by task is not available"),
     ],
 )
-def test_a_step_that_srun_cannot_start_shows_its_own_error(submit: Submit, option: str, said: str) -> None:
+def test_a_step_that_srun_cannot_start_shows_its_own_error(submit: Submit, option: str, expected: str) -> None:
     submit("never", srun=[option])
     trial = ended()
     job = read_log(newest(Path.cwd()).submissions)[-1]["id"]
     assert trial.state is State.FAILED
-    assert said.format(job=job) in trial.detail
+    assert expected.format(job=job) in trial.detail
 
 
 def test_a_module_that_is_missing_is_named_with_the_reason(submit: Submit) -> None:
@@ -132,6 +133,17 @@ def test_the_same_complaint_from_a_second_node_is_the_trials_own_fault(submit: S
     assert (trial.state, trial.attempts) == (State.FAILED, 2)
     node = read_log(newest(Path.cwd()).trial(trial.id).attempts)[-2]["node"]
     assert trial.detail == f"bad start, as on another node before: {node}: no GPU (here)"
+
+
+@pytest.mark.skipif("+cpu" not in version("torch"), reason="needs a PyTorch without GPU support")
+def test_a_build_without_gpu_support_fails_at_once_and_no_node_is_excluded(submit: Submit) -> None:
+    """The real start of a trial, on nodes that have GPUs as far as Slurm knows."""
+    submit("never", "--set", "resources.gpus_per_node=2", "--set", "resources.cpus=2", "--set", "resources.mem=2G",
+           bad_nodes="exclude", python=sys.executable)  # fmt: skip
+    trial = ended(180)
+    assert (trial.state, trial.attempts) == (State.FAILED, 1)
+    assert trial.detail.startswith("bad start: 2 GPUs were asked for, 0 are visible: PyTorch ")
+    assert "is built without GPU support. Use an image with a build for GPUs" in trial.detail
 
 
 def test_the_command_shows_it(submit: Submit, work: Path) -> None:

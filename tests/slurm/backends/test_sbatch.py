@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurm.backends.sbatch import find_job_id, for_submission
+from slurm.backends.sbatch import find_job_id, for_submission, parse_job
 from slurm.cluster import Profile
 from slurm.rundir import RunDir, find_run, read_log
 from slurm.state import RunState, State, run_state
@@ -336,6 +336,13 @@ def test_the_defaults_of_a_site_hold_where_the_profile_says_nothing() -> None:
 )
 def test_the_jobs_number_is_the_only_line_of_its_form(answer: str, job_id: str | None) -> None:
     assert find_job_id(answer) == job_id
+
+
+def test_a_users_text_at_the_end_of_scontrols_line_is_not_taken_for_the_jobs_state() -> None:
+    """Slurm 25.11 adds the whole command line."""
+    line = "JobId=5 JobState=TIMEOUT TimeLimit=00:01:00 SubmitLine=sbatch --comment JobState=RUNNING TimeLimit=1 x.sh"
+    fields = parse_job(line)
+    assert (fields["JobState"], fields["TimeLimit"]) == ("TIMEOUT", "00:01:00")
 
 
 def with_wrapped_sbatch(work: Path, answer: str) -> dict[str, str]:

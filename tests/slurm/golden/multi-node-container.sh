@@ -44,30 +44,31 @@ for name in "${!SLURM_@}" "${!SRUN_@}" "${!SINFO_@}" SLURMD_DEBUG; do
     SLURM_JOB_*|SLURM_JOBID|SLURM_NODELIST|SLURM_NNODES|SLURM_TASKS_PER_NODE|SLURM_SUBMIT_*|SLURM_TOPOLOGY_*) ;;
     SLURM_NODEID|SLURM_PROCID|SLURM_LOCALID|SLURM_GTIDS|SLURM_TASK_PID|SLURM_NODE_ALIASES|SLURM_*_ON_NODE) ;;
     SLURM_CLUSTER_NAME|SLURM_WORKING_CLUSTER|SLURM_CONF|SLURM_CONF_*|SLURM_JWT|SLURM_SACK_*|SLURM_SPANK_*) ;;
-    SLURM_EXCLUSIVE*) ;;
+    SLURM_EXCLUSIVE) ;;
     *) unset "$name" ;;
   esac
 done
 cd -- /home/me || die "cannot enter the directory of the submission on $node"
 # load_modules NAME...: returns 1 and sets `trouble` at the first that cannot be loaded.
 load_modules() {
-  local name said status
-  said=$(mktemp 2>/dev/null || TMPDIR=/tmp mktemp) || said=/dev/null
+  local name file text status
   for name in "$@"; do
     trouble="cannot load the module $name: there is no command 'module' (a job has that of the shell that submitted it)"
     command -v module >/dev/null || return 1
+    file=$(mktemp 2>/dev/null || TMPDIR=/tmp mktemp) || file=/dev/null
     set +u   # the functions of some module systems use variables that are not set
-    module load "$name" >"$said" 2>&1
+    module load "$name" >"$file" 2>&1
     status=$?
     set -u
-    cat -- "$said" >&2
+    text=$(<"$file")
+    [[ $file == /dev/null ]] || rm -f -- "$file"
+    [[ -z $text ]] || printf '%s\n' "$text" >&2
     # Its own words: from the line with "error" on, or the last one.
-    read -r trouble < <(sed -n '/error/I,/^[[:space:]]*$/p' "$said" | head -n 3 | tr -s '[:space:]' ' ')
-    [[ -n $trouble ]] || read -r trouble < <(grep -v '^[[:space:]]*$' "$said" | tail -n 1)
+    read -r trouble < <(sed -n '/error/I,/^[[:space:]]*$/p' <<<"$text" | head -n 3 | tr -s '[:space:]' ' ')
+    [[ -n $trouble ]] || read -r trouble < <(grep -v '^[[:space:]]*$' <<<"$text" | tail -n 1)
     trouble="cannot load the module $name: ${trouble:-exit status $status}"
     ((status == 0)) || return 1
   done
-  [[ $said == /dev/null ]] || rm -f -- "$said"
 }
 load_modules cuda/12.4 || die "$node: $trouble"
 export RECIPE_MODULES=loaded
