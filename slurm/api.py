@@ -16,8 +16,7 @@ from typing import Any
 from slurm.plan import Plan
 from slurm.rundir import RunDir
 from slurm.session import Session, open_session
-from slurm.state import last_given
-from slurm.submissions import read_submissions
+from slurm.submissions import Ledger
 
 
 @dataclass(frozen=True)
@@ -52,5 +51,6 @@ class Recipe:
             return run
         from slurm.backends.submitit import job_of
 
-        given = last_given(run, [entry for entry in read_submissions(run) if entry.backend == "submitit"])
-        return [job_of(run, given[trial.id]) for _, trial in session.plan.trials if trial.id in given]
+        trials = [trial.id for _, trial in session.plan.trials]
+        given = Ledger(run, "submitit").last_given(trials)
+        return [job_of(run, given[trial]) for trial in trials if trial in given]

@@ -108,8 +108,9 @@ def render(stage: str | None, chunk: int, **options: Any) -> None:
     run, text, needs = open_session(**options).render(stage, chunk)
     click.echo(text, nl=False)
     click.echo(f"wrote {os.path.relpath(run.path)}; nothing is submitted", err=True)
-    if needs:
-        click.echo(f"this stage needs {', '.join(needs)}: give sbatch --dependency=afterok:JOBID", err=True)
+    for need, jobs in needs.items():
+        where = f"--dependency=afterany:{':'.join(jobs)}" if jobs else "--dependency=afterany:ID, the id of its job"
+        click.echo(f"this stage needs {need}, which is not done: give sbatch {where}", err=True)
 
 
 @cli.command(epilog=_example("recipe submit recipes/demo.yaml --cluster a100 --wait && recipe results"))
@@ -122,7 +123,8 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
     """Queue RECIPE's trials and return at once.
 
     Trials that are done, waiting or running are skipped; those that failed or were cancelled run again and go on from
-    their last checkpoint. With nothing left to do, nothing is submitted.
+    their last checkpoint. Those that are stale, because what they were made from was made again, begin anew. With
+    nothing left to do, nothing is submitted.
     """
     from slurm.session import open_session
 
@@ -139,11 +141,12 @@ def submit(backend: str | None, wait: bool, watch: bool, **options: Any) -> None
 @cli.command(epilog=_example("recipe retry demo --set resources.mem=32G"))
 @_run_options
 @click.option("--trial", "trials", multiple=True, metavar="ID",
-              help="Only this trial, by the beginning of its id. May be repeated.")  # fmt: skip
+              help="Only this trial, by the beginning of its id; what it needs must be done, queued or named too. "
+                   "May be repeated.")  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
               help="Other resources this time: --set resources.time=04:00:00. May be repeated.")  # fmt: skip
 def retry(run: str | None, runs: Path, trials: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Queue again what a run has left to do: trials that failed, were cancelled or never ran.
+    """Queue again what a run has left to do: trials that failed, were cancelled, are stale or never ran.
 
     They go on from their last checkpoint, as they were submitted before; no recipe is needed. RUN is a run's directory
     or a recipe's name; by default the newest run.
@@ -244,16 +247,20 @@ def logs(run: str | None, runs: Path, trial: str | None, attempt: int | None, fo
     help="Only this trial, by the beginning of its id. May be repeated.",
 )
 def cancel(run: str | None, runs: Path, trials: tuple[str, ...]) -> None:
-    """Cancel what waits or runs. Running trials save a checkpoint first; `recipe submit` goes on from there."""
+    """Cancel what waits or runs. Running trials save a checkpoint first; `recipe submit` goes on from there.
+
+    With --trial, what waits for that trial is cancelled as well.
+    """
     from slurm.cancel import cancel_run
     from slurm.rundir import find_run
 
     found = find_run(runs, run)
-    waiting, running = cancel_run(found, trials)
-    count = waiting + running
-    tasks = f"{count} array task{'' if count == 1 else 's'}"
-    saving = f"; {running} of them ran and may save a checkpoint first" if running else ""
-    click.echo(f"cancelled {tasks} of {os.path.relpath(found.path)}{saving}" if count else "nothing waits or runs")
+    done = cancel_run(found, trials)
+    tasks = f"{done.tasks} array task{'' if done.tasks == 1 else 's'}"
+    saving = f"; {done.running} of them ran and may save a checkpoint first" if done.running else ""
+    waiting = f"; {done.dependent} of them waited for the others" if done.dependent else ""
+    text = f"cancelled {tasks} of {os.path.relpath(found.path)}{saving}{waiting}"
+    click.echo(text if done.tasks else "nothing waits or runs")
 
 
 @cli.command(epilog=_example("recipe results demo --format markdown > table.md"))
@@ -289,10 +296,10 @@ def results(
             raise click.UsageError("--compare takes two runs; neither RUN nor --trials goes with it")
         a, b = (run_state(find_run(runs, name)) for name in compare)
         found = compare_runs(a, b, metric)
-        table, notes = found.table, [*found.notes, a.warning, b.warning]
+        table, notes = found.table, [*found.notes, a.warning, b.warning, *a.notes, *b.notes]
     else:
         state = run_state(find_run(runs, run))
-        table, notes = trials_table(state) if each else results_table(state, metric), [state.warning]
+        table, notes = trials_table(state) if each else results_table(state, metric), [state.warning, *state.notes]
     if form == "table":
         show.console().print(show.results_view(table))
     else:

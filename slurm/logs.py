@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from neobert.config import ConfigError
 from slurm.rundir import RunDir
-from slurm.state import RunState, State, TrialState, last_given, run_state
-from slurm.submissions import read_submissions
+from slurm.state import RunState, State, TrialState, run_state
+from slurm.submissions import Ledger
 
 ORDER = (
     State.FAILED, State.OOM, State.TIMEOUT, State.RUNNING, State.UNKNOWN, State.REQUEUED, State.PREEMPTED,
-    State.CANCELLED, State.DONE,
+    State.CANCELLED, State.BLOCKED, State.STALE, State.DONE,
 )  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def print_log(run: RunDir, prefix: str | None, attempt: int | None, follow: bool
     trial = state.find(prefix) if prefix else _interesting(run, state)
     path = run.trial(trial.id).log(attempt if attempt is not None else trial.attempts)
     if not path.exists() and attempt is None:
-        path = _output(run, trial) or path
+        path = _outputs(run, [trial]).get(trial.id, path)
     if not path.exists():
         known = f"it has {trial.attempts}" if trial.attempts else "it has not started"
         what = f"attempt {attempt}" if attempt is not None else "log"
@@ -32,17 +33,18 @@ def print_log(run: RunDir, prefix: str | None, attempt: int | None, follow: bool
     _copy(run, trial, path, follow)
 
 
-def _output(run: RunDir, trial: TrialState) -> Path | None:
-    """What the job script printed of a trial that never came to start."""
-    given = last_given(run, read_submissions(run)).get(trial.id)
-    output = given.output(run) if given is not None else None
-    return output if output is not None and output.exists() else None
+def _outputs(run: RunDir, trials: Iterable[TrialState]) -> dict[str, Path]:
+    """What the job scripts printed of trials, for those that never came to start."""
+    given = Ledger(run).last_given(trial.id for trial in trials)
+    outputs = {trial: last.output(run) for trial, last in given.items()}
+    return {trial: path for trial, path in outputs.items() if path.exists()}
 
 
 def _interesting(run: RunDir, state: RunState) -> TrialState:
+    outputs = _outputs(run, [trial for trial in state.trials if not trial.attempts])
     for kind in ORDER:
         for trial in state.trials:
-            if trial.state is kind and (trial.attempts or _output(run, trial)):
+            if trial.state is kind and (trial.attempts or trial.id in outputs):
                 return trial
     raise ConfigError("no trial has started yet")
 

@@ -35,6 +35,7 @@ class Job:
     trials: int
     run: Path
     directory: Path  # of script and manifest
+    needs: Path | None  # the list of the trials that must have their results before; None: its stage needs none
     code: Path | None  # what was submitted; None: what the image holds
     workdir: Path
     python: str
@@ -100,6 +101,7 @@ def render(job: Job, chunk: Chunk) -> str:
         threads=resources.cpus // resources.procs_per_node,
         run=str(job.run),
         manifest=str(job.directory / "trials.jsonl"),
+        needs=None if job.needs is None else str(job.needs),
         workdir=str(job.workdir),
         code=None if job.code is None else str(job.code),
         modules=job.profile.modules,

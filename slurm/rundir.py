@@ -111,6 +111,19 @@ class TrialDir:
     def log(self, attempt: int) -> Path:
         return self.path / "logs" / f"attempt-{attempt}.log"
 
+    def stale(self, attempt: int) -> Path:
+        """What the attempts up to this one have made of inputs that were made again since."""
+        return self.path / "stale" / f"attempt-{attempt}"
+
+    def last_attempt(self) -> dict[str, Any]:
+        """What attempts.jsonl says of the newest attempt, its lines taken together; empty where none has started.
+
+        An older one that was thought dead may have written after it.
+        """
+        lines = [line for line in read_log(self.attempts) if isinstance(line.get("attempt"), int)]
+        newest = max((line["attempt"] for line in lines), default=0)
+        return {key: value for line in lines if line["attempt"] == newest for key, value in line.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
@@ -150,6 +163,10 @@ class RunDir:
     def code(self) -> Path:
         return self.path / "code"
 
+    def needs(self, digest: str) -> Path:
+        """Trials that trials of another stage need, one a line: id and stage; the digest is that of the lines."""
+        return self.path / "needs" / f"{digest}.txt"
+
     @property
     def queue(self) -> Path:
         """The local backend's jobs."""
@@ -160,7 +177,7 @@ class RunDir:
         return self.path / "stages" / stage / digest
 
     def trial(self, trial_id: str) -> TrialDir:
-        return TrialDir(self.path / "trials" / trial_id)
+        return TrialDir(self.path / f"trials/{trial_id}")
 
 
 def new_run(runs: Path, recipe: str) -> RunDir:

@@ -12,13 +12,15 @@ from pathlib import Path
 from neobert.config import ConfigError, Problem, nearest, validate
 from slurm.backends import Backend, get_backend
 from slurm.cluster import Profile, load_profile
-from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
+from slurm.done import done_trials
+from slurm.inputs import check_needs
+from slurm.plan import Plan, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
 from slurm.state import TrialState, run_state
-from slurm.submissions import InFlight, Submitted, by_trial, hand_over, in_flight, read_cancelled, read_submissions
+from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, hand_over, in_flight
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
 
 CODES = ("snapshot", "image")
@@ -61,10 +63,11 @@ class Session:
         }
         return states, todo
 
-    def render(self, stage: str | None, chunk: int) -> tuple[RunDir, str, tuple[str, ...]]:
-        """Writes the run's directory; gives it, the text of one job script, and the stages that this one needs.
+    def render(self, stage: str | None, chunk: int) -> tuple[RunDir, str, dict[str, list[str]]]:
+        """Writes the run's directory; gives it, the text of one job script, and what the script has to wait for.
 
-        The script is noted as handed over: piped to sbatch, its job is found in the queue.
+        That is, the stages that it needs and that are not done, each with its jobs in the queue. The script is noted as
+        handed over: piped to sbatch, its job is found in the queue.
         """
         if self.backend == "submitit":
             return self.on("sbatch").render(stage, chunk)  # outside of submitit, the script itself must requeue
@@ -78,21 +81,18 @@ class Session:
             if chunk not in texts:
                 raise ConfigError(f"--chunk {chunk}: stage {item.job.stage.name} has the scripts 0 to {len(texts) - 1}")
             part, text = texts[chunk]
-            hand_over(run, item.job, part)
-            busy = by_trial(flights)
-            open_needs = [
-                s.name for s in self.plan.stages
-                if s.name in item.job.stage.needs and (todo[s.name] or any(t.id in busy for t in s.trials))
-            ]  # fmt: skip
-            return run, text, tuple(open_needs)
+            hand_over(run, item.job, part, rendered=True)
+            queued = _jobs(flights)
+            needs = {name: queued.get(name, []) for name in item.job.stage.needs if todo[name] or name in queued}
+            return run, text, needs
 
     def submit(self) -> tuple[RunDir, list[Submitted]]:
         """Queues what is to be run; gives the run and the new jobs."""
         with self._locked() as run:
             backend, flights, todo = self._todo(run)
             scripts = self._write(run, todo)
-            flights = _release(self.plan, flights, todo, scripts, backend)
-            return run, submit(run, scripts, backend, _to_wait_for(self.plan, flights, todo))
+            flights = _release(flights, scripts, backend)
+            return run, submit(run, scripts, backend, _jobs(flights))
 
     def on(self, backend: str) -> Session:
         """The same, submitted another way."""
@@ -127,31 +127,43 @@ class Session:
     def _todo(self, run: RunDir) -> tuple[Backend, list[InFlight], dict[str, list[Trial]]]:
         """The backend, what is in flight, and the trials of each stage that are neither done nor in flight.
 
-        A cancelled task that still saves its checkpoint is waited for, so that its trials are not left out.
+        Raises `ConfigError` if some of these need trials that are not there, and are not queued either.
         """
-        backend = get_backend(self.backend, run.path)
-        told = False
-        while True:
-            flights = in_flight(run, read_submissions(run))
-            cancelled = read_cancelled(run)
-            ending = [flight for flight in flights if flight.task.name in cancelled]
-            if not ending:
-                break
-            if not told:
-                print(f"waiting for {len(ending)} cancelled array tasks to end", file=sys.stderr)
-                told = True
-            time.sleep(0.5)
+        flights = _settled(run)
         busy = by_trial(flights)
+        there = done_trials(run) | busy.keys()
         todo = {
-            stage.name: [
-                t
-                for t in stage.trials
-                if t.id not in busy and not run.trial(t.id).result.exists() and (not self.only or t.id in self.only)
-            ]
+            stage.name: [t for t in stage.trials if t.id not in there and (not self.only or t.id in self.only)]
             for stage in self.plan.stages
         }
+        check_needs(run, self.plan, todo, there)
         _requeue_dependents(self.plan, flights, todo)
-        return backend, flights, todo
+        return get_backend(self.backend, run.path), flights, todo
+
+
+def _settled(run: RunDir) -> list[InFlight]:
+    """What is in flight. A cancelled task that still saves its checkpoint is waited for, so that it is not left out.
+
+    Raises `ConfigError` for a job of which nobody knows what it runs: its trials would be queued twice.
+    """
+    waiting = False
+    while True:
+        flights = in_flight(Ledger(run))
+        ending = [flight for flight in flights if flight.cancelled]
+        if not ending:
+            break
+        if not waiting:
+            print(f"waiting for {len(ending)} cancelled array tasks to end", file=sys.stderr)
+            waiting = True
+        time.sleep(0.5)
+    unlisted = sorted({flight.task.job for flight in flights if flight.unlisted})
+    if unlisted:
+        raise ConfigError(
+            f"which trials the jobs {', '.join(unlisted)} in the queue run is not known: their list in "
+            f"{run.path / 'stages'} is gone, or their comments were changed. Wait until they have ended, or "
+            "end them with `recipe cancel`"
+        )
+    return flights
 
 
 def _requeue_dependents(plan: Plan, flights: list[InFlight], todo: dict[str, list[Trial]]) -> None:
@@ -163,26 +175,24 @@ def _requeue_dependents(plan: Plan, flights: list[InFlight], todo: dict[str, lis
             todo[stage.name] = [trial for trial in stage.trials if trial.id in waiting or trial.id in chosen]
 
 
-def _release(
-    plan: Plan, flights: list[InFlight], todo: dict[str, list[Trial]], scripts: list[Scripts], backend: Backend
-) -> list[InFlight]:
-    """Takes the waiting tasks out of the queue whose trials are about to be queued anew; gives what is left."""
+def _release(flights: list[InFlight], scripts: list[Scripts], backend: Backend) -> list[InFlight]:
+    """Takes the waiting tasks out of the queue whose trials are about to be queued anew; gives what is left.
+
+    Those of others go first: where that is refused, nothing has changed.
+    """
     again = {trial.id for item in scripts for trial in item.trials}
     released = [flight for flight in flights if again & set(flight.trials)]
-    if released:
-        backend.cancel([flight.task.name for flight in released])
+    for _, tasks in by_owner(released):
+        backend.cancel([flight.task.name for flight in tasks])
     return [flight for flight in flights if flight not in released]
 
 
-def _to_wait_for(plan: Plan, flights: list[InFlight], todo: dict[str, list[Trial]]) -> dict[str, list[str]]:
-    """What is in the queue for each stage: whole jobs, or the single tasks of jobs of which a trial has failed."""
-    return {stage.name: _tasks(stage, flights, bool(todo[stage.name])) for stage in plan.stages}
-
-
-def _tasks(stage: Stage, flights: list[InFlight], some_failed: bool) -> list[str]:
-    ids = {trial.id for trial in stage.trials}
-    tasks = [flight.task for flight in flights if ids & set(flight.trials)]
-    return sorted({task.name if some_failed else task.job for task in tasks})
+def _jobs(flights: list[InFlight]) -> dict[str, list[str]]:
+    """The jobs of each stage that are in the queue."""
+    jobs: dict[str, set[str]] = {}
+    for flight in flights:
+        jobs.setdefault(flight.stage, set()).add(flight.task.job)
+    return {stage: sorted(ids) for stage, ids in jobs.items()}
 
 
 def open_session(
@@ -212,7 +222,7 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
     Raises `ConfigError`.
     """
     before = read_json(run.provenance)
-    jobs = read_submissions(run)
+    jobs = Ledger(run).jobs
     if before is None or not jobs:
         raise ConfigError(f"{run.path} was never submitted")
     recipe = load_recipe(run.recipe, _in_every_stage(overrides, run))

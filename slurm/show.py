@@ -25,7 +25,7 @@ from slurm.wrapping import clean
 COLOURS = {
     State.DONE: "green", State.RUNNING: "cyan", State.PENDING: "yellow", State.REQUEUED: "yellow", State.FAILED: "red",
     State.TIMEOUT: "red", State.OOM: "red", State.PREEMPTED: "magenta", State.CANCELLED: "magenta", State.NEW: "dim",
-    State.UNKNOWN: "red",
+    State.BLOCKED: "magenta", State.STALE: "magenta", State.UNKNOWN: "red",
 }  # fmt: skip
 URGENCY = {"red": 0, "magenta": 0, "cyan": 1, "yellow": 2, "dim": 3, "green": 3}
 MAX_ROWS = 40
@@ -181,8 +181,7 @@ def status_view(state: RunState, every: bool = False, rows: int | None = None) -
     if len(shown) < len(state.trials):
         how = "--all shows them" if rows is None else "`recipe status --all` shows them"
         parts.append(prose(f"… and {len(state.trials) - len(shown)} more trials ({how})"))
-    if state.warning:
-        parts.append(prose(state.warning, "yellow"))
+    parts += [prose(text, "yellow") for text in (state.warning, *state.notes) if text]
     return Group(*parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 
 from neobert.config import ConfigError
 from slurm.backends import REST, QueuedTask, TaskState, get_backend
-from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_log
-from slurm.submissions import Submitted, by_trial, in_flight, read_cancelled, read_submissions
+from slurm.done import Files, read_files, stale_among
+from slurm.inputs import stage_needs
+from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl
+from slurm.submissions import Given, InFlight, Ledger, by_trial, in_flight
 
 CHECKPOINTED = 85
 
@@ -27,6 +29,8 @@ class State(StrEnum):
     OOM = "out of memory"
     PREEMPTED = "preempted"
     CANCELLED = "cancelled"
+    BLOCKED = "blocked"  # a trial that it needs had no result when it was to start
+    STALE = "stale"  # done, but what it was made from was made again since
     NEW = "not submitted"
     UNKNOWN = "unknown"  # was submitted, and no source tells what became of it
 
@@ -35,7 +39,8 @@ class State(StrEnum):
         return self in (State.RUNNING, State.PENDING, State.REQUEUED)
 
 
-KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT}
+KINDS = {"failed": State.FAILED, "node": State.FAILED, "oom": State.OOM, "timeout": State.TIMEOUT,
+         "needs": State.BLOCKED}  # fmt: skip
 """What the job script says of a failure."""
 
 VERDICTS = {
@@ -71,6 +76,7 @@ class RunState:
     run: RunDir
     trials: tuple[TrialState, ...]
     warning: str = ""  # why the queue could not be asked
+    notes: tuple[str, ...] = ()  # what else cannot be known
 
     @property
     def counts(self) -> Counter[State]:
@@ -89,115 +95,126 @@ class RunState:
         return found[0]
 
 
-@dataclass(frozen=True)
-class Given:
-    """The job and array task that a trial was last given to."""
-
-    job: Submitted
-    index: int
-
-    @property
-    def task(self) -> str:
-        return f"{self.job.id}_{self.index}" if self.job.array else str(self.job.id)
-
-    def output(self, run: RunDir) -> Path:
-        """What the job script itself printed, outside of the trial's log."""
-        return run.job(self.job.stage, self.job.directory) / "logs" / f"{self.task}.out"
-
-
 def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     """Looks at every trial. When the queue gives no answer, the files alone are told of, with a warning.
 
-    One question to the queue, and one to its history about trials whose end is unclear. Who asks repeatedly hands over
-    the same `verdicts` each time, and what is known already is not asked again.
+    The queue's history is asked about trials whose end is unclear. Who asks repeatedly hands over the same `verdicts`
+    each time, and what is known already is not asked again.
     """
     verdicts = {} if verdicts is None else verdicts
     rows = read_jsonl(run.manifest)
-    submissions = read_submissions(run)
-    warning = ""
-    queued: dict[str, QueuedTask] | None = None
+    ledger = Ledger(run)
+    warning, flights = "", list[InFlight]()
     try:
-        queued = by_trial(in_flight(run, submissions))
+        flights = in_flight(ledger)  # before the files: what ends in between has left its result by then
     except ConfigError as error:
         warning = str(error)
-    given = last_given(run, submissions)
-    cancelled = read_cancelled(run)
-    states = [_read(row, run, queued, given.get(row["id"]), cancelled) for row in rows]
+    files = {row["id"]: read_files(run.trial(row["id"])) for row in rows}
+    queued = None if warning else _queued(flights, files)
+    needs, notes = _needs(run, rows)
+    stale = stale_among(run, needs, rows, files)
+    given = ledger.last_given(trial for trial, seen in files.items() if seen.result is None or trial in stale)
+    cancelled = {trial for trial, last in given.items() if ledger.was_cancelled(last.job, last.task)}
+    states = [_trial(row, files[row["id"]], run, queued, given.get(row["id"]), cancelled, stale) for row in rows]
+    states = _with_history(run, states, given, verdicts, asks=not warning)
+    return RunState(run, tuple(_unblocked(states, needs)), warning, (*notes, *ledger.warnings))
+
+
+def _needs(run: RunDir, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
+    """The stages that each stage needs; where that cannot be read, a note."""
+    try:
+        return stage_needs(run, rows), []
+    except ConfigError as error:
+        return {}, [f"{error}; no trial is known to be stale"]
+
+
+def _queued(flights: Sequence[InFlight], files: Mapping[str, Files]) -> dict[str, QueuedTask]:
+    """For each trial in flight its array task. Where no list says which trials that runs, they themselves may."""
+    unlisted = {flight.task.name: flight.task for flight in flights if flight.unlisted}
+    own = {
+        trial: unlisted[seen.last["job"]]
+        for trial, seen in files.items()
+        if seen.last.get("job") in unlisted and seen.last.get("exit_code", CHECKPOINTED) == CHECKPOINTED
+    }
+    return own | by_trial(flights)
+
+
+def _with_history(
+    run: RunDir, states: Iterable[TrialState], given: Mapping[str, Given], verdicts: Verdicts, asks: bool
+) -> list[TrialState]:
+    """The same, with what the queue's history says of those whose end is unclear."""
+    states = list(states)
     doubtful = [trial for trial in states if trial.doubtful and trial.id in given]
     asked = {t.id: given[t.id] for t in doubtful if (t.id, t.attempts) not in verdicts}
-    if asked and not warning:
-        told = _history(run, asked)
-        # What is not final is asked again: accounts lag behind.
-        verdicts |= {(t.id, t.attempts): told[t.id] for t in doubtful if t.id in told and told[t.id].state in VERDICTS}
-    else:
-        told = {}
+    answers = _history(run, asked) if asked and asks else {}
+    # What is not final is asked again: accounts lag behind.
+    verdicts |= {(t.id, t.attempts): answers[t.id] for t in doubtful
+                 if t.id in answers and answers[t.id].state in VERDICTS}  # fmt: skip
     by_history = {
-        t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)) or told.get(t.id), given[t.id]) for t in doubtful
+        t.id: _by_history(run, t, verdicts.get((t.id, t.attempts)) or answers.get(t.id), given[t.id]) for t in doubtful
     }
-    return RunState(run, tuple(by_history.get(trial.id, trial) for trial in states), warning)
+    return [by_history.get(trial.id, trial) for trial in states]
 
 
-def last_given(run: RunDir, submissions: list[Submitted]) -> dict[str, Given]:
-    """For each trial of the run's jobs the one that it was last given to; jobs that no queue took are left out."""
-    last = {}
-    for job in submissions:
-        if job.id is not None:
-            tasks = job.trials(run)
-            for index, ids in enumerate(tasks):
-                last.update(dict.fromkeys(ids, Given(job, index)))
-    return last
-
-
-def _read(
-    row: Mapping[str, Any],
-    run: RunDir,
-    queued: Mapping[str, QueuedTask] | None,
-    given: Given | None,
-    cancelled: set[str],
-) -> TrialState:
-    """One trial; a damaged file of its own does not hide the others."""
-    try:
-        return _trial(row, run.trial(row["id"]), queued, given, cancelled)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        return TrialState(row["id"], row["stage"], row["point"], State.UNKNOWN, f"its files are damaged: {error}")
+def _unblocked(states: Sequence[TrialState], needs: Mapping[str, Sequence[str]]) -> list[TrialState]:
+    """The same, where blocked trials whose needs have their results by now say so."""
+    unfinished = {trial.stage for trial in states if trial.state is not State.DONE}
+    ready = {stage for stage, needed in needs.items() if not unfinished.intersection(needed)}
+    detail = "something that it needs had no result when it was to start, and has one now: `recipe submit` queues it"
+    return [
+        replace(trial, detail=detail) if trial.state is State.BLOCKED and trial.stage in ready else trial
+        for trial in states
+    ]
 
 
 def _trial(
     row: Mapping[str, Any],
-    directory: TrialDir,
+    seen: Files,
+    run: RunDir,
     queued: Mapping[str, QueuedTask] | None,
     given: Given | None,
     cancelled: set[str],
+    stale: Mapping[str, str],
 ) -> TrialState:
-    trial = TrialState(row["id"], row["stage"], row["point"], State.NEW)
-    result = read_json(directory.result)
-    if result is not None:
-        _check_result(directory.result, result)
-        trial = replace(trial, state=State.DONE, result=result)
-    log = read_log(directory.attempts)
-    number = max((entry["attempt"] for entry in log), default=0)
-    # Lines of one attempt: an older one that was thought dead may have written after it.
-    last: dict[str, Any] = {key: value for entry in log if entry["attempt"] == number for key, value in entry.items()}
-    trial = replace(trial, attempts=number)
-    if result is not None:
-        return trial
-    running = bool(last) and "end" not in last
-    task = (queued or {}).get(trial.id)
-    if task is not None:
-        return _in_queue(trial, task, directory, last)
-    failure = read_json(directory.failure)
-    if failure is not None:
-        return _failed(trial, failure, directory)
-    if queued is None and running:
+    trial = TrialState(row["id"], row["stage"], row["point"], State.NEW, attempts=seen.last.get("attempt", 0))
+    if seen.damage:
+        return replace(trial, state=State.UNKNOWN, detail=seen.damage)
+    if seen.result is not None and trial.id not in stale:
+        return replace(trial, state=State.DONE, result=seen.result)
+    directory = run.trial(trial.id)
+    try:
+        task = (queued or {}).get(trial.id)
+        if task is not None:
+            return _in_queue(trial, task, directory, seen.last)
+        if trial.id in stale:
+            return replace(trial, state=State.STALE, detail=stale[trial.id])
+        failure = read_json(directory.failure)
+        if failure is not None:
+            return _failed(trial, failure, directory)
+        return _without_record(trial, directory, seen.last, given, cancelled, queued is not None)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        return replace(trial, state=State.UNKNOWN, detail=f"its files are damaged: {error}")
+
+
+def _without_record(
+    trial: TrialState, directory: TrialDir, last: Mapping[str, Any], given: Given | None, cancelled: set[str],
+    answered: bool,
+) -> TrialState:  # fmt: skip
+    """One that is in no queue, as far as that has answered, and has left neither a result nor a record of failure."""
+    if not answered and last and "end" not in last:
         detail = "when it was last heard of"
         return replace(trial, state=State.RUNNING, progress=read_json(directory.progress) or {}, detail=detail)
-    if given is not None and given.task in cancelled and queued is not None:
+    if trial.id in cancelled and answered:
         return replace(trial, state=State.CANCELLED, detail=_saved(last))
     if given is None and not last:
         return trial
+    if not answered:
+        return replace(trial, state=State.UNKNOWN, detail="the queue gives no answer")
+    if last.get("exit_code") == 0:
+        detail = "it ended well, but its result is gone or cannot be seen here yet: `recipe submit` makes it again"
+        return replace(trial, state=State.UNKNOWN, detail=detail)
     detail = _saved(last) or "in no queue, and it left no result"
-    return replace(trial, state=State.UNKNOWN, detail=detail if queued is not None else "the queue gives no answer",
-                   doubtful=queued is not None)  # fmt: skip
+    return replace(trial, state=State.UNKNOWN, detail=detail, doubtful=True)
 
 
 def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
@@ -217,6 +234,8 @@ def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Ma
 
 def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) -> TrialState:
     state = KINDS[failure.get("kind", "failed")]
+    if state is State.BLOCKED:
+        return replace(trial, state=state, detail=failure["reason"])
     said = last_line(directory.log(failure["attempt"]))
     if failure.get("kind") == "node":
         said = (read_json(directory.path / "preflight.json") or {}).get("message", said)
@@ -228,14 +247,6 @@ def _failed(trial: TrialState, failure: Mapping[str, Any], directory: TrialDir) 
 def _saved(last: Mapping[str, Any]) -> str:
     """What an attempt left behind that was asked to stop."""
     return f"saved a checkpoint at step {last.get('step', '?')}" if last.get("exit_code") == CHECKPOINTED else ""
-
-
-def _check_result(path: Path, result: Mapping[str, Any]) -> None:
-    number = (int, float)
-    good = isinstance(result.get("score"), number) and isinstance(result.get("metric"), str)
-    metrics = result.get("metrics")
-    if not good or not isinstance(metrics, dict) or not all(isinstance(value, number) for value in metrics.values()):
-        raise ConfigError(f"{path} has no score, metric and metrics as it should")
 
 
 def _failure(failure: Mapping[str, Any]) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 
 from neobert.config import ConfigError, dump_yaml
 from slurm.backends import Backend
+from slurm.inputs import list_of, list_path, needed_by
 from slurm.plan import Plan, Stage, Trial, image_path
 from slurm.provenance import provenance, snapshot_code, submitted_code
 from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
-from slurm.rundir import RunDir, read_jsonl, write_atomically
+from slurm.rundir import RunDir, TrialDir, read_jsonl, write_atomically
 from slurm.submissions import Submitted, hand_over, note
 from slurm.values import escaped
 
@@ -36,6 +37,7 @@ class Scripts:
 
 def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, code: Path | None) -> Job:
     """A job of a stage, for so many of its trials."""
+    needs = list_of(needed_by(plan, stage))
     return Job(
         recipe=plan.name,
         stage=stage,
@@ -44,6 +46,7 @@ def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, c
         trials=trials,
         run=run.path,
         directory=run.job(stage.name, "0"),
+        needs=list_path(run, needs) if needs else None,
         code=code,
         workdir=Path.cwd(),
         python=str(Path(plan.profile.python).expanduser()) if plan.profile.python else sys.executable,
@@ -75,6 +78,9 @@ def write_run(
             write_atomically(item.job.directory / "enter.sh", item.enter)
         lines = (trial.manifest_line(run.path) for trial in item.trials)
         write_atomically(item.job.directory / "trials.jsonl", "".join(lines))
+        if item.job.needs is not None:
+            item.job.needs.parent.mkdir(exist_ok=True)
+            write_atomically(item.job.needs, list_of(needed_by(plan, item.job.stage)))
         for chunk, text in item.texts:
             write_atomically(item.script(chunk), text)
     if not again:
@@ -128,9 +134,13 @@ def manifest_rows(plan: Plan, run: RunDir) -> list[dict[str, Any]]:
 def submit(run: RunDir, scripts: list[Scripts], backend: Backend, earlier: Mapping[str, list[str]]) -> list[Submitted]:
     """Queues all scripts, each stage after those it needs.
 
-    `earlier` gives, for a stage, what is in the queue from earlier submissions: jobs, or single tasks as `JOB_TASK`.
-    When one is refused, those that this call has queued already are cancelled again: all or nothing.
+    `earlier` gives, for a stage, its jobs in the queue from earlier submissions. Results that no longer count are put
+    aside first: whoever needs them must wait for those to come. When a script is refused, those that this call has
+    queued already are cancelled again: all or nothing.
     """
+    for item in scripts:
+        for trial in item.trials:
+            put_result_aside(run.trial(trial.id))
     done: list[Submitted] = []
     ids = {stage: list(jobs) for stage, jobs in earlier.items()}
     try:
@@ -147,6 +157,14 @@ def submit(run: RunDir, scripts: list[Scripts], backend: Backend, earlier: Mappi
             _take_back(backend, [str(entry.id) for entry in done], error)
         raise
     return done
+
+
+def put_result_aside(trial: TrialDir) -> None:
+    """Moves the result of a trial that is to run again to where people still find it; the job script does the rest."""
+    if trial.result.exists():
+        place = trial.stale(trial.last_attempt().get("attempt", 0))
+        place.mkdir(parents=True, exist_ok=True)
+        trial.result.replace(place / trial.result.name)
 
 
 def _take_back(backend: Backend, jobs: list[str], error: BaseException) -> None:

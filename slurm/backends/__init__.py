@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,12 +29,14 @@ REST = -1
 @dataclass(frozen=True, slots=True)
 class QueuedTask:
     """One array task in a queue: what the queue calls it (`JOB_INDEX`, or `JOB` for one that is no array), its index,
-    and the comment that its job was submitted with."""
+    the comment of its job, the pattern of its output file, and the user whose it is (empty: no matter)."""
 
     name: str
     index: int
     state: TaskState
     comment: str
+    output: str = ""
+    user: str = ""
 
     @property
     def job(self) -> str:
@@ -48,10 +50,10 @@ class Backend(Protocol):
         """Raises if these jobs cannot be submitted here at all."""
 
     def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
-        """Queues a script and returns the job's id; it waits for `after`, jobs or single tasks, to end well."""
+        """Queues a script and returns the job's id; it waits for the jobs of `after` to end, well or badly."""
 
-    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
-        """All waiting and running tasks of jobs with these names, in one question."""
+    def queue(self, jobs: Collection[str], names: Collection[str]) -> list[QueuedTask]:
+        """All waiting and running tasks of jobs with these ids, and of any user's jobs with these names."""
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
         """How tasks that left the queue ended, as far as that is known."""

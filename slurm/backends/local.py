@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -86,18 +86,19 @@ class LocalBackend:
             else:
                 return self._queue / f"local-{number}"
 
-    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
-        wanted = set(names)
+    def queue(self, jobs: Collection[str], names: Collection[str]) -> list[QueuedTask]:
         found = []
         for directory in sorted(self._queue.glob("local-*")):
             job = read_json(directory / "job.json")
-            if job is None or job["name"] not in wanted or not alive(directory):
+            if job is None or not (directory.name in jobs or job["name"] in names) or not alive(directory):
                 continue
             states = _states(directory)
             for task in range(job["tasks"]):
                 state = states.get(task, TaskState("PENDING", _waiting(directory, job)))
                 if state.state in ACTIVE:
-                    found.append(QueuedTask(f"{directory.name}_{task}", task, state, job["comment"]))
+                    found.append(
+                        QueuedTask(f"{directory.name}_{task}", task, state, job["comment"], output=job["script"])
+                    )
         return found
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
@@ -146,19 +147,6 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def ended(queue: Path, name: str) -> bool | None:
-    """Whether a job, or one task of it, ended well; None while it waits or runs."""
-    job_id, _, task = name.partition("_")
-    lives = alive(queue / job_id)
-    if lives and not task:
-        return None
-    job, states = read_json(queue / job_id / "job.json"), _states(queue / job_id)
-    tasks = [int(task)] if task else range(job["tasks"] if job else 0)
-    if lives and any(task not in states or states[task].state in ACTIVE for task in tasks):
-        return None
-    return job is not None and all(task in states and states[task].state == "COMPLETED" for task in tasks)
-
-
 def _states(directory: Path) -> dict[int, TaskState]:
     states = {}
     for event in read_log(directory / "events.jsonl"):
@@ -168,7 +156,7 @@ def _states(directory: Path) -> dict[int, TaskState]:
 
 
 def _waiting(directory: Path, job: dict) -> str:
-    blocked = [name for name in job["after"] if ended(directory.parent, name) is None]
+    blocked = [name for name in job["after"] if alive(directory.parent / name)]
     return f"Dependency: {', '.join(blocked)}" if blocked else "Resources"
 
 

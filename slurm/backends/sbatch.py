@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from neobert.config import ConfigError
@@ -19,6 +19,10 @@ DEFAULTS = {"SBATCH_ACCOUNT": "account", "SBATCH_PARTITION": "partition", "SBATC
 """Those that many sites set for their users, which hold where the cluster profile says nothing."""
 NO_VAL = 0xFFFFFFFE  # <slurm/slurm.h>: no index, where a whole array is told of
 TIMEOUT = 120  # seconds; a controller under load can take most of a minute
+AT_ONCE = 2000  # job ids in one question: a command's argument may have 128 KiB
+SEPARATOR = "\x1f"
+FIELDS = ("ArrayJobID", "ArrayTaskID", "State", "Comment", "Reason", "StartTime", "StdOut", "UserName")
+FORMAT = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
 
 
 class SbatchBackend:
@@ -33,7 +37,7 @@ class SbatchBackend:
             )
 
     def submit(self, script: Path, job: Job, chunk: Chunk, after: Sequence[str]) -> str:
-        dependency = [f"--dependency=afterok:{':'.join(after)}"] if after else []
+        dependency = [f"--dependency=afterany:{':'.join(after)}"] if after else []
         try:
             answer = _run(["sbatch", "--parsable", *dependency, str(script)], for_submission(os.environ, job))
         except subprocess.TimeoutExpired:
@@ -44,37 +48,12 @@ class SbatchBackend:
             raise ConfigError(f"sbatch refused the job: {answer.stderr.strip() or f'exit status {answer.returncode}'}")
         return answer.stdout.strip().splitlines()[-1].split(";")[0]  # `id;cluster` in a federation
 
-    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
-        separator = "\x1f"
-        fields = separator.join(("%F", "%K", "%T", "%k", "%r", "%S"))
-        command = [
-            "squeue",
-            f"--user={_owner(self._run)}",
-            "--noheader",
-            "--array",
-            f"--name={','.join(names)}",
-            f"--format={fields}",
-        ]
-        try:
-            answer = _run(command)
-        except (subprocess.TimeoutExpired, FileNotFoundError):
-            raise ConfigError("squeue gave no answer: what Slurm has queued is not known now") from None
-        if answer.returncode:
-            raise ConfigError(f"squeue failed: {answer.stderr.strip()}")
-        tasks = []
-        for line in answer.stdout.splitlines():
-            parts = line.split(separator)
-            if len(parts) != 6:
-                raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
-            job, index, state, comment, reason, start = map(str.strip, parts)
-            told = [reason if reason != "None" else ""]
-            if state == "PENDING" and start not in ("N/A", ""):
-                told.append(f"expected to start {start.replace('T', ' ')}")
-            reason = ", ".join(filter(None, told))
-            array = index.isdigit()
-            name = f"{job}_{index}" if array else job
-            tasks.append(QueuedTask(name, int(index) if array else 0, TaskState(state, reason), comment))
-        return tasks
+    def queue(self, jobs: Collection[str], names: Collection[str]) -> list[QueuedTask]:
+        ids = sorted(jobs)
+        filters = [f"--jobs={','.join(ids[at : at + AT_ONCE])}" for at in range(0, len(ids), AT_ONCE)]
+        filters += [f"--name={','.join(sorted(names))}"] if names else []
+        tasks = {task.name: task for chosen in filters for task in _squeue(chosen)}
+        return list(tasks.values())
 
     def history(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:
         command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
@@ -112,17 +91,46 @@ class SbatchBackend:
         except (subprocess.TimeoutExpired, FileNotFoundError):
             raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
         if answer.returncode:
-            raise ConfigError(f"scancel failed: {answer.stderr.strip()}")
+            first, *more = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
+            raise ConfigError(f"scancel failed: {first}{f' (and {len(more)} more)' if more else ''}")
+
+
+def _squeue(chosen: str) -> Iterator[QueuedTask]:
+    """The tasks that a filter of squeue chooses, whoever's they are."""
+    try:
+        answer = _run(["squeue", "--all", "--noheader", "--array", chosen, f"--Format={FORMAT}"])
+    except (subprocess.TimeoutExpired, FileNotFoundError):
+        raise ConfigError("squeue gave no answer: what Slurm has queued is not known now") from None
+    if answer.returncode and "Invalid job id" in answer.stderr:
+        return  # Slurm has forgotten the job; only a question about a single one ends like this
+    if answer.returncode:
+        raise ConfigError(f"squeue failed: {answer.stderr.strip()}")
+    for line in answer.stdout.splitlines():
+        yield _task(line)
+
+
+def _task(line: str) -> QueuedTask:
+    parts = line.split(SEPARATOR)
+    if len(parts) != len(FIELDS) + 1:
+        raise ConfigError(f"squeue printed a line that cannot be read: {line!r}")
+    job, index, state, comment, reason, start, output, user, _ = map(str.strip, parts)
+    reasons = [reason if reason != "None" else ""]
+    if state == "PENDING" and start not in ("N/A", ""):
+        reasons.append(f"expected to start {start.replace('T', ' ')}")
+    array = index.isdigit()
+    return QueuedTask(
+        name=f"{job}_{index}" if array else job,
+        index=int(index) if array else 0,
+        state=TaskState(state, ", ".join(filter(None, reasons))),
+        comment=comment,
+        output=output,
+        user=user,
+    )
 
 
 def _index(text: str) -> int:
     """The index of an array task; 0 for a job that is none, and `REST` for a group of them."""
     return int(text or 0) if not text or (text.isdigit() and int(text) < NO_VAL) else REST
-
-
-def _owner(run: Path) -> str:
-    """Whose jobs those of the run are: a colleague's run can be looked at too."""
-    return str(run.stat().st_uid if run.exists() else os.getuid())
 
 
 def _no_answer(detail: str) -> str:

@@ -18,7 +18,8 @@ from neobert.config import ConfigError
 from slurm.backends.sbatch import SbatchBackend, for_submission
 from slurm.render import Chunk, Job, directives
 from slurm.rundir import RunDir, read_json, read_jsonl
-from slurm.state import Given, last_line
+from slurm.state import last_line
+from slurm.submissions import Given
 
 AGAIN = 85  # the script's exit status for: checkpointed, to be requeued
 TAKEN = 75  # and for: Slurm is taking the job away, and decides itself whether it comes back
@@ -78,7 +79,7 @@ class SubmititBackend(SbatchBackend):
         for ours in ("array", "output", "open-mode", "job-name"):  # submitit sets these itself
             options.pop(ours, None)
         if after:
-            options["dependency"] = f"afterok:{':'.join(after)}"
+            options["dependency"] = f"afterany:{':'.join(after)}"
         submitit = _package()
         executor = submitit.SlurmExecutor(folder=_folder(script.parent), max_num_timeout=job.profile.max_requeues)
         executor.update_parameters(

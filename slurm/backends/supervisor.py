@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.backends.local import ended, environment
+from slurm.backends.local import alive, environment
 from slurm.backends.slots import Slots, take
 
 POLL_SECONDS = 0.1
@@ -82,21 +82,10 @@ class Supervisor:
         return True
 
     def ready(self) -> bool:
-        """Whether the jobs that this one needs have ended well; if one has not, nothing is started any more."""
-        while self.job["after"]:
-            result = ended(self.directory.parent, self.job["after"][0])
-            if result is None:
-                return False
-            if not result:
-                self.drop(f"DependencyNeverSatisfied: {self.job['after'][0]}")
-                return False
+        """Whether the jobs that this one waits for have ended; the script looks itself for their results."""
+        while self.job["after"] and not alive(self.directory.parent / self.job["after"][0]):
             self.job["after"].pop(0)
-        return True
-
-    def drop(self, reason: str) -> None:
-        for task in self.pending:
-            self.note(task=task, state="CANCELLED", reason=reason)
-        self.pending.clear()
+        return not self.job["after"]
 
     def reap(self) -> None:
         for task, running in list(self.running.items()):
@@ -119,9 +108,7 @@ class Supervisor:
         if not self.stop and (self.directory / "cancel").exists():
             self.stop = True
         asked = {int(path.name.removeprefix("cancel-")) for path in self.directory.glob("cancel-*")}
-        if self.stop:
-            self.drop("cancelled")
-        for task in [task for task in self.pending if task in asked]:
+        for task in [task for task in self.pending if self.stop or task in asked]:
             self.pending.remove(task)
             self.note(task=task, state="CANCELLED", reason="cancelled")
         for task, running in self.running.items():

@@ -11,8 +11,9 @@ import pytest
 from neobert.config import ConfigError
 from slurm import cancel
 from slurm.backends import QueuedTask, TaskState
+from slurm.cancel import Cancelled
 from slurm.rundir import RunDir
-from slurm.submissions import InFlight, read_cancelled
+from slurm.submissions import InFlight, read_cancelled, this_user
 
 
 @dataclass
@@ -32,18 +33,17 @@ class Queue:
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     """With two array tasks of one job in it, of which the second runs."""
     tasks = [QueuedTask(f"7_{n}", n, TaskState(state), "c") for n, state in enumerate(("PENDING", "RUNNING"))]
-    flights = [InFlight(task, "sbatch", (f"trial{task.index}",)) for task in tasks]
+    flights = [InFlight(task, "sbatch", "glue", (f"trial{task.index}",)) for task in tasks]
     queue = Queue()
-    monkeypatch.setattr(cancel, "read_submissions", lambda run: [])
-    monkeypatch.setattr(cancel, "in_flight", lambda run, submissions: flights)
+    monkeypatch.setattr(cancel, "in_flight", lambda ledger: flights)
     monkeypatch.setattr(cancel, "get_backend", lambda name, run: queue)
     return queue
 
 
 def test_tasks_that_were_cancelled_are_noted(queue: Queue, tmp_path: Path) -> None:
-    assert cancel.cancel_run(RunDir(tmp_path)) == (1, 1)
+    assert cancel.cancel_run(RunDir(tmp_path)) == Cancelled(tasks=2, running=1)
     assert queue.asked == ["7"], "one word for the whole job"
-    assert read_cancelled(RunDir(tmp_path)) == {"7_0", "7_1"}
+    assert read_cancelled(RunDir(tmp_path)).keys() == {"7_0", "7_1"}
 
 
 def test_tasks_that_the_queue_refused_to_cancel_are_not_noted(queue: Queue, tmp_path: Path) -> None:
@@ -52,3 +52,22 @@ def test_tasks_that_the_queue_refused_to_cancel_are_not_noted(queue: Queue, tmp_
         cancel.cancel_run(RunDir(tmp_path))
     assert queue.asked
     assert not read_cancelled(RunDir(tmp_path)), "or submissions would wait for the end of what goes on"
+
+
+def test_the_own_tasks_are_cancelled_where_those_of_another_user_are_refused(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def task(job: str, user: str) -> InFlight:
+        return InFlight(QueuedTask(job, 0, TaskState("PENDING"), "c", user=user), "sbatch", "glue", (f"trial{job}",))
+
+    def refuse(names: Sequence[str]) -> None:
+        queue.asked += names
+        if "8" in names:
+            raise ConfigError("scancel failed: Access/permission denied")
+
+    monkeypatch.setattr(cancel, "in_flight", lambda ledger: [task("8", "alice"), task("9", this_user())])
+    monkeypatch.setattr(queue, "cancel", refuse)
+    with pytest.raises(ConfigError, match=rf"8 of alice cannot be cancelled by {this_user()}: .*permission denied"):
+        cancel.cancel_run(RunDir(tmp_path))
+    assert queue.asked == ["9", "8"]
+    assert read_cancelled(RunDir(tmp_path)).keys() == {"9"}

@@ -280,8 +280,8 @@ def test_a_job_that_was_queued_although_its_submission_was_cut_off_is_adopted(
     fake_slurm("sbatch", "kill -KILL $PPID")  # the launcher dies while it waits for the answer
     assert run_recipe("submit", recipe, "--cluster", "testcluster").returncode == -9
     (entry,) = [json.loads(line) for line in next(work.glob("runs/*/*/submissions.jsonl")).open()]
-    lines = "\n".join("\x1f".join(("555", str(i), "PENDING", entry["comment"], "Priority", "N/A")) for i in range(4))
-    (work / "queue").write_text(lines + "\n")
+    rows = [("555", str(i), "PENDING", entry["comment"], "Priority", "N/A", "/out", "me", "\n") for i in range(4)]
+    (work / "queue").write_text("".join("\x1f".join(row) for row in rows))
     fake_slurm("squeue", f"cat {work}/queue")
     fake_slurm("sbatch", f"touch {work}/again")
     done = run_recipe("submit", recipe, "--cluster", "testcluster")

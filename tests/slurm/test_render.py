@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import pytest
 
 from neobert.config import ConfigError
 from slurm.cluster import Profile
+from slurm.inputs import list_of, list_path
 from slurm.plan import image_path, make_plan
 from slurm.recipe import load_recipe
 from slurm.render import Chunk, Job, chunks, enter, render
+from slurm.rundir import RunDir
 from slurm.schema import slurm_time
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -34,13 +36,35 @@ A100 = SLURM | {
 }
 
 
+TWO_STAGES = """
+name: two
+resources: {time: 00:10:00, mem: 100M}
+stages:
+  first:
+    task: glue
+    config: &config {task_name: rte, model: {allow_random_weights: true}, data: {generated: 100}}
+    grid: {seed: [1, 2]}
+  second:
+    task: glue
+    needs: [first]
+    config: *config
+    grid: {seed: [3, 4, 5, 6]}
+"""
+NEEDED = [("aaaaaaaaaaa1", "first"), ("aaaaaaaaaaa2", "first")]
+"""The trials of `first`, under ids that are easy to see."""
+
+
 @dataclass(frozen=True)
 class Shape:
-    """A kind of job: a profile, and what the recipe's overrides make of the sweep of four trials."""
+    """A kind of job: a profile, and what the recipe's overrides make of the sweep of four trials.
+
+    Or of the second of two stages, which needs the first.
+    """
 
     profile: dict[str, Any]
     overrides: tuple[str, ...] = ()
     trials: int = 4
+    needs: bool = False
 
 
 SHAPES = {
@@ -49,6 +73,7 @@ SHAPES = {
     "single": Shape(SLURM, trials=1),
     "array": Shape(SLURM, ("array.parallel=2",)),
     "array-packed": Shape(SLURM, ("array.pack=3", "resources.time=02:00:00")),
+    "array-packed-needs": Shape(SLURM, ("stages.second.array.pack=3",), needs=True),
     "array-container": Shape(A100, ("image=/images/n.sif", "resources.gpus_per_node=1", "env={HF_HUB_OFFLINE: '1'}")),
     "multi-node": Shape(SLURM, ("resources.nodes=2", "resources.procs_per_node=2", "resources.cpus=8"), trials=1),
     "multi-node-container": Shape(
@@ -66,10 +91,15 @@ SCRIPTS = [*SHAPES, *(f"enter-{name}" for name in CONTAINERS)]
 
 def make_job(recipe: Path, shape: Shape, run: Path = Path("/runs/sweep/one"), workdir: Path = Path("/home/me")) -> Job:
     profile = Profile.model_validate(shape.profile)
+    if shape.needs:
+        recipe = recipe.with_name("two.yaml")
+        recipe.write_text(TWO_STAGES)
     plan = make_plan(load_recipe(recipe, shape.overrides), "test", profile)
+    needs = list_path(RunDir(run), list_of(NEEDED)) if shape.needs else None
     return Job(
-        recipe=plan.name, stage=plan.stages[0], profile=profile, backend=profile.backend, trials=shape.trials, run=run,
-        directory=run / "stages/glue/0123abcd", code=run / "code/f00d.zip", workdir=workdir, python="/usr/bin/python3",
+        recipe=plan.name, stage=plan.stages[-1], profile=profile, backend=profile.backend, trials=shape.trials, run=run,
+        directory=run / "stages/glue/0123abcd", needs=needs, code=run / "code/f00d.zip", workdir=workdir,
+        python="/usr/bin/python3",
     )  # fmt: skip
 
 
@@ -169,11 +199,14 @@ def start(work: Path, recipe: Path) -> Callable[..., subprocess.Popen[str]]:
             (bin_dir / name).write_text(f"#!/bin/bash\n{code}\n")
             (bin_dir / name).chmod(0o755)
         run = work / "run"
-        job = make_job(recipe, Shape(shape.profile | {"python": None}, shape.overrides, shape.trials), run, work)
+        job = make_job(recipe, replace(shape, profile=shape.profile | {"python": None}), run, work)
         job = Job(**{**vars(job), "python": str(bin_dir / "python")})
         job.directory.mkdir(parents=True, exist_ok=True)
         lines = [f'{{"id": "{i:012x}", "task": "glue"}}\n' for i in range(shape.trials)]
         (job.directory / "trials.jsonl").write_text("".join(lines))
+        if job.needs is not None:
+            job.needs.parent.mkdir(exist_ok=True)
+            job.needs.write_text(list_of(NEEDED))
         script = work / "job.sh"
         script.write_text(render(job, chunks(job)[0]))
         slurm = {

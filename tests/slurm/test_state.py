@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Slurm:
         self.job, self.index = "5", 0
         self.questions: list[str] = []
 
-    def queue(self, names: Iterable[str]) -> list[QueuedTask]:
+    def queue(self, jobs: Collection[str], names: Collection[str]) -> list[QueuedTask]:
         self.questions.append("queue")
         if self.silent:
             raise ConfigError("squeue gave no answer")
@@ -213,7 +213,9 @@ def test_a_job_that_was_found_in_the_queue_is_known_when_it_has_left_it(unanswer
     assert unanswered.submissions.read_text().count("\n") == 2, "it is noted once"
 
 
-def test_a_script_that_was_given_to_sbatch_twice_has_two_jobs(unanswered: RunDir, slurm: Slurm) -> None:
+def test_a_rendered_script_that_was_given_to_sbatch_twice_has_two_jobs(unanswered: RunDir, slurm: Slurm) -> None:
+    entry = json.loads(unanswered.submissions.read_text())
+    unanswered.submissions.write_text(json.dumps({**entry, "rendered": True}) + "\n")
     for job in ("5", "6"):
         slurm.job, slurm.queued = job, TaskState("PENDING")
         look(unanswered)

@@ -230,8 +230,9 @@ def test_a_stage_waits_for_those_it_needs_and_does_not_start_when_one_failed(
     (work / "two.yaml").write_text(json.dumps({"name": "two", "stages": stages}))
     run = submit(run_recipe, work / "two.yaml", stand_in, env={"STAND_IN_FAIL": "2"})
     state = wait(run, lambda state: state.ended)
-    assert [trial.state for trial in state.trials] == [State.DONE, State.FAILED, State.CANCELLED]
-    assert "DependencyNeverSatisfied" in state.trials[2].detail
+    assert [trial.state for trial in state.trials] == [State.DONE, State.FAILED, State.BLOCKED]
+    assert state.trials[2].detail == f"needs first, whose trial {state.trials[1].id} has no result"
+    assert not state.trials[2].attempts, "that was no attempt"
     submit(run_recipe, work / "two.yaml", stand_in)
     state = wait(run, lambda state: state.ended)
     assert state.counts == {State.DONE: 3}
