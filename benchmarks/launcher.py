@@ -1,6 +1,6 @@
-"""What the launcher costs: start-up, planning, and submitting, each beside a peer measured in the same run.
+"""What the launcher costs: start-up, planning, a look at a run, and submitting, beside peers where there are any.
 
-    python -m benchmarks.launcher            start-up and planning
+    python -m benchmarks.launcher            start-up, planning, and a look at a run
     python -m benchmarks.launcher --slurm    submission as well: needs root on Debian, starts the test cluster
 
 Times are medians; on a busy machine only the ratios say something.
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ SWEEP = """
 name: sweep
 task: glue
 resources: {mem: 10M, time: 00:01:00}
-config: {data: {generated: 100}}
+config: {data: {generated: 100}, model: {allow_random_weights: true}}
 grid:
   task_name: [cola, rte]
   seed: "{{ range(vars.seeds) }}"
@@ -74,6 +75,49 @@ def planning(directory: Path) -> None:
     times = [seconds(command) for _ in range(5)]
     peak = peak_megabytes(command)
     print(f"recipe plan, 10,000 trials {statistics.median(times):.2f} s   peak memory {peak:.0f} MB")
+
+
+def status(directory: Path) -> None:
+    """A look at 5,000 trials that are done, when all of them were submitted once and nine times."""
+    file = directory / "sweep.yaml"
+    file.write_text(SWEEP)
+    env = {**os.environ, "PATH": f"{_empty_queue(directory)}:{os.environ['PATH']}"}
+    runs = ["--runs", str(directory / "runs")]
+    seconds([str(RECIPE), "render", str(file), "--cluster", "testcluster", "--set", "vars.seeds=2500", *runs], env)
+    (manifest,) = (directory / "runs").glob("sweep/*/manifest.jsonl")
+    run = manifest.parent
+    _finish_trials(run)
+    (job,) = (run / "stages/glue").iterdir()
+    entry = json.loads((run / "submissions.jsonl").read_text())
+    medians = []
+    for submissions in (1, 9):
+        for number in range(submissions):
+            shutil.copytree(job, job.with_name(f"{number:08x}"), dirs_exist_ok=True)
+        entries = [entry | {"directory": f"{n:08x}", "comment": str(n), "id": str(n), "tasks": 5000, "offset": 0,
+                            "time": n, "rendered": False} for n in range(submissions)]  # fmt: skip
+        (run / "submissions.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        medians.append(statistics.median(seconds([str(RECIPE), "status", *runs], env) for _ in range(5)))
+    once, nine = medians
+    print(f"recipe status, 5,000 trials {once:.2f} s   after nine submissions {nine:.2f} s   ratio {nine / once:.2f}")
+
+
+def _empty_queue(directory: Path) -> Path:
+    """A directory with a squeue that has nothing to tell."""
+    squeue = directory / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\n")
+    squeue.chmod(0o755)
+    return squeue.parent
+
+
+def _finish_trials(run: Path) -> None:
+    result = {"task": "glue", "metric": "accuracy", "score": 0.5, "metrics": {"accuracy": 0.5}, "seconds": 1.0}
+    attempt = [{"attempt": 1, "job": "0_0", "node": "n", "start": 1.0}, {"attempt": 1, "exit_code": 0, "end": 2.0}]
+    for line in (run / "manifest.jsonl").read_text().splitlines():
+        trial = run / "trials" / json.loads(line)["id"]
+        trial.mkdir(parents=True)
+        (trial / "result.json").write_text(json.dumps(result))
+        (trial / "attempts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in attempt))
 
 
 def peak_megabytes(command: list[str]) -> float:
@@ -143,6 +187,7 @@ def main() -> None:
         Path(name).chmod(0o755)  # the test cluster's munge wants its socket within everybody's reach
         start_up()
         planning(Path(name))
+        status(Path(name))
         if options.slurm:
             submitting(Path(name))
 

@@ -320,6 +320,10 @@ def check_array_that_never_left_the_queue(run_recipe: Recipe, profile: Path, wor
     resources = {"time": "00:10:00", "mem": "100M"}
     recipe = work / "stages.yaml"
     recipe.write_text(json.dumps({"name": "stages", "resources": resources, "stages": stages}))
-    run = submit(run_recipe, recipe, profile, env={"STAND_IN_FAIL": "1 2"})
-    state = wait(run, lambda state: state.ended and not state.counts[State.UNKNOWN])
-    assert state.counts == {State.FAILED: 2, State.CANCELLED: 2}
+    run = submit(run_recipe, recipe, profile, env={"STAND_IN_STEPS": "400"})
+    waiting = [row["id"] for row in read_log(run.submissions) if row["id"]][-1]
+    subprocess.run(["scancel", waiting], check=True)
+    state = wait(run, lambda state: state.counts[State.CANCELLED] == 2)
+    assert not state.ended
+    assert "cancelled 2 array tasks" in run_recipe("cancel").stdout
+    assert wait(run).counts == {State.CANCELLED: 4}
