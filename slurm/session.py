@@ -23,7 +23,7 @@ from slurm.recipe import Recipe, load_recipe
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
 from slurm.state import TrialState, run_state
-from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, hand_over, in_flight, read_cancelled
+from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, hand_over, in_flight
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
 
 CODES = ("snapshot", "image")
@@ -156,8 +156,7 @@ def _settled(run: RunDir) -> list[InFlight]:
     waiting = False
     while True:
         flights = in_flight(Ledger(run))
-        cancelled = read_cancelled(run)
-        ending = [flight for flight in flights if flight.task.name in cancelled]
+        ending = [flight for flight in flights if flight.cancelled]
         if not ending:
             break
         if not waiting:

@@ -25,7 +25,7 @@ from slurm.wrapping import clean
 COLOURS = {
     State.DONE: "green", State.RUNNING: "cyan", State.PENDING: "yellow", State.REQUEUED: "yellow", State.FAILED: "red",
     State.TIMEOUT: "red", State.OOM: "red", State.PREEMPTED: "magenta", State.CANCELLED: "magenta", State.NEW: "dim",
-    State.BLOCKED: "magenta", State.STALE: "yellow", State.UNKNOWN: "red",
+    State.BLOCKED: "magenta", State.STALE: "magenta", State.UNKNOWN: "red",
 }  # fmt: skip
 URGENCY = {"red": 0, "magenta": 0, "cyan": 1, "yellow": 2, "dim": 3, "green": 3}
 MAX_ROWS = 40

@@ -16,7 +16,7 @@ from slurm.failure import find_cause, how_to_go_on, verdict_text
 from slurm.inputs import stage_needs
 from slurm.logtext import CHECKPOINTED, lines_of, message, slurms_verdict
 from slurm.rundir import RunDir, TrialDir, read_json, read_jsonl, read_tail
-from slurm.submissions import Given, InFlight, Ledger, by_trial, in_flight, read_cancelled
+from slurm.submissions import Given, InFlight, Ledger, by_trial, in_flight
 
 
 class State(StrEnum):
@@ -114,7 +114,7 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     needs, notes = _needs(run, rows)
     stale = stale_among(run, needs, rows, files)
     given = ledger.last_given(trial for trial, seen in files.items() if seen.result is None or trial in stale)
-    cancelled = read_cancelled(run)
+    cancelled = {trial for trial, last in given.items() if ledger.was_cancelled(last.job, last.task)}
     states = [_trial(row, files[row["id"]], run, queued, given.get(row["id"]), cancelled, stale) for row in rows]
     states = _with_history(run, states, given, verdicts, asks=not warning)
     return RunState(run, tuple(_unblocked(states, needs)), warning, (*notes, *ledger.warnings))
@@ -204,7 +204,7 @@ def _without_record(
     if not answered and last and "end" not in last:
         detail = "when it was last heard of"
         return replace(trial, state=State.RUNNING, progress=read_json(directory.progress) or {}, detail=detail)
-    if given is not None and given.task in cancelled and answered:
+    if trial.id in cancelled and answered:
         return replace(trial, state=State.CANCELLED, detail=_saved(last))
     if given is None and not last:
         return trial

@@ -70,6 +70,7 @@ class InFlight:
     backend: str
     stage: str
     trials: tuple[str, ...]
+    cancelled: bool = False  # and is about to end
     unlisted: bool = False  # which trials it runs cannot be told
 
 
@@ -82,6 +83,7 @@ class Ledger:
     def __init__(self, run: RunDir, backend: str | None = None):
         self.run = run
         self.jobs = [job for job in read_submissions(run) if backend in (None, job.backend)]
+        self._cancelled = read_cancelled(run)
         self._lists: dict[Path, list[str] | None] = {}
 
     def tasks(self, job: Submitted) -> list[list[str]] | None:
@@ -107,6 +109,10 @@ class Ledger:
                     last[trial] = Given(job, index)
                     left.discard(trial)
         return last
+
+    def was_cancelled(self, job: Submitted, task: str) -> bool:
+        """Whether an array task was cancelled since its job was submitted: an earlier job may have had the same id."""
+        return self._cancelled.get(task, 0.0) > job.time
 
     @property
     def warnings(self) -> list[str]:
@@ -158,9 +164,9 @@ def note_cancelled(run: RunDir, names: Iterable[str]) -> None:
         append_line(run.cancellations, json.dumps({"task": name, "time": time.time()}))
 
 
-def read_cancelled(run: RunDir) -> set[str]:
-    """The names of all array tasks that were cancelled."""
-    return {row["task"] for row in read_log(run.cancellations)}
+def read_cancelled(run: RunDir) -> dict[str, float]:
+    """The names of all array tasks that were cancelled, and when."""
+    return {row["task"]: row["time"] for row in read_log(run.cancellations)}
 
 
 def in_flight(ledger: Ledger) -> list[InFlight]:
@@ -207,12 +213,12 @@ def _is_of(task: QueuedTask, job: Submitted, run: RunDir) -> bool:
 
 
 def _flight(ledger: Ledger, backend: str, job: Submitted, task: QueuedTask) -> InFlight:
-    tasks = ledger.tasks(job)
+    tasks, cancelled = ledger.tasks(job), ledger.was_cancelled(job, task.name)
     if tasks is None:
-        return InFlight(task, backend, job.stage, (), unlisted=True)
+        return InFlight(task, backend, job.stage, (), cancelled, unlisted=True)
     ids = tasks[task.index] if task.index < len(tasks) else []  # a rendered script, submitted with more tasks
     left = tuple(id for id in ids if not _over(ledger.run.trial(id), task))
-    return InFlight(task, backend, job.stage, left)
+    return InFlight(task, backend, job.stage, left, cancelled)
 
 
 def _adopt(run: RunDir, entry: Submitted) -> None:

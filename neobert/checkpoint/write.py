@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neobert.errors import RunError
 from neobert.model import NeoBERTConfig
+from neobert.training.checkpoints import share
 from neobert.training.files import write_json
 
 HUB = "chandar-lab/NeoBERT"
@@ -59,6 +60,7 @@ def write_model(model: Any, directory: Path, dtype: torch.dtype, for_hub_code: b
     config["dtype"] = str(dtype).removeprefix("torch.")
     weights = {name: tensor.detach().to(dtype).contiguous() for name, tensor in weights.items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    share(directory / "model.safetensors")
     write_json(directory / "config.json", dict(sorted(config.items())))
 
 

@@ -241,8 +241,16 @@ def clear_partial(checkpoints: Path) -> None:
 
 
 def _sync_file(path: Path) -> None:
+    share(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def share(path: Path) -> None:
+    """Lets those read and write a file who may do so in its directory: safetensors keeps its own from all others."""
+    mode = path.parent.stat().st_mode & 0o666
+    if path.stat().st_mode & 0o777 != mode:
+        path.chmod(mode)

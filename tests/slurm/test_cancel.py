@@ -43,7 +43,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 def test_tasks_that_were_cancelled_are_noted(queue: Queue, tmp_path: Path) -> None:
     assert cancel.cancel_run(RunDir(tmp_path)) == Cancelled(tasks=2, running=1)
     assert queue.asked == ["7"], "one word for the whole job"
-    assert read_cancelled(RunDir(tmp_path)) == {"7_0", "7_1"}
+    assert read_cancelled(RunDir(tmp_path)).keys() == {"7_0", "7_1"}
 
 
 def test_tasks_that_the_queue_refused_to_cancel_are_not_noted(queue: Queue, tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_the_own_tasks_are_cancelled_where_those_of_another_user_are_refused(
     with pytest.raises(ConfigError, match=rf"8 of alice cannot be cancelled by {this_user()}: .*permission denied"):
         cancel.cancel_run(RunDir(tmp_path))
     assert queue.asked == ["9", "8"]
-    assert read_cancelled(RunDir(tmp_path)) == {"9"}
+    assert read_cancelled(RunDir(tmp_path)).keys() == {"9"}

@@ -13,6 +13,7 @@ import pytest
 
 from slurm.rundir import RunDir, find_run
 from slurm.state import RunState, State, run_state
+from slurm.submissions import read_submissions
 from tests.slurm.backends.test_local import wait, wait_queue
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -188,7 +189,7 @@ def test_what_waits_for_several_is_queued_anew_when_one_of_them_is_retried(
         "task": "glue",
         "config": {"task_name": "rte", "model": {"allow_random_weights": True}, "data": {"generated": 5}},
     }
-    first = stage | {"grid": {"seed": [1, 2, 3]}, "env": {"STAND_IN_STEPS": "300", "STAND_IN_FAIL_EARLY": "1 2"}}
+    first = stage | {"grid": {"seed": [1, 2, 3]}, "env": {"STAND_IN_STEPS": "9999", "STAND_IN_FAIL_EARLY": "1 2"}}
     stages = {"first": first, "second": stage | {"needs": ["first"], "grid": {"seed": [4]}}}
     (work / "s.yaml").write_text(json.dumps({"name": "s", "stages": stages}))
     run_recipe("submit", work / "s.yaml", "--cluster", stand_in)
@@ -198,4 +199,7 @@ def test_what_waits_for_several_is_queued_anew_when_one_of_them_is_retried(
         (run.trial(trial.id).path / "mended").touch()
         done = run_recipe("retry", "s", "--trial", trial.id)
         assert done.stdout.count("1 task") == 2, done.stdout + done.stderr
-    assert states(wait(run, lambda state: state.ended, seconds=60)) == [DONE] * 4
+        *_, upstream, waiting = (str(job.id) for job in read_submissions(run))
+        assert json.loads((run.queue / waiting / "job.json").read_text())["after"] == ["local-1", upstream]
+    assert run_recipe("cancel").returncode == 0
+    wait_queue(run)

@@ -136,6 +136,16 @@ def test_a_rendered_job_that_only_its_comment_could_tell_from_others_of_its_stag
     assert not flight.unlisted
 
 
+def test_what_was_cancelled_before_a_job_of_the_same_id_was_submitted_is_another_job(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm counts from the beginning where its controller has lost its state."""
+    submitted(run, "d", IDS, id="5", time=10.0)
+    queued = [task(f"5_{index}", comment="recipe:one/glue/d/0") for index in (0, 1)]
+    run.cancellations.write_text('{"task": "5_0", "time": 9.0}\n{"task": "5_1", "time": 11.0}\n')
+    assert [flight.cancelled for flight in look(run, monkeypatch, *queued)[0]] == [False, True]
+
+
 # ------------------------------------------------------------------------------------------------------- squeue
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_an_interrupted_export_is_written_anew(tokenizer_of: Path, tmp_path: Pat
     (tmp_path / "out" / "model" / "half.safetensors").touch()
     written = run(save(made(), tmp_path / "source", tokenizer_of), tmp_path / "out")
     assert not (written / "half.safetensors").exists()
+
+
+def test_all_files_of_an_export_may_be_read_by_whom_the_umask_allows(tokenizer_of: Path, tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        written = run(save(made(), tmp_path / "source", tokenizer_of), tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in written.iterdir()} == {0o664}
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,25 @@ def test_a_broken_checkpoint_of_a_later_step_does_not_push_out_a_good_one(tmp_pa
     assert found.step == 20
 
 
+@pytest.mark.parametrize(("directory", "file"), [(0o2775, 0o664), (0o755, 0o644), (0o700, 0o600)])
+def test_a_group_that_shares_a_run_can_read_all_files_of_its_checkpoints(
+    tmp_path: Path, directory: int, file: int
+) -> None:
+    """safetensors writes files that nobody else may read, whatever the umask."""
+    for finish, name in [(checkpoints.complete, "checkpoint-3"), (put_model_in_place, "model")]:
+        written = checkpoints.staging(tmp_path) / name
+        written.mkdir(parents=True)
+        written.chmod(directory)
+        (written / "model.safetensors").write_text("weights")
+        (written / "model.safetensors").chmod(0o600)
+        finish(written, tmp_path)
+        assert (tmp_path / name / "model.safetensors").stat().st_mode & 0o777 == file
+
+
+def put_model_in_place(written: Path, directory: Path) -> None:
+    checkpoints.put_model_in_place(written, directory / written.name)
+
+
 def test_files_that_others_wrote_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on NFS, where a file from another node may show up late."""
     written = tmp_path / "partial-0" / "checkpoint-3"

@@ -34,7 +34,7 @@ def job_of(run: RunDir, place: int = -1) -> str:
 def test_a_job_whose_comment_and_name_were_changed_is_still_the_runs(
     run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster
 ) -> None:
-    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "400"})
+    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "4000"})
     plain_cluster.run(["scontrol", "update", f"JobId={job_of(run)}", "Comment=site", "JobName=other"])
     assert run_state(run).counts[State.UNKNOWN] == 0
     assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
@@ -44,14 +44,12 @@ def test_a_job_whose_comment_and_name_were_changed_is_still_the_runs(
 
 
 def test_a_rendered_script_is_found_also_where_the_site_puts_its_own_comment(
-    run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster
+    run_recipe: Recipe, recipe: Path, slurm: Path
 ) -> None:
     script = run_recipe("render", recipe, "--cluster", slurm, "--set", "array.parallel=1").stdout
-    command = ["sbatch", "--comment=site"]
-    environment = {**plain_cluster.env, "STAND_IN_STEPS": "400"}
     for _ in range(2):
-        subprocess.run(command, input=script, text=True, check=True, env=environment, capture_output=True)
-        assert run_state(newest(Path.cwd())).counts[State.NEW] == 0
+        subprocess.run(["sbatch", "--hold", "--comment=site"], input=script, text=True, check=True, capture_output=True)
+        assert run_state(newest(Path.cwd())).counts == {State.PENDING: 4}
     assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
     assert "cancelled 8 array tasks" in run_recipe("cancel").stdout
 
@@ -60,7 +58,7 @@ def test_a_job_id_that_slurm_has_used_again_is_not_the_runs(
     run_recipe: Recipe, recipe: Path, slurm: Path, plain_cluster: Cluster
 ) -> None:
     """slurmctld has lost its state, and counts from the beginning."""
-    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "400"})
+    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "4000"})
     mine = job_of(run)
     plain_cluster.run(["scancel", mine])
     other = plain_cluster.submit(["--array=0-3", "--output=/dev/null", "--job-name=sweep.glue", "--wrap=sleep 100"])
@@ -193,6 +191,12 @@ class Pair:
             [*user, *python], cwd=self.place / "shared", env=environment, umask=0o002, capture_output=True, text=True
         )
 
+    def wait(self, name: str, text: str) -> None:
+        """Until `recipe status` shows a text to that user."""
+        deadline = time.monotonic() + 60
+        while text not in (shown := self.call(name, "status").stdout):
+            assert time.monotonic() < deadline, shown
+
 
 @pytest.fixture
 def pair(plain_cluster: Cluster) -> Iterator[Pair]:
@@ -231,10 +235,7 @@ def test_two_users_share_a_run(pair: Pair) -> None:
     done = pair.call(a, "submit", "sweep.yaml", "--cluster", "site.yaml", "--set", "array.parallel=2")
     assert done.returncode == 0, done.stderr
     (run,) = (RunDir(path.parent) for path in (pair.place / "shared").glob("runs/sweep/*/manifest.jsonl"))
-    deadline = time.monotonic() + 60
-    while "running" not in (text := pair.call(b, "status").stdout):
-        assert time.monotonic() < deadline, text
-    assert "2 running, 2 pending" in text
+    pair.wait(b, "2 running, 2 pending")
     again = pair.call(b, "submit", "sweep.yaml", "--cluster", "site.yaml")
     assert "nothing to submit" in again.stdout, again.stderr
     refused = pair.call(b, "cancel")
@@ -246,9 +247,7 @@ def test_two_users_share_a_run(pair: Pair) -> None:
     assert "(2 tasks)" in more.stdout, more.stderr
     refused = pair.call(b, "cancel")
     assert f"of {a} cannot be cancelled by {b}" in refused.stderr
-    states = pair.cluster.run(["squeue", "--noheader", "--states=all", f"--user={b}", "--format=%T"])
-    assert states.split()[0] == "CANCELLED"
-    assert "2 cancelled" in pair.call(a, "status").stdout
+    pair.wait(a, "2 running, 2 pending, 2 cancelled")
     (pair.place / "shared/go").touch()
     options = ("sweep.yaml", "--cluster", "site.yaml", "--set", "grid.seed=[1, 2, 3]", "--wait")
     assert pair.call(a, "submit", *options).returncode == 0

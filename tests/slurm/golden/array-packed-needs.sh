@@ -27,6 +27,7 @@ trials=4
 procs=1     # started by this script itself (srun starts the others)
 node=${SLURMD_NODENAME:-$HOSTNAME}
 needs=/runs/sweep/one/needs/d7e2d16e72bb.txt   # the trials that these need, one a line: id and stage
+list=$(basename "$needs" .txt)
 patience=$((SECONDS + 90))   # until when a result may take to be seen here: NFS remembers for 60 s what was not there
 task=${SLURM_ARRAY_TASK_ID:?is not set: this script runs under sbatch}
 job=${SLURM_ARRAY_JOB_ID}_$task
@@ -137,7 +138,7 @@ claim() {
   rm -f "$trial/failure.json" "$trial/preflight.json"
   [[ -z $outdated ]] || begin_anew
   head -c 4096 /dev/zero >"$trial/.reserve"
-  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s.%3N), \"needs\": \"$(basename "$needs" .txt)\", \"inputs\": \"$inputs\"}"
+  record "{\"attempt\": $attempt, \"job\": \"$job\", \"node\": \"$node\", \"start\": $(date +%s.%3N), \"needs\": \"$list\", \"inputs\": \"$inputs\"}"
 }
 
 # The first trial of the list that has no result: its id and its stage; nothing where all have one.
@@ -153,9 +154,9 @@ missing() {
 
 # results LIST COMMAND...: gives the results of a list's trials to a command, as its last arguments.
 results() {
-  local list=$1
+  local trials=$1
   shift
-  sed 's| .*|/result.json|' "$list" | (cd -- "$run/trials" && xargs "$@")
+  sed 's| .*|/result.json|' "$trials" | (cd -- "$run/trials" && xargs "$@")
 }
 
 # digest LIST: what tells the results of a list's trials from others.
@@ -183,10 +184,12 @@ ready() {
 
 # Whether what lies in the trial's directory was made from other results than those that are there now.
 is_outdated() {
-  local last newest
+  local last now newest
   last=$(grep '"start": ' "$trial/attempts.jsonl" 2>/dev/null | tail -n 1) || return
   if [[ $last =~ \"needs\":\ \"([0-9a-f]+)\",\ \"inputs\":\ \"([0-9a-f]+)\" && -e $run/needs/${BASH_REMATCH[1]}.txt ]]; then
-    [[ $(digest "$run/needs/${BASH_REMATCH[1]}.txt" 2>/dev/null) != "${BASH_REMATCH[2]}" ]]
+    now=$inputs
+    [[ ${BASH_REMATCH[1]} == "$list" ]] || now=$(digest "$run/needs/${BASH_REMATCH[1]}.txt" 2>/dev/null)
+    [[ $now != "${BASH_REMATCH[2]}" ]]
   elif [[ $last =~ \"start\":\ ([0-9]+) ]]; then   # of a version that noted no inputs: by time, as far as clocks agree
     newest=$(results "$needs" stat -c %Y | sort -n | tail -n 1)
     ((newest > BASH_REMATCH[1] + 60))
