@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError, Problem, Strict, dotted, dump_yaml, read_yaml, validate
+from neobert.config.keep import FINISHED
 from neobert.training import lease
 from neobert.training.files import TrialFiles, write_text
 from neobert.training.lease import Claim
@@ -42,7 +43,8 @@ def write_settings(paths: TrialFiles, task: str, config: Strict) -> None:
 
 
 def _is_under_way(paths: TrialFiles) -> bool:
-    return paths.result.exists() or any(paths.checkpoints.glob("checkpoint-*"))
+    checkpoints = paths.checkpoints
+    return paths.result.exists() or (checkpoints / FINISHED).exists() or any(checkpoints.glob("checkpoint-*"))
 
 
 def is_done(paths: TrialFiles) -> bool:

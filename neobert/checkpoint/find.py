@@ -28,6 +28,7 @@ from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
 from neobert.training import checkpoints
+from neobert.training.ended import read_ending
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ def find(path: Path, step: int | Literal["latest"] | None = None, config: Path |
     if not path.is_dir():
         kind = "is a file; name the directory that it lies in" if path.exists() else "does not exist"
         raise UnusableCheckpoint(f"{path} {kind}")
+    if step == "latest":
+        _check_last_was_kept(path)
     for directory in _places(path) if step is None else _of_step(path, step):
         layout = layout_of(directory)
         if layout:
@@ -154,6 +157,17 @@ def _of_trial(directory: Path) -> Iterator[Path]:
             f"{newest.path}, the newest one, to go on from that"
         )
     yield best
+
+
+def _check_last_was_kept(path: Path) -> None:
+    """Raises `UnusableCheckpoint` where only the best model stayed of a trial, which is not what `latest` means."""
+    for root in _roots(path):
+        ended = read_ending(root)
+        if ended is not None and not (root / f"checkpoint-{ended.step}").is_dir():
+            raise UnusableCheckpoint(
+                f"{path} no longer holds its last checkpoint, of step {ended.step}: only its best model was kept. "
+                "Leave `latest` out to use that one, or train with trainer.keep: last"
+            )
 
 
 def _is_ours(directory: Path) -> bool:

@@ -85,7 +85,7 @@ class GlueConfig(Strict):
     Without `task_name` the classes are those of one's own files (a float label makes it a regression).
     """
 
-    may_change = frozenset({"trainer.dataloader_num_workers", "trainer.cuda_graphs"})
+    may_change = frozenset({"trainer.dataloader_num_workers", "trainer.cuda_graphs", "trainer.keep"})
     elsewhere = RUN_GLUE
 
     task_name: GlueTask | None = Field(None, description="may be left out with files of one's own")

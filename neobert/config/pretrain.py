@@ -11,6 +11,7 @@ from neobert.config.base import Strict
 from neobert.config.deepspeed import DeepSpeedConfig, check_agreement
 from neobert.config.deepspeed_file import facts_of_batches
 from neobert.config.hub import OnHub
+from neobert.config.keep import Keep
 from neobert.config.paths import LocalPath, ModelPath
 from neobert.config.sections import Decay, Fraction, NonNegative, Positive, check_sizes
 from neobert.config.text import TokenizerConfig, TrainingText
@@ -218,6 +219,11 @@ class PretrainTrainer(Strict):
     save_steps: Positive = 1000
     logging_steps: Positive = 10
     save_total_limit: Positive = 2
+    keep: Keep | None = Field(
+        None,
+        description="once the trial is done, keep its last checkpoint beside the model (last, the default), the model "
+        "alone (best), or all that save_total_limit allows",
+    )
     resume_from_checkpoint: Literal["auto", "latest", True] | LocalPath = Field(
         "auto",
         description="the newest of this trial, which it does in any case; or one to begin from, of another trial: its "
@@ -248,12 +254,18 @@ class PretrainTrainer(Strict):
             raise ValueError(f"expected exactly one of {', '.join(names)}; found {' and '.join(given) or 'none'}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_default_keep(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out `keep` where it is not set, so that older code can read the rest."""
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if name != "keep" or value is not None}
+
 
 class PretrainConfig(Strict):
     """Pretrains an encoder on masked words (https://arxiv.org/abs/1810.04805)."""
 
     # Where a training has begun is past once it has a checkpoint of its own, from which it goes on in any case.
-    may_change = frozenset({"dataset.num_workers", "trainer.resume_from_checkpoint"})
+    may_change = frozenset({"dataset.num_workers", "trainer.resume_from_checkpoint", "trainer.keep"})
 
     seed: int = Field(42, ge=0, lt=2**32)
     model: EncoderConfig = EncoderConfig()

@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from neobert.config.base import Strict
 from neobert.config.hub import OnHub
+from neobert.config.keep import Keep
 from neobert.config.paths import LocalPath, ModelPath
 
 Positive = Annotated[int, Field(gt=0)]
@@ -146,6 +147,11 @@ class TrainerConfig(Strict):
     eval_steps: Positive | None = Field(None, description="with eval_strategy: steps")
     logging_steps: Positive = 10
     save_total_limit: Positive = Field(2, description="checkpoints to keep; the best and the newest always stay")
+    keep: Keep | None = Field(
+        None,
+        description="once the trial is done, keep its best model without optimizer (best, the default), its last "
+        "checkpoint as well (last), or all that save_total_limit allows",
+    )
     metric_for_best_model: str | None = Field(None, description="the task's own metric by default")
     greater_is_better: bool | None = Field(None, description="as suits metric_for_best_model by default")
     early_stopping_patience: Positive | None = Field(None, description="evaluations without improvement")
@@ -159,3 +165,9 @@ class TrainerConfig(Strict):
         if (self.eval_strategy == "steps") != (self.eval_steps is not None):
             raise ValueError("eval_steps goes with eval_strategy: steps, and only with it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_default_keep(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out `keep` where it is not set, so that older code can read the rest."""
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if name != "keep" or value is not None}

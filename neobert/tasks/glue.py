@@ -18,6 +18,7 @@ from neobert.training.distributed import Ranks
 from neobert.training.evaluations import write_evaluations, write_predictions
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
+from neobert.training.trimming import trim
 from neobert.versions import versions
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run(config: GlueConfig, paths: TrialFiles, ranks: Ranks, preemption: Preempt
         return RUN_AGAIN
     if ranks.is_main:
         _write_result(outcome, config, splits, paths)
+        trim(paths, "glue", config.trainer.keep)
     return DONE
 
 

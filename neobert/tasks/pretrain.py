@@ -13,6 +13,7 @@ from neobert.hub import work_offline_if_unreachable
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
+from neobert.training.trimming import trim
 from neobert.versions import versions
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def run(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption: Pre
         return RUN_AGAIN
     if ranks.is_main:
         _write_result(outcome, config, paths)
+        trim(paths, "pretrain", config.trainer.keep)
     return DONE
 
 

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.config import keep
+from neobert.config.keep import numbered as _numbered
 from neobert.errors import RunError
 from neobert.training import lease
 from neobert.training.files import sync_directory, write_json
 
 log = logging.getLogger(__name__)
 
-MARKER = "complete.json"
+MARKER = keep.MARKER
 _PARTIAL = "partial-"
 SECONDS_TO_BE_SEEN = 90.0
 """After which a file written on one node must be seen on another; NFS remembers for 60 s what was not there."""
@@ -31,16 +33,28 @@ SECONDS_TO_BE_SEEN = 90.0
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint; `state` is Hugging Face's trainer_state.json."""
+    """A complete checkpoint; `state` is Hugging Face's trainer_state.json.
+
+    After a training has ended, `path` may hold its best model alone. `step` and `state` are then those of its end, and
+    `written_by` is the number of its processes.
+    """
 
     path: Path
     step: int
     state: dict[str, Any]
+    written_by: int | None = None
 
     @property
     def processes(self) -> int:
         """How many processes wrote it: each has left the state of its random numbers."""
+        if self.written_by is not None:
+            return self.written_by
         return sum(1 for _ in self.path.glob("rng_state*.pth"))
+
+    @property
+    def is_model_alone(self) -> bool:
+        """True where no training can go on from it, because the training state was removed."""
+        return not any(self.path.glob("rng_state*.pth"))
 
 
 def staging(checkpoints: Path) -> Path:
@@ -187,15 +201,6 @@ def clear_partial(checkpoints: Path) -> None:
         number = path.name.removeprefix(_PARTIAL)
         if number.isdecimal() and int(number) <= lease.attempt():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
-    found = []
-    for path in checkpoints.glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and path.is_dir():
-            found.append((int(number), path))
-    return found
 
 
 def _sync_file(path: Path) -> None:

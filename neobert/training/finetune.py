@@ -41,6 +41,7 @@ from neobert.training.classifying import ClassifierTrainer, mean_loss
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.embeddings import train_rows_in_use
+from neobert.training.ended import find_ending
 from neobert.training.evaluations import check_finite
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
@@ -132,6 +133,7 @@ def finetune(
     _announce(trainer, config, resumed)
 
     if config.do_train and not _finished(state, args, early):
+        _check_can_go_on(resumed)
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
         state = trainer.state
         if stop.stopped and not _finished(state, args, early):
@@ -155,6 +157,9 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
 
 def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
     """The newest complete checkpoint; which one that is, the main process says for all."""
+    ended = find_ending(paths, ranks)
+    if ended is not None:
+        return ended
     found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
     (step,) = broadcast_object_list([found.step if found else None])
     return checkpoints.at_step(paths.checkpoints, step) if found is None and step is not None else found
@@ -245,7 +250,7 @@ def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoi
     DeepSpeed's shards, too, are those of so many processes.
     """
     before, now = resumed.processes, args.world_size
-    if before != now:
+    if before not in (now, 0):
         raise RunError(
             f"the number of processes was {before} when {resumed.path} was written, and is {now} now. Start as many as "
             "before, or remove the checkpoints to begin anew."
@@ -255,6 +260,14 @@ def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoi
         raise RunError(
             f"{resumed.path} belongs to a training of {before} steps, but this one has {now}: the data has changed "
             "since. Start it as before, or remove the checkpoints to begin anew."
+        )
+
+
+def _check_can_go_on(resumed: checkpoints.Checkpoint | None) -> None:
+    if resumed and resumed.is_model_alone:
+        raise RunError(
+            f"{resumed.path} holds a model without training state, so no training can go on from it. Remove "
+            f"{resumed.path.parent} to begin anew"
         )
 
 

@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
               "vocab_size": 4000, "allow_random_weights": True},
     "optimizer": {"lr": 1e-3},
     "trainer": {"per_device_train_batch_size": 8, "num_train_epochs": 1000, "eval_strategy": "steps",
-                "eval_steps": 100, "use_cpu": True},
+                "eval_steps": 100, "use_cpu": True, "keep": "all"},
 }  # fmt: skip
 Weights = dict[str, torch.Tensor]
 

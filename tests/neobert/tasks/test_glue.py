@@ -46,6 +46,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.hidden_size=32",
         "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=96",
         "model.initializer_range=0.1", "optimizer.lr=3e-3", "trainer.num_train_epochs=3", "trainer.use_cpu=true",
+        "trainer.keep=all",
     ]  # fmt: skip
     assert run(["glue", *settings, "--output-dir", str(directory)]) == 0
     return directory
@@ -209,7 +210,8 @@ def test_a_number_that_others_leave_out_of_the_loss_counts(neobert: Run, tmp_pat
 def test_of_embeddings_the_used_rows_alone_are_trained_where_no_decay_reaches_the_others(
     neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], decay: float
 ) -> None:
-    settings = [*TINY, "task_name=rte", "data.generated=40", "trainer.max_steps=4", f"optimizer.weight_decay={decay}"]
+    settings = [*TINY, "task_name=rte", "data.generated=40", "trainer.max_steps=4", f"optimizer.weight_decay={decay}",
+                "trainer.keep=all"]  # fmt: skip
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
     told = re.search(r"vocabulary: (\d+) of (\d+) entries are in the texts", capsys.readouterr().out)
     assert (told is not None) == (decay == 0)

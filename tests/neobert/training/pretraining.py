@@ -23,8 +23,9 @@ SETTINGS: dict[str, Any] = {
     "dataset": {"max_seq_length": LENGTH, "shuffle_buffer_size": 256, "lanes": 8},
     "optimizer": {"lr": 5e-3},
     "trainer": {"per_device_train_batch_size": 4, "max_steps": 30, "save_steps": 10, "logging_steps": 5,
-                "use_cpu": True},
+                "use_cpu": True, "keep": "all"},
 }  # fmt: skip
+"""All checkpoints stay, so that a copy without some of them is like a training that was killed before it was done."""
 
 
 def write_text(directory: Path, documents: int = 1500) -> Path:

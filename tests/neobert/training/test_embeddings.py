@@ -44,7 +44,8 @@ def test_a_checkpoint_that_has_all_rows_keeps_them(tmp_path: Path) -> None:
     assert not isinstance(model.get_input_embeddings(), UsedRows)
 
 
-SETTINGS = [*TINY, "task_name=rte", "data.generated=64", "optimizer.weight_decay=0", "trainer.num_train_epochs=2"]
+SETTINGS = [*TINY, "task_name=rte", "data.generated=64", "optimizer.weight_decay=0", "trainer.num_train_epochs=2",
+            "trainer.keep=all"]  # fmt: skip
 
 
 def test_it_resumes_also_where_what_was_noted_of_the_data_is_lost(neobert: Callable[..., int], tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from tests.neobert.conftest import REPOSITORY, launch
 
 SETTINGS = ["data.max_length=32", "data.max_eval_samples=20", "trainer.num_train_epochs=2", "trainer.logging_steps=1",
             "trainer.use_cpu=true", "trainer.gradient_clipping=null", "optimizer.eps=1.0", "optimizer.lr=1.0",
-            "scheduler.name=constant", "scheduler.warmup_steps=0", "optimizer.weight_decay=0"]  # fmt: skip
+            "scheduler.name=constant", "scheduler.warmup_steps=0", "optimizer.weight_decay=0",
+            "trainer.keep=all"]  # fmt: skip
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:

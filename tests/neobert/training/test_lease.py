@@ -248,8 +248,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(directory: Path) -> list[str]:
-    keep = "trainer.save_total_limit=3"
-    return [sys.executable, "-m", "neobert", "glue", *SETTINGS, keep, "--output-dir", str(directory)]
+    keep = ["trainer.save_total_limit=3", "trainer.keep=all"]
+    return [sys.executable, "-m", "neobert", "glue", *SETTINGS, *keep, "--output-dir", str(directory)]
 
 
 def environ(attempt: int, wait: int = 0) -> dict[str, str]:

@@ -22,7 +22,9 @@ from tests.neobert.conftest import TINY
 
 # 160 examples in batches of 8: 20 steps an epoch; a line in metrics.jsonl at steps 1, 3, 6, ... and one an evaluation.
 # Without weight decay, which has the used rows of embeddings alone among the weights.
-SETTINGS = [*TINY, "task_name=qnli", "data.generated=160", "trainer.num_train_epochs=3", "optimizer.weight_decay=0"]
+# All checkpoints stay: a copy without result.json is then like a training that was killed before it was done.
+SETTINGS = [*TINY, "task_name=qnli", "data.generated=160", "trainer.num_train_epochs=3", "optimizer.weight_decay=0",
+            "trainer.keep=all"]  # fmt: skip
 Run = Callable[..., int]
 
 
@@ -221,7 +223,8 @@ def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
 ) -> None:
     directory = tmp_path / "trial"
     settings = [*TINY, *own_files(tmp_path, ROWS), "trainer.num_train_epochs=2", "trainer.eval_strategy=steps",
-                "trainer.eval_steps=1", "trainer.save_total_limit=9", "--output-dir", directory]  # fmt: skip
+                "trainer.eval_steps=1", "trainer.save_total_limit=9", "trainer.keep=all",
+                "--output-dir", directory]  # fmt: skip
     assert neobert("glue", *settings) == 0
     best = directory / "checkpoints" / f"checkpoint-{json.loads((directory / 'result.json').read_text())['step']}"
     (directory / "result.json").unlink()
