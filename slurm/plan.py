@@ -25,10 +25,16 @@ RUN = "@{run}"
 
 MAX_PROBLEMS = 20
 
+UNIDENTIFIED: Any = {"trainer": {"keep"}}
+"""Settings that are no part of what a trial is: what is kept of it can be decided when it is done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One point of a stage's grid. `config` is the resolved config as JSON, `id` the hash of it and of the task."""
+    """One point of a stage's grid. `config` is the resolved config as JSON.
+
+    `id` is the hash of the task and of the config, but for what is kept of a trial once it is done.
+    """
 
     id: str
     task: str
@@ -206,9 +212,9 @@ def _trials(
             if len(problems) > MAX_PROBLEMS:
                 break
             continue
-        config = settings.model_dump_json()
-        digest = hashlib.sha256(f"{spec.task} {config}".encode()).hexdigest()
-        trial = Trial(digest[:12], spec.task, point.values, config)
+        identity = settings.model_dump_json(exclude=UNIDENTIFIED)
+        digest = hashlib.sha256(f"{spec.task} {identity}".encode()).hexdigest()
+        trial = Trial(digest[:12], spec.task, point.values, settings.model_dump_json())
         if trial.id in trials:
             raise ConfigError([_duplicate(first[trial.id], point)])
         trials[trial.id], first[trial.id] = trial, point

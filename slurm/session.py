@@ -12,6 +12,7 @@ from pathlib import Path
 from neobert.config import ConfigError, Problem, nearest, validate
 from slurm.backends import Backend, get_backend
 from slurm.cluster import Profile, load_profile
+from slurm.kept import lost_checkpoints
 from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe
@@ -101,6 +102,8 @@ class Session:
     def check(self) -> None:
         """Raises `ConfigError` for what can be known to be missing before anything is written or queued."""
         problems = [*missing_paths(self.plan, self.recipe), *missing_secrets(self.plan, self.recipe)]
+        if not self.again:  # then it runs code that may keep all
+            problems += lost_checkpoints(self.plan, self.recipe)
         if self.image_code:
             problems += [
                 Problem(("stages", stage.name, "image"), "--code image: this stage runs in no image")
