@@ -83,13 +83,23 @@ _all_option = click.option("--all", "every", is_flag=True, help="Show every tria
 @_recipe_options
 @_all_option
 def plan(every: bool, **options: Any) -> None:
-    """Show what RECIPE would run: trials, stages, resources, and what is done already. Writes nothing."""
+    """Show what RECIPE would run: trials, stages, resources, disk, and what is done already. Writes nothing."""
     from slurm import show
+    from slurm.disk import report
+    from slurm.disk.estimate import estimate
     from slurm.session import open_session
 
     session = open_session(**options)
     states, todo = session.look()
-    show.console().print(show.plan_view(session.plan, todo, states, every))
+    console = show.console()
+    console.print(show.plan_view(session.plan, todo, states, every))
+    disk = estimate(session.plan, todo, session.runs)
+    if disk.peak:
+        console.print(show.as_rich(report.stages_table(disk)))
+    for note in report.notes(disk):
+        console.print(note, markup=False)
+    if warning := report.warning(disk):
+        console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 @cli.command(epilog=_example("recipe render recipes/glue/two-round.yaml --cluster a100 | sbatch"))

@@ -12,6 +12,8 @@ from pathlib import Path
 from neobert.config import ConfigError, Problem, nearest, validate
 from slurm.backends import Backend, get_backend
 from slurm.cluster import Profile, load_profile
+from slurm.disk import report
+from slurm.disk.estimate import estimate
 from slurm.kept import lost_checkpoints
 from slurm.plan import Plan, Stage, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
@@ -91,6 +93,8 @@ class Session:
         """Queues what is to be run; gives the run and the new jobs."""
         with self._locked() as run:
             backend, flights, todo = self._todo(run)
+            if warning := report.warning(estimate(self.plan, todo, self.runs)):
+                print(f"warning: {warning}", file=sys.stderr)
             scripts = self._write(run, todo)
             flights = _release(self.plan, flights, todo, scripts, backend)
             return run, submit(run, scripts, backend, _to_wait_for(self.plan, flights, todo))

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from neobert.config.parameters import gated_size
+
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")
 """Ways to stretch RoPE to longer sequences, as `transformers.modeling_rope_utils` has them."""
 
@@ -56,11 +58,8 @@ class NeoBERTConfig(PreTrainedConfig):
 
     @property
     def gated_size(self) -> int:
-        """Width of each of SwiGLU's two branches: 2/3 of `intermediate_size`, up to the next multiple of 8.
-
-        With three matrices instead of two, the factor keeps the number of weights that of a plain feed-forward layer.
-        """
-        return -(-max(1, int(2 * self.intermediate_size / 3)) // 8) * 8
+        """Width of each of SwiGLU's two branches."""
+        return gated_size(self.intermediate_size)
 
     def validate_architecture(self) -> None:
         """Called by Hugging Face on construction."""

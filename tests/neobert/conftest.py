@@ -72,6 +72,16 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT without dropout, with weights as if trained: a model that is not ours, in a second."""
+    return write_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def large_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with so many embeddings, most of them unused, that all else in a checkpoint is small beside it."""
+    return write_bert(tmp_path_factory.mktemp("models") / "large-bert", vocab_size=50_000)
+
+
+def write_bert(path: Path, **sizes: int) -> Path:
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
@@ -79,11 +89,11 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from neobert.data.grammar import generated_splits
     from neobert.data.tokenizing import train_wordpiece
 
-    path = tmp_path_factory.mktemp("models") / "tiny-bert"
     tokenizer = train_wordpiece(generated_splits(TASKS["rte"], 200).train.texts, 300, 64)
+    sizes = {"vocab_size": len(tokenizer), **sizes}
     shape = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **sizes,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -24,6 +24,7 @@ from neobert.model import NeoBERTForSequenceClassification
 from neobert.training import deepspeed
 from neobert.training.classifying import ClassifierTrainer
 from tests.neobert.conftest import REPOSITORY, TINY, need
+from tests.neobert.training.disk import estimated
 from tests.neobert.training.test_gradients import free_port
 
 pytestmark = pytest.mark.usefixtures("package")
@@ -41,7 +42,7 @@ STAGES[3] += ["deepspeed.stage3_param_persistence_threshold=0"]
 # A large epsilon, so that AdamW does not hide a wrong scale of the gradients; and clipping that takes effect.
 SETTINGS = ["task_name=rte", "data.max_length=32", "data.max_eval_samples=20", "trainer.num_train_epochs=2",
             "trainer.logging_steps=1", "trainer.use_cpu=true", "trainer.gradient_clipping=0.1", "optimizer.eps=1.0",
-            "optimizer.lr=1.0", "scheduler.name=constant", "scheduler.warmup_steps=0"]  # fmt: skip
+            "optimizer.lr=1.0", "scheduler.name=constant", "scheduler.warmup_steps=0", "trainer.keep=all"]  # fmt: skip
 PIECES = ["trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2"]
 
 # Several trainings one after another pay for the imports once. One that is to be stopped gets a real signal, and only
@@ -166,7 +167,7 @@ def test_a_last_batch_of_fewer_and_smaller_pieces_counts_right(trained: Path, st
 
 # As people train: dropout, a schedule, AdamW's usual epsilon. 64 examples for two processes: 8 steps an epoch.
 USUAL = [*TINY, "task_name=qnli", "data.generated=64", "trainer.num_train_epochs=2", "trainer.logging_steps=1",
-         "trainer.per_device_train_batch_size=4", "scheduler.warmup_steps=4"]  # fmt: skip
+         "trainer.per_device_train_batch_size=4", "scheduler.warmup_steps=4", "trainer.keep=all"]  # fmt: skip
 
 
 def numbers(directory: Path, rows: int) -> list[str]:
@@ -181,7 +182,8 @@ def numbers(directory: Path, rows: int) -> list[str]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trainings of two processes that nobody interrupts: `qnli-N` at each stage, and `numbers` with predictions."""
     directory = tmp_path_factory.mktemp("undisturbed")
-    regression = [*TINY, *numbers(directory, 43), "trainer.num_train_epochs=3", "trainer.per_device_train_batch_size=4"]
+    regression = [*TINY, *numbers(directory, 43), "trainer.num_train_epochs=3", "trainer.per_device_train_batch_size=4",
+                  "trainer.keep=all"]  # fmt: skip
     work = {directory / "numbers": regression}
     for stage in (2, 3):
         work[directory / f"numbers-{stage}"] = [*regression, *STAGES[stage]]
@@ -246,6 +248,33 @@ def predicted_by(checkpoint: Path, test_file: Path) -> torch.Tensor:
     with torch.no_grad():
         inputs = tokenizer(*zip(*pairs, strict=True), padding=True, return_tensors="pt")
         return model(inputs["input_ids"], inputs["attention_mask"]).logits[:, 0]
+
+
+def test_once_done_the_best_model_stays_whole_and_the_shards_go(large_bert: Path, tmp_path: Path) -> None:
+    """Other shards stay only with the last checkpoint, where that is kept. The result can be made anew in any case."""
+    short = [*SETTINGS[:-1], *PIECES, "task_name=rte", "data.generated=16", f"model.name_or_path={large_bert}"]
+    work = {
+        tmp_path / f"{keep}-{stage}": [*short, *settings, f"trainer.keep={keep}"]
+        for stage, settings in STAGES.items()
+        for keep in (("last", "best") if stage > 1 else ("last",))
+    }
+    codes, output = run_all(work)
+    assert codes == [0] * len(work), output
+    results = {trial: json.loads((trial / "result.json").read_text()) for trial in work}
+    for trial, result in results.items():
+        shards = {path.parents[1].name for path in trial.glob("checkpoints/*/global_step*/*")}
+        assert shards == ({f"checkpoint-{result['steps']}"} if trial.name.startswith("last") else set())
+        assert (trial / f"checkpoints/checkpoint-{result['step']}" / "model.safetensors").exists()
+        if trial.name.startswith("last") and result["step"] != result["steps"]:
+            written = sum(path.stat().st_size for path in trial.rglob("*") if path.is_file())
+            assert estimated(work[trial]).stays == pytest.approx(written, rel=0.05), trial.name
+        (trial / "result.json").unlink()
+    codes, output = run_all(work)
+    assert codes == [0] * len(work), output
+    assert "\nstep " not in output
+    for trial, result in results.items():
+        again = json.loads((trial / "result.json").read_text())
+        assert again | {"seconds": 0} == result | {"seconds": 0}
 
 
 @pytest.mark.parametrize("stage", [2, 3])
