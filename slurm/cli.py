@@ -311,6 +311,53 @@ def results(
         click.echo(note, err=True)
 
 
+@cli.command(epilog=_example("recipe clean demo --dry-run"))
+@_run_options
+@click.option("--keep", type=click.Choice(["best", "last"]),
+              help="Keep this of each trial that is done, instead of what its trainer.keep says.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--yes", "-y", is_flag=True, help="Remove without asking.")
+def clean(run: str | None, runs: Path, keep: Any, dry_run: bool, yes: bool) -> None:
+    """Show what a run no longer needs, ask, and remove it.
+
+    That is: checkpoints that the trainer.keep of trials which are done does not keep, partial checkpoints of attempts
+    that are over, and code of earlier submissions that no job uses. Results, metrics and logs stay, and so does every
+    file of a trial that waits or runs. RUN is a run's directory or a recipe's name; by default the newest run.
+    """
+    from slurm import show
+    from slurm.clean import clean as remove
+    from slurm.clean import look
+    from slurm.disk.report import bytes_text
+    from slurm.rundir import find_run
+
+    target = find_run(runs, run)
+    spare = look(target, keep)
+    size, where = bytes_text(spare.size), os.path.relpath(target.path)
+    table = spare.table()
+    if table.rows:
+        show.console().print(show.as_rich(table))
+    for note in spare.notes:
+        click.echo(note, err=True)
+    if not table.rows:
+        click.echo(f"nothing to remove in {where}")
+    elif dry_run:
+        click.echo(f"{size} would be removed from {where}")
+    elif yes or _agreed(f"Remove {size} from {where}?"):
+        remove(target, spare, keep)
+        click.echo(f"removed {size} from {where}")
+    else:
+        click.echo("nothing was removed")
+
+
+def _agreed(question: str) -> bool:
+    """Ask at the terminal; where there is none, the answer must be an option."""
+    if not sys.stdin.isatty():
+        from neobert.config import ConfigError
+
+        raise ConfigError("nothing was removed: there is no terminal to ask at. Pass --yes, or --dry-run just to look")
+    return click.confirm(question)
+
+
 def _tell(run: Path, jobs: Sequence[Any]) -> None:
     where = os.path.relpath(run)
     if jobs:

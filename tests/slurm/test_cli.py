@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ["plan", "render", "submit", "status", "logs", "cancel", "results"]
+COMMANDS = ["plan", "render", "submit", "status", "logs", "cancel", "results", "clean"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
