@@ -98,9 +98,9 @@ def plan(every: bool, **options: Any) -> None:
     if disk.peak:
         console.print(show.results_view(report.stages_table(disk)))
     for note in report.notes(disk):
-        console.print(note)
+        console.print(note, markup=False)
     if warning := report.warning(disk):
-        console.print(f"warning: {warning}", style="yellow")
+        console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 @cli.command(epilog=_example("recipe render recipes/glue/two-round.yaml --cluster a100 | sbatch"))
@@ -325,15 +325,15 @@ def results(
 @cli.command(epilog=_example("recipe clean demo --dry-run"))
 @_run_options
 @click.option("--keep", type=click.Choice(["best", "last"]),
-              help="Keep this of each trial that is done, whatever its trainer.keep says.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask first.")
+              help="Keep this of each trial that is done, instead of what its trainer.keep says.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--yes", "-y", is_flag=True, help="Remove without asking.")
 def clean(run: str | None, runs: Path, keep: Any, dry_run: bool, yes: bool) -> None:
-    """Remove what a run no longer needs, after showing it and asking.
+    """Show what a run no longer needs, ask, and remove it.
 
-    Of trials that are done: checkpoints that their trainer.keep does not keep. Of attempts that are over: partial
-    checkpoints. Of the run: code of earlier submissions that no job uses. Results, metrics, logs, and all files of
-    trials that wait or run stay.
+    That is: checkpoints that the trainer.keep of trials which are done does not keep, partial checkpoints of attempts
+    that are over, and code of earlier submissions that no job uses. Results, metrics and logs stay, and so does every
+    file of a trial that waits or runs. RUN is a run's directory or a recipe's name; by default the newest run.
     """
     from slurm import show
     from slurm.clean import clean as remove
@@ -341,21 +341,21 @@ def clean(run: str | None, runs: Path, keep: Any, dry_run: bool, yes: bool) -> N
     from slurm.disk.report import bytes_text
     from slurm.rundir import find_run
 
-    found = find_run(runs, run)
-    spare = look(found, keep)
-    size = f"{bytes_text(spare.size)} of {os.path.relpath(found.path)}"
-    rows = spare.table()
-    if rows.rows:
-        show.console().print(show.results_view(rows))
+    target = find_run(runs, run)
+    spare = look(target, keep)
+    size, where = bytes_text(spare.size), os.path.relpath(target.path)
+    table = spare.table()
+    if table.rows:
+        show.console().print(show.results_view(table))
     for note in spare.notes:
         echo(note, err=True)
-    if not rows.rows:
-        echo(f"nothing to remove in {os.path.relpath(found.path)}")
+    if not table.rows:
+        echo(f"nothing to remove in {where}")
     elif dry_run:
-        echo(f"{size} would be removed")
-    elif yes or _agreed(f"remove {size}?"):
-        remove(found, spare, keep)
-        echo(f"removed {size}")
+        echo(f"{size} would be removed from {where}")
+    elif yes or _agreed(f"Remove {size} from {where}?"):
+        remove(target, spare, keep)
+        echo(f"removed {size} from {where}")
     else:
         echo("nothing was removed")
 

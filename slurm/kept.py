@@ -1,4 +1,4 @@
-"""Checkpoints of other trials that settings name, and whether these are kept (`trainer.keep`)."""
+"""Checkpoints that settings need of other trials, and whether those keep them (`trainer.keep`)."""
 
 from __future__ import annotations
 
@@ -19,33 +19,30 @@ _CHECKPOINT = re.compile(r"checkpoints/checkpoint-([0-9]+)(?:/.*)?")
 
 @dataclass(frozen=True)
 class Demand:
-    """What settings need of a trial beside its best model: a step, its last weights, or its last state."""
+    """A checkpoint that settings need of a trial: one step, the last weights, or the last training state."""
 
     key: KeyPath
     trial: str
     what: int | Literal["latest", "state"]
 
     def is_met(self, task: str, keep: Keep | None, max_steps: int | None) -> bool:
-        """Whether a trial of that task keeps it; with `all`, its `save_total_limit` decides, as ever."""
+        """Return whether a trial of this task keeps it. With `all`, that depends on `save_total_limit`, as ever."""
         keep = keep or DEFAULTS[task]
         return keep == "all" or (keep == "last" and self.what in ("latest", "state", max_steps))
 
     @property
     def needed(self) -> Keep:
-        """The setting with which it would be kept."""
+        """The setting that keeps it."""
         return "all" if isinstance(self.what, int) else "last"
 
     def __str__(self) -> str:
-        match self.what:
-            case "latest":
-                return "the last checkpoint"
-            case "state":
-                return "the last checkpoint, with its optimizer,"
-        return f"the checkpoint of step {self.what}"
+        if isinstance(self.what, int):
+            return f"the checkpoint of step {self.what}"
+        return "the last checkpoint" if self.what == "latest" else "the last checkpoint with its optimizer"
 
 
 def demands(settings: Strict, run: str = "") -> Iterator[Demand]:
-    """What settings need of trials, by the paths that they name; of those of one run alone, if it is named."""
+    """Yield what settings need of trials, by the paths that they name; `run` restricts it to the trials of one run."""
     for path in named_paths(settings):
         named = _TRIAL.fullmatch(path.value)
         if named is None or not path.value.startswith(run):
@@ -56,6 +53,7 @@ def demands(settings: Strict, run: str = "") -> Iterator[Demand]:
 
 
 def _what(settings: Any, path: NamedPath, below: str) -> int | Literal["latest", "state"] | None:
+    """The checkpoint that a path into a trial means; None for its best model, which is always kept."""
     checkpoint = _CHECKPOINT.fullmatch(below)
     if checkpoint:
         return int(checkpoint[1])
@@ -68,23 +66,20 @@ def _what(settings: Any, path: NamedPath, below: str) -> int | Literal["latest",
 
 
 def lost_checkpoints(plan: Plan, recipe: Recipe) -> list[Problem]:
-    """The checkpoints that stages need of earlier ones and that these would not keep."""
+    """Return a problem for each checkpoint that a stage needs of an earlier one which will not keep it."""
     trained = {trial.id: (stage, TASKS[trial.task].model_validate_json(trial.config)) for stage, trial in plan.trials
                if trial.task in DEFAULTS}  # fmt: skip
     problems: dict[str, Problem] = {}
     for stage, trial in plan.trials:
         for demand in demands(TASKS[trial.task].model_validate_json(trial.config), RUN):
-            if demand.trial in trained:
-                other, settings = trained[demand.trial]
-                if not keeps(settings, other.task, demand):
-                    problem = _problem(recipe, stage, other, demand)
-                    problems.setdefault(str(problem), problem)
+            if demand.trial in trained and not _keeps(*trained[demand.trial], demand):
+                problem = _problem(recipe, stage, trained[demand.trial][0], demand)
+                problems.setdefault(str(problem), problem)
     return list(problems.values())
 
 
-def keeps(settings: Any, task: str, demand: Demand) -> bool:
-    """Whether a trial with these settings keeps what is needed of it."""
-    return demand.is_met(task, settings.trainer.keep, settings.trainer.max_steps)
+def _keeps(stage: Stage, settings: Any, demand: Demand) -> bool:
+    return demand.is_met(stage.task, settings.trainer.keep, settings.trainer.max_steps)
 
 
 def _problem(recipe: Recipe, stage: Stage, other: Stage, demand: Demand) -> Problem:

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Literal
 
 from neobert.checkpoint.errors import UnusableCheckpoint
-from neobert.config.keep import MARKER
 from neobert.config.paths import why_incomplete, why_missing
 from neobert.training import checkpoints
+from neobert.training.ended import read_ending
 
 log = logging.getLogger(__name__)
 
@@ -165,20 +165,19 @@ def _of_trial(directory: Path) -> Iterator[Path]:
 
 
 def _check_last_was_kept(path: Path) -> None:
-    """Of a trial that is done its best model may be all that stayed, which is not what `latest` means."""
+    """Raises `UnusableCheckpoint` where only the best model stayed of a trial, which is not what `latest` means."""
     for root in _roots(path):
-        ended = checkpoints.ending(root)
+        ended = read_ending(root)
         if ended is not None and not (root / f"checkpoint-{ended.step}").is_dir():
             raise UnusableCheckpoint(
-                f"{path} no longer holds its last checkpoint, of step {ended.step}: it was trained with the default of "
-                "trainer.keep, or with best. Leave `latest` out to use its best model, or train it with "
-                "trainer.keep: last"
+                f"{path} no longer holds its last checkpoint, of step {ended.step}: only its best model was kept. "
+                "Leave `latest` out to use that one, or train with trainer.keep: last"
             )
 
 
 def _is_ours(directory: Path) -> bool:
     """Whether our code wrote the checkpoints in it; Hugging Face's Trainer gives them the same names."""
-    return any(directory.glob(f"checkpoint-*/{MARKER}"))
+    return any(directory.glob(f"checkpoint-*/{checkpoints.MARKER}"))
 
 
 def _steps(root: Path) -> list[tuple[int, Path]]:

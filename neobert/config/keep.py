@@ -1,7 +1,7 @@
-"""What stays of a training's checkpoints once it is done.
+"""Which checkpoints stay once a training is done, and the removal of the others.
 
-A training removes the rest itself when its result is written. `recipe clean` does it for trials of versions that did
-not, and for those that were killed in the middle of it. Both ask here, so nothing in this module needs torch.
+A training removes them itself, right after it has written its result. `recipe clean` does the same for trials of
+versions that kept everything, and for trials that were killed on the way. Both use this module, so it needs no torch.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Any, Literal
 Keep = Literal["best", "last", "all"]
 
 DEFAULTS: Mapping[str, Keep] = {"glue": "best", "pretrain": "last"}
-"""By task: a fine-tuning is done when its model is there; others may go on from the state of a pretraining."""
+"""The default of each task: a fine-tuning is there for its model, and other trainings go on from a pretraining."""
 
 MARKER = "complete.json"
-"""In a checkpoint that was written to its end: the size of every file."""
+"""The file that makes a checkpoint count: it lists the size of every other file."""
 
 FINISHED = "finished.json"
-"""Beside the checkpoints of a training whose last state was removed: how that training ended."""
+"""How a training ended, for the case that its last checkpoint was removed. Lies beside the checkpoints."""
 
 UNFINISHED = ("partial-*", "universal-*")
-"""Beside checkpoints: what an interrupted save, or an interrupted conversion of DeepSpeed's shards, has left."""
+"""Directories that interrupted saves, and interrupted conversions of DeepSpeed's shards, leave beside checkpoints."""
 
 _STATE = ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "used_rows.npy", "place.json",
           "global_step*", "latest", "zero_to_*.py")  # fmt: skip
-"""What a checkpoint holds for a training to go on, beside the model: Hugging Face's files, ours and DeepSpeed's."""
+"""Training state: what a checkpoint holds beside the model, so that a training can go on from it."""
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 class NotWhole(Exception):
-    """What is to stay is missing or damaged, so nothing may be removed."""
+    """Raised when something that is to stay is missing or damaged, so that nothing may be removed."""
 
 
 @dataclass(frozen=True)
 class Surplus:
-    """What can be removed of a trial that is done.
+    """The parts of a trial that can be removed.
 
-    `texts` are to be written first, in their order; then `states` go, which lie beside models that stay, and
-    `checkpoints`, directories as a whole. What stays is usable at every moment in between.
+    `texts` are files to write first, in their order. Then `states` can go, which lie beside models that stay, and
+    `checkpoints`, whole directories. The models that stay can be used at every moment in between.
     """
 
     texts: Mapping[Path, str] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class Surplus:
 
 
 def surplus(trial: Path, task: str, keep: Keep | None) -> Surplus:
-    """Return what does not stay of a trial that has its result. None: as is the default of its task.
+    """Return what need not stay of a trial that has its result; None means the default of its task.
 
-    Raises `NotWhole`, and `OSError` or `ValueError` where a file of the trial cannot be read.
+    Raises `NotWhole`, and `OSError` where a file cannot be read.
     """
     keep, directory = keep or DEFAULTS[task], trial / "checkpoints"
     there = dict(numbered(directory))
@@ -78,7 +78,7 @@ def surplus(trial: Path, task: str, keep: Keep | None) -> Surplus:
 
 
 def remove(spare: Surplus, write: Callable[[Path, str], None]) -> None:
-    """Remove it; `write` replaces a file at once. Interrupted anywhere, the same again completes it."""
+    """Remove it. `write` must replace a file atomically. After an interruption, doing the same again completes it."""
     for path, text in spare.texts.items():
         write(path, text)
     for path in (*spare.states, *spare.checkpoints):
@@ -90,12 +90,12 @@ def discard(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    (path / MARKER).unlink(missing_ok=True)  # what an interruption leaves behind is then not taken for a checkpoint
+    (path / MARKER).unlink(missing_ok=True)  # the rest, after an interruption, is then not taken for a checkpoint
     shutil.rmtree(path)
 
 
 def numbered(checkpoints: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the step and the directory of each checkpoint, complete or not."""
+    """Yield step and directory of each checkpoint, complete or not."""
     for path in checkpoints.glob("checkpoint-*"):
         number = re.fullmatch(r"checkpoint-([0-9]+)", path.name)
         if number and path.is_dir():
@@ -109,19 +109,31 @@ def size_of(path: Path) -> int:
     return sum(map(size_of, path.iterdir()))
 
 
-def _stays(trial: Path, task: str, keep: Keep, newest: int | None) -> dict[int, bool]:
-    """The steps whose checkpoints stay, each with whether all of it does."""
+def _stays(trial: Path, task: str, keep: Keep, last: int | None) -> dict[int, bool]:
+    """The steps of the checkpoints that stay, each with whether its training state stays too."""
     if task == "pretrain":
         if keep == "best" and not _has_weights(trial / "model"):
             raise NotWhole(f"{trial / 'model'} has no weights")
-        return {} if keep == "best" else {_last(trial, newest): True}
-    result = json.loads((trial / "result.json").read_text(encoding="utf-8"))
-    stays = {result["step"]: False}
-    return stays if keep == "best" else stays | {_last(trial, newest): True}
+        return {} if keep == "best" else {_known(trial, last): True}
+    stays = {_best_step(trial / "result.json"): False}
+    return stays if keep == "best" else stays | {_known(trial, last): True}
+
+
+def _best_step(result: Path) -> int:
+    try:
+        return int(json.loads(result.read_text(encoding="utf-8"))["step"])
+    except (ValueError, KeyError, TypeError):
+        raise NotWhole(f"{result} does not name the step of the best model") from None
+
+
+def _known(trial: Path, last: int | None) -> int:
+    if last is None:
+        raise NotWhole(f"{trial / 'checkpoints'} holds no complete checkpoint")
+    return last
 
 
 def _check(there: Mapping[int, Path], markers: Mapping[int, Any], stays: Mapping[int, bool]) -> None:
-    """Raises `NotWhole` unless all that is to stay is there as a whole, and was put there by a training."""
+    """Raises `NotWhole` unless everything that is to stay is complete, and not a link."""
     for step in stays:
         if step not in markers:
             raise NotWhole(f"checkpoint-{step} is missing or incomplete")
@@ -129,14 +141,8 @@ def _check(there: Mapping[int, Path], markers: Mapping[int, Any], stays: Mapping
             raise NotWhole(f"{there[step]} is a link")
 
 
-def _last(trial: Path, newest: int | None) -> int:
-    if newest is None:
-        raise NotWhole(f"{trial / 'checkpoints'} holds no complete checkpoint")
-    return newest
-
-
 def _marker(checkpoint: Path) -> dict[str, Any] | None:
-    """What the marker of a checkpoint says, or None where one of its files is missing or was cut short."""
+    """Content of a checkpoint's marker, or None where a file that it lists is missing or was cut short."""
     try:
         marker: dict[str, Any] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
         whole = all((checkpoint / name).stat().st_size == size for name, size in marker["files"].items())
@@ -146,32 +152,32 @@ def _marker(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def _has_weights(directory: Path) -> bool:
-    """Whether a model lies there as a whole, and not in DeepSpeed's shards alone."""
+    """Return whether a whole model lies there, and not DeepSpeed's shards alone."""
     return any((directory / name).is_file() for name in _WEIGHTS)
 
 
 def _states(checkpoint: Path) -> list[Path]:
-    return sorted(path for path in checkpoint.iterdir() if _is_state(path.name))
-
-
-def _is_state(name: str) -> bool:
-    return any(fnmatch(name.partition("/")[0], pattern) for pattern in _STATE)
+    """Files and directories of training state in a checkpoint."""
+    return sorted(path for path in checkpoint.iterdir() if any(fnmatch(path.name, pattern) for pattern in _STATE))
 
 
 def _without(marker: Mapping[str, Any], states: list[Path]) -> str:
-    """The marker once these are gone."""
+    """The marker as it is to be once these are removed."""
     gone = {path.name for path in states}
 
     def left(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: said for name, said in value.items() if name.partition("/")[0] not in gone}
+        return {name: about for name, about in value.items() if name.partition("/")[0] not in gone}
 
     return json.dumps({key: left(value) for key, value in marker.items()}, indent=2) + "\n"
 
 
 def _ending(checkpoint: Path, step: int, model: int | None) -> str:
-    """What a training remembers of itself at its last checkpoint, and the step of the model that stays."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    """The text of `FINISHED`: Trainer's state at the last checkpoint, and the step of the model that stays."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NotWhole(f"{checkpoint / 'trainer_state.json'} is damaged: {error}") from None
     processes = sum(1 for _ in checkpoint.glob("rng_state*.pth"))
     return json.dumps({"schema": 1, "step": step, "processes": processes, "model": model, "state": state}) + "\n"

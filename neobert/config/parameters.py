@@ -1,4 +1,4 @@
-"""How many parameters a NeoBERT of some shape has. The launcher asks too, so nothing here needs torch."""
+"""The number of parameters of a NeoBERT, by its sizes. The launcher uses it too, so it needs no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Shape(Protocol):
-    """The sizes of an encoder, as all settings and configurations name them."""
+    """The sizes of an encoder, under the names that settings and configurations have for them."""
 
     @property
     def hidden_size(self) -> int: ...
@@ -25,22 +25,22 @@ def gated_size(intermediate_size: int) -> int:
 
 
 def matrices(shape: Shape) -> int:
-    """Of the matrices in the encoder's blocks: those of attention, and of the feed-forward layer."""
+    """Parameters in the matrices of the encoder's blocks: attention and feed-forward layers."""
     width = shape.hidden_size
     return shape.num_hidden_layers * (4 * width * width + 3 * width * gated_size(shape.intermediate_size))
 
 
 def encoder(shape: Shape, vocabulary: int) -> int:
-    """Of all of the encoder: embeddings, blocks with two norms each, and the norm after them."""
+    """Parameters of the whole encoder: embeddings, blocks with two norms each, and a last norm."""
     norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
     return vocabulary * shape.hidden_size + matrices(shape) + norms
 
 
 def decoder(hidden_size: int, vocabulary: int, tied: bool, bias: bool) -> int:
-    """Of the head for masked words."""
+    """Parameters of the head for masked words."""
     return (0 if tied else vocabulary * hidden_size) + (vocabulary if bias else 0)
 
 
 def classifier(hidden_size: int, classes: int) -> int:
-    """Of the head for whole texts."""
+    """Parameters of the head for whole texts."""
     return (hidden_size + 1) * (hidden_size + classes)

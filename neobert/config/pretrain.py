@@ -221,8 +221,8 @@ class PretrainTrainer(Strict):
     save_total_limit: Positive = 2
     keep: Keep | None = Field(
         None,
-        description="what stays beside the model once the trial is done: the last checkpoint, from which others go on "
-        "(last, the default), none (best), or all that save_total_limit has kept",
+        description="once the trial is done, keep its last checkpoint beside the model (last, the default), the model "
+        "alone (best), or all that save_total_limit allows",
     )
     resume_from_checkpoint: Literal["auto", "latest", True] | LocalPath = Field(
         "auto",
@@ -256,7 +256,7 @@ class PretrainTrainer(Strict):
 
     @model_serializer(mode="wrap")
     def _without_default_keep(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Code from before there was this setting reads the others."""
+        """Leaves out `keep` where it is not set, so that older code can read the rest."""
         values: dict[str, Any] = serialize(self)
         return {name: value for name, value in values.items() if name != "keep" or value is not None}
 

@@ -149,8 +149,8 @@ class TrainerConfig(Strict):
     save_total_limit: Positive = Field(2, description="checkpoints to keep; the best and the newest always stay")
     keep: Keep | None = Field(
         None,
-        description="what stays once the trial is done: its best model without optimizer (best, the default), the last "
-        "checkpoint as well (last), or all that save_total_limit has kept",
+        description="once the trial is done, keep its best model without optimizer (best, the default), its last "
+        "checkpoint as well (last), or all that save_total_limit allows",
     )
     metric_for_best_model: str | None = Field(None, description="and is the score; the task's own metric by default")
     greater_is_better: bool | None = Field(None, description="as suits metric_for_best_model by default")
@@ -177,7 +177,7 @@ class TrainerConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Trials keep the id that they had before there was a setting that they do not have."""
+        """Leaves out what is not set and came later: trials keep their ids, and older code can read the rest."""
         values: dict[str, Any] = serialize(self)
         return {name: value for name, value in values.items() if name not in _LATER or value is not None}
 

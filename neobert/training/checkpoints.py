@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neobert.config.keep import FINISHED, MARKER, numbered
+from neobert.config import keep
+from neobert.config.keep import numbered as _numbered
 from neobert.errors import RunError
 from neobert.training import lease
 from neobert.training.files import sync_directory, write_json
 
 log = logging.getLogger(__name__)
 
+MARKER = keep.MARKER
 _PARTIAL = "partial-"
 SECONDS_TO_BE_SEEN = 90.0
 """After which a file written on one node must be seen on another; NFS remembers for 60 s what was not there."""
@@ -33,8 +35,8 @@ SECONDS_TO_BE_SEEN = 90.0
 class Checkpoint:
     """A complete checkpoint; `state` is Hugging Face's trainer_state.json.
 
-    Of a training that is done, `path` may hold a model alone, and of an earlier step than the last one, which `step`
-    and `state` are of.
+    After a training has ended, `path` may hold its best model alone. `step` and `state` are then those of its end, and
+    `written_by` is the number of its processes.
     """
 
     path: Path
@@ -51,7 +53,7 @@ class Checkpoint:
 
     @property
     def is_model_alone(self) -> bool:
-        """Whether it lacks the state of the training, without which none can go on from it."""
+        """True where no training can go on from it, because the training state was removed."""
         return not any(self.path.glob("rng_state*.pth"))
 
 
@@ -106,14 +108,8 @@ def _put_in_place(written: Path, final: Path) -> None:
 
 
 def newest_complete(checkpoints: Path) -> Checkpoint | None:
-    """The complete checkpoint with the most steps; incomplete ones are skipped with a warning.
-
-    Where the last one of a training that is done was removed, the model that stayed, with how the training ended.
-    """
-    ended = ending(checkpoints)
-    if ended is not None and find_fault(ended.path) is None:
-        return ended
-    for step, path in sorted(numbered(checkpoints), reverse=True):
+    """The complete checkpoint with the most steps; incomplete ones are skipped with a warning."""
+    for step, path in sorted(_numbered(checkpoints), reverse=True):
         fault = find_fault(path)
         if fault is None:
             return _read(path, step)
@@ -121,48 +117,15 @@ def newest_complete(checkpoints: Path) -> Checkpoint | None:
     return None
 
 
-def ending(checkpoints: Path) -> Checkpoint | None:
-    """How a training ended whose last state was removed, and its model; None where the last state is still there.
-
-    Raises `RunError` where the note of it is damaged.
-    """
-    note = checkpoints / FINISHED
-    try:
-        said = json.loads(note.read_text(encoding="utf-8"))
-        return Checkpoint(checkpoints / f"checkpoint-{said['model']}", said["step"], said["state"], said["processes"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{note} is damaged ({error!r}). Copy it again, or remove {checkpoints} to begin anew") from None
-
-
-def why_over(checkpoints: Path) -> str | None:
-    """Why a training must not be taken up or begun: it has ended, and what stayed of it is lost; None if it may."""
-    ended = ending(checkpoints)
-    fault = find_fault(ended.path) if ended else None
-    if ended is None or fault is None:
-        return None
-    return (
-        f"this training has ended at step {ended.step}, and of its checkpoints nothing is left that its result could "
-        f"be made anew from: {ended.path.name}: {fault}. Put result.json back, or remove {checkpoints} to begin anew"
-    )
-
-
 def at_step(checkpoints: Path, step: int) -> Checkpoint:
     """The complete checkpoint of a step, which another process has found; raises `RunError` if there is none here.
 
     Nodes may see a file system at different moments, but all must resume from the same checkpoint.
     """
-    if not _comes_true(lambda: find_fault(_place_of(checkpoints, step)) is None):
-        path = _place_of(checkpoints, step)
+    path = checkpoints / f"checkpoint-{step}"
+    if not _comes_true(lambda: find_fault(path) is None):
         raise RunError(f"{path} is complete where the main process is, but not here: {find_fault(path)}")
-    ended = ending(checkpoints)
-    return ended if ended and ended.step == step else _read(checkpoints / f"checkpoint-{step}", step)
-
-
-def _place_of(checkpoints: Path, step: int) -> Path:
-    ended = ending(checkpoints)
-    return ended.path if ended and ended.step == step else checkpoints / f"checkpoint-{step}"
+    return _read(path, step)
 
 
 def at_path(path: Path) -> Checkpoint:
@@ -223,9 +186,9 @@ def keep_newest(checkpoints: Path, limit: int, newest: int, best: int | None) ->
 
     Directories of later steps are none of this run's: they were skipped as incomplete when it resumed.
     """
-    known = sorted(entry for entry in numbered(checkpoints) if entry[0] <= newest)
-    spare = [path for step, path in known if step not in (newest, best)]
-    for path in spare[: max(0, len(known) - limit)]:
+    numbered = sorted(entry for entry in _numbered(checkpoints) if entry[0] <= newest)
+    spare = [path for step, path in numbered if step not in (newest, best)]
+    for path in spare[: max(0, len(numbered) - limit)]:
         lease.check()
         # Without its marker first, what an interrupted deletion leaves behind is not taken for a checkpoint.
         (path / MARKER).unlink(missing_ok=True)

@@ -39,6 +39,7 @@ from neobert.training.classifying import ClassifierTrainer, balanced_weights
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.embeddings import train_rows_in_use
+from neobert.training.ended import find_ending
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.outcome import Outcome, outcome_of, tokens_of
@@ -137,15 +138,12 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
 
 
 def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
-    """The newest complete checkpoint; which one that is, the main process says for all.
-
-    Raises `RunError` for a training that has ended and of which nothing is left.
-    """
-    fault = checkpoints.why_over(paths.checkpoints) if ranks.is_main else None
-    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main and not fault else None
-    step, fault = broadcast_object_list([found.step if found else None, fault])
-    if fault is not None:
-        raise RunError(fault)
+    """The newest complete checkpoint; which one that is, the main process says for all."""
+    ended = find_ending(paths, ranks)
+    if ended is not None:
+        return ended
+    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
+    (step,) = broadcast_object_list([found.step if found else None])
     return checkpoints.at_step(paths.checkpoints, step) if found is None and step is not None else found
 
 
@@ -264,7 +262,7 @@ def _check_same_training(args: transformers.TrainingArguments, resumed: checkpoi
 def _check_can_go_on(resumed: checkpoints.Checkpoint | None) -> None:
     if resumed and resumed.is_model_alone:
         raise RunError(
-            f"{resumed.path} holds a model without the state of its training, so that none can go on from it. Remove "
+            f"{resumed.path} holds a model without training state, so no training can go on from it. Remove "
             f"{resumed.path.parent} to begin anew"
         )
 

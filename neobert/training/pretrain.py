@@ -30,6 +30,7 @@ from neobert.training.arguments import pretraining_arguments
 from neobert.training.callbacks import Restored, StopOnNaN, StopWhenAsked
 from neobert.training.checkpoints import Checkpoint
 from neobert.training.distributed import Ranks
+from neobert.training.ended import read_ending
 from neobert.training.files import TrialFiles, read_json
 from neobert.training.finetune import forget_lost_steps, newest_checkpoint, reports
 from neobert.training.libraries import spare_deepspeed_import
@@ -189,7 +190,9 @@ def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
     else:
         found = None
     if found is None:
-        raise ConfigError.at(("trainer", "resume_from_checkpoint"), f"{path} holds no complete checkpoint")
+        ended = any(read_ending(place) for place in (path, path / "checkpoints"))
+        why = ": it was trained with trainer.keep: best, which leaves the model alone" if ended else ""
+        raise ConfigError.at(("trainer", "resume_from_checkpoint"), f"{path} holds no complete checkpoint{why}")
     return found
 
 

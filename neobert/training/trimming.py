@@ -1,4 +1,4 @@
-"""The end of a training that has its result: what its settings do not keep of its checkpoints goes."""
+"""Removes, once a training has its result, the checkpoints that its settings do not keep."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from neobert.training.files import TrialFiles, write_text
 log = logging.getLogger(__name__)
 
 
-def trim(paths: TrialFiles, task: str, kept: keep.Keep | None) -> None:
-    """Remove checkpoints, in the main process. The trial is done: a failure costs room on the disk alone."""
+def trim(paths: TrialFiles, task: str, setting: keep.Keep | None) -> None:
+    """Remove checkpoints, in the main process. The trial is done: a failure costs room on the disk and nothing else."""
     try:
-        spare = keep.surplus(paths.directory, task, kept)
+        spare = keep.surplus(paths.directory, task, setting)
         size = sum(map(keep.size_of, (*spare.states, *spare.checkpoints)))
         keep.remove(spare, lambda path, text: write_text(path, text, durable=True))
     except (keep.NotWhole, OSError) as error:
-        log.warning("not all checkpoints that could go were removed: %s. `recipe clean` tries it again", error)
+        log.warning("checkpoints that are no longer needed stay: %s. `recipe clean` tries again to remove them", error)
         return
     if size:
-        names = ", ".join(path.name for _, path in sorted(keep.numbered(paths.checkpoints))) or "the model alone"
-        log.info("checkpoints: %s stays, %.0f MB of others and of training state removed", names, size / 1e6)
+        names = ", ".join(path.name for _, path in sorted(keep.numbered(paths.checkpoints))) or "only the model"
+        log.info("kept %s; removed %.0f MB of other checkpoints and of training state", names, size / 1e6)

@@ -1,1 +1,1 @@
-"""How much of the disk a plan takes: at most while it runs, and for good."""
+"""Estimates how much of the disk a plan takes: at most while it runs, and for good."""

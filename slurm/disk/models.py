@@ -1,4 +1,4 @@
-"""How large the models of a plan's trials are, whether they are there already or an earlier stage makes them."""
+"""Tells how large the models of a plan's trials are, including those that an earlier stage is yet to make."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slurm.disk.weights import Size, find_model, find_on_hub, read_size, read_vo
 from slurm.plan import RUN, Plan, Stage
 
 CLASSES = 3
-"""A classifier has so many, or one or two less: far below what an estimate can tell."""
+"""An upper bound for GLUE's tasks; a class more or less does not show in an estimate."""
 
 _FETCH = " (`recipe fetch` brings what is on the hub)"
 
@@ -24,23 +24,23 @@ _OF_RUN = re.compile(rf"{re.escape(RUN)}/trials/([0-9a-f]+)(?:/.*)?")
 
 
 class Models:
-    """Answers questions about the models of a plan; all of them raise `Unknown`."""
+    """The sizes of the models of a plan; methods raise `Unknown`."""
 
     def __init__(self, plan: Plan):
         self._plan = plan
         self._sizes: dict[str, Size | Unknown] = {}
 
     def of_trial(self, trial_id: str) -> Size:
-        """The model that a trial trains, or makes."""
+        """Return the size of the model that a trial trains or writes."""
         if trial_id not in self._sizes:
             try:
                 self._sizes[trial_id] = self._of(*self._trials[trial_id])
             except (Unknown, OSError) as error:  # as a cache that only somebody else may read
                 self._sizes[trial_id] = Unknown(str(error))
-        found = self._sizes[trial_id]
-        if isinstance(found, Unknown):
-            raise found
-        return found
+        size = self._sizes[trial_id]
+        if isinstance(size, Unknown):
+            raise size
+        return size
 
     def settings_of(self, trial_id: str) -> Strict:
         return self._trials[trial_id][1]
@@ -84,7 +84,7 @@ class Models:
         return Size(encoder, head, parameters.matrices(shape), shape.hidden_size, entries)
 
     def _named(self, source: str, revision: str | None, environ: Mapping[str, str]) -> Size:
-        """A model by its directory, by the trial that makes it, or by its name on the hub."""
+        """The size of a model by its directory, by the trial that makes it, or by its name on the hub."""
         made = _OF_RUN.fullmatch(source)
         if made:
             return self.of_trial(made[1])
@@ -97,7 +97,7 @@ class Models:
         return read_size(model)
 
     def _vocabulary(self, settings: PretrainConfig, environ: Mapping[str, str]) -> int:
-        """How many entries the tokenizer of a pretraining has; where it is yet to be learned, at most."""
+        """Entries of the tokenizer of a pretraining; an upper bound for one that is yet to be learned."""
         if settings.tokenizer is not None:
             return self._entries(settings.tokenizer, environ)
         shards = next(source.path for source in settings.dataset.all_sources if source.path is not None)

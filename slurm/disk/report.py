@@ -1,4 +1,4 @@
-"""Estimates of the disk as people read them."""
+"""Estimates of disk space as people read them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from slurm.results import Table
 
 
 def bytes_text(count: int) -> str:
-    """`0 B`, `1.6 MB`, `92 MB`, `4.6 GB`, in powers of ten, as disks are sold."""
+    """`0 B`, `1.6 MB`, `92 MB`, `4.6 GB`: in powers of ten, as disks are sold."""
     size, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
     while size >= 999.5 and len(units) > 1:
         size /= 1000
@@ -16,33 +16,35 @@ def bytes_text(count: int) -> str:
     return f"{size:.{digits}f} {units[0]}"
 
 
-def stages_table(found: Estimate) -> Table:
-    """The stages that take something, as far as that is known."""
-    rows = [stage for stage in found.stages if stage.peak]
-    cells = ((row.stage, row.trials, *map(bytes_text, (row.each, row.peak, row.stays))) for row in rows)
-    return Table(("disk", "trials", "each at most", "together", "stays"), tuple(cells))
+def stages_table(disk: Estimate) -> Table:
+    """One row for each stage that takes space, as far as that is known."""
+    stages = [stage for stage in disk.stages if stage.peak]
+    rows = ((stage.stage, stage.trials, *map(bytes_text, (stage.each, stage.peak, stage.stays))) for stage in stages)
+    return Table(("disk", "trials", "each at most", "together", "stays"), tuple(rows))
 
 
-def notes(found: Estimate) -> list[str]:
-    """What is known of all stages together, and why nothing is of some."""
-    reasons = dict.fromkeys(stage.unknown for stage in found.stages if stage.unknown)
+def notes(disk: Estimate) -> list[str]:
+    """The stages whose usage is not known, with the reasons, and the sum of all others."""
+    reasons = dict.fromkeys(stage.unknown for stage in disk.stages if stage.unknown)
     lines = []
     for reason in reasons:
-        names = ", ".join(stage.stage for stage in found.stages if stage.unknown == reason)
+        names = ", ".join(stage.stage for stage in disk.stages if stage.unknown == reason)
         lines.append(f"disk for {names} is not known: {reason}")
-    others = " for the others" if reasons else ""
-    if found.peak:
-        lines.append(f"disk{others}: at most {bytes_text(found.peak)} while it runs, {bytes_text(found.stays)} stay; "
-                     f"{bytes_text(found.free)} are free in {found.place}")  # fmt: skip
+    if disk.peak:
+        others = " for the others" if reasons else ""
+        lines.append(
+            f"disk{others}: at most {bytes_text(disk.peak)} while it runs, {bytes_text(disk.stays)} stay; "
+            f"{bytes_text(disk.free)} are free in {disk.place}"
+        )
     return lines
 
 
-def warning(found: Estimate) -> str | None:
-    """What is said where it does not fit."""
-    if found.fits:
+def warning(disk: Estimate) -> str | None:
+    """The message for an estimate that does not fit; None for one that does."""
+    if disk.fits:
         return None
     return (
-        f"this may fill the disk: checkpoints take at most {bytes_text(found.peak)} at once, and "
-        f"{bytes_text(found.free)} are free in {found.place}. `recipe clean` removes what is not needed of a run; "
-        "array.parallel lets fewer trials run at once; --runs puts runs on another disk"
+        f"this may fill the disk: checkpoints take at most {bytes_text(disk.peak)} at once, and "
+        f"{bytes_text(disk.free)} are free in {disk.place}. Let fewer trials run at once (array.parallel), put runs on "
+        "another disk (--runs), or remove what earlier runs no longer need (`recipe clean`)"
     )

@@ -1,4 +1,4 @@
-"""How many bytes the checkpoints of a trial take: at most at a moment, and once it is done."""
+"""The bytes that a trial's checkpoints take: at most while it runs, and once it is done."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from slurm.disk.models import Models
 from slurm.disk.weights import Size
 
 ADAMW = 8
-"""Bytes of a parameter's two moments, in fp32."""
+"""Bytes for a parameter's two moments, in fp32."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes of a trial: at most at a moment while it runs, and what stays of it."""
+    """Bytes of a trial: the most at any moment while it runs, and what stays once it is done."""
 
     peak: int
     stays: int
@@ -26,20 +26,20 @@ class Usage:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Of a model as it is saved, and of a whole checkpoint: the model with the state of its training."""
+    """Bytes of a saved model, and of a whole checkpoint: the model with its training state."""
 
     model: int
     checkpoint: int
 
 
 def usage_of(trial_id: str, models: Models) -> Usage:
-    """Of a trial that runs from its beginning to its end undisturbed; raises `Unknown`."""
+    """Return the usage of a trial that runs without interruption; raises `Unknown`."""
     settings = models.settings_of(trial_id)
     match settings:
         case GlueConfig():
-            return _of_fine_tuning(settings, models.of_trial(trial_id)) if settings.do_train else Usage(0, 0)
+            return _fine_tuning(settings, models.of_trial(trial_id)) if settings.do_train else Usage(0, 0)
         case PretrainConfig():
-            return _of_pretraining(settings, models.of_trial(trial_id))
+            return _pretraining(settings, models.of_trial(trial_id))
         case ExportConfig():
             model = models.of_trial(trial_id).total * (4 if settings.dtype == "float32" else 2)
             return Usage(model, model)
@@ -48,7 +48,7 @@ def usage_of(trial_id: str, models: Models) -> Usage:
     return Usage(0, 0)  # too little to count
 
 
-def _of_fine_tuning(settings: GlueConfig, size: Size) -> Usage:
+def _fine_tuning(settings: GlueConfig, size: Size) -> Usage:
     trainer, each = settings.trainer, _bytes(size, settings.deepspeed, settings.trainer.mixed_precision, ADAMW)
     saves: float = math.ceil(trainer.num_train_epochs)
     if trainer.eval_steps is not None:
@@ -62,16 +62,15 @@ def _of_fine_tuning(settings: GlueConfig, size: Size) -> Usage:
     return Usage(_times(min(saves, kept + 1), each.checkpoint), stays[trainer.keep or DEFAULTS["glue"]])
 
 
-def _of_pretraining(settings: PretrainConfig, size: Size) -> Usage:
+def _pretraining(settings: PretrainConfig, size: Size) -> Usage:
     trainer = settings.trainer
-    muon = settings.optimizer.name == "muon"  # which has one moment
-    state = ADAMW - (ADAMW / 2 * size.matrices / size.total if muon else 0)
-    each = _bytes(size, settings.deepspeed, trainer.mixed_precision, state)
+    spared = ADAMW / 2 * size.matrices / size.total if settings.optimizer.name == "muon" else 0  # which has one moment
+    each = _bytes(size, settings.deepspeed, trainer.mixed_precision, ADAMW - spared)
     saves = math.ceil(trainer.max_steps / trainer.save_steps) if trainer.max_steps else math.inf
     kept = _times(min(saves, trainer.save_total_limit), each.checkpoint)
     stays = {"best": 0, "last": each.checkpoint, "all": kept}[trainer.keep or DEFAULTS["pretrain"]] + each.model
-    # Of the checkpoints, or, at the end, of the model beside them.
-    return Usage(max(_times(min(saves, trainer.save_total_limit + 1), each.checkpoint), kept + each.model), stays)
+    while_saving = _times(min(saves, trainer.save_total_limit + 1), each.checkpoint)
+    return Usage(max(while_saving, kept + each.model), stays)
 
 
 def _times(count: float, size: int) -> int:
@@ -79,16 +78,15 @@ def _times(count: float, size: int) -> int:
 
 
 def _bytes(size: Size, deepspeed: DeepSpeedConfig | None, precision: str, state: float) -> Bytes:
-    """What is written for each parameter, as measured of checkpoints; `state` is the optimizer's.
+    """Return the sizes of what is saved; `state` is the optimizer's bytes for each parameter.
 
-    DeepSpeed keeps weights in the precision of the training, and writes them once more into its own files (at stage 3
-    those of the optimizer alone), with moments and weights in fp32 where it shares out the optimizer's state, or trains
-    in a lower precision. With `auto`, the larger of both is meant.
+    DeepSpeed saves the model in the precision of the training, and once more among its own files (not at stage 3). Its
+    optimizer state includes fp32 weights if it is shared out or the precision is lower. `auto` counts as fp32.
     """
     if deepspeed is None:
         return Bytes(4 * size.total, round((4 + state) * size.total))
     lower = precision in ("bf16", "fp16")
     model = 2 if lower else 4
     again = 0 if deepspeed.stage == 3 else model
-    masters = 4 + ADAMW if lower or deepspeed.stage > 0 else state
-    return Bytes(model * size.total, round((model + again + masters) * size.total))
+    optimizer = 4 + ADAMW if lower or deepspeed.stage > 0 else state
+    return Bytes(model * size.total, round((model + again + optimizer) * size.total))

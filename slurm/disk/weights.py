@@ -1,4 +1,4 @@
-"""How many parameters a model has whose files are on this machine."""
+"""Counts the parameters of models whose files are on this machine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _HEADS = {
     "head", "lm_head", "lm_predictions", "mlm_head", "pre_classifier", "pred_layer", "predictions", "qa_outputs",
     "score", "vocab_layer_norm", "vocab_projector", "vocab_transform",
 }  # fmt: skip
-"""What Hugging Face's models call the parts beside their encoder."""
+"""Names that Hugging Face's models have for the parts beside their encoder."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of an encoder and of the head beside it; `matrices` of the encoder's blocks, which Muon trains."""
+    """Parameters of an encoder, of the head beside it, and of the matrices in the encoder's blocks."""
 
     encoder: int
     head: int = 0
@@ -41,7 +41,7 @@ class Size:
 
 
 def find_model(directory: Path) -> Path | None:
-    """The directory of a model: this one, a pretraining's model, or the newest checkpoint of a trial."""
+    """Return the directory of a model: this one, a pretraining's model, or the newest checkpoint of a trial."""
     places = [directory, directory / "model"]
     for checkpoints in (directory / "checkpoints", directory):
         places += [path for _, path in sorted(numbered(checkpoints), reverse=True)]
@@ -49,7 +49,7 @@ def find_model(directory: Path) -> Path | None:
 
 
 def find_on_hub(name: str, revision: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The snapshot of a repository in the hub's cache, as `recipe fetch` leaves it."""
+    """Return the snapshot of a repository in the hub's cache, where `recipe fetch` puts it."""
     repository = _hub_cache(environ) / f"models--{name.replace('/', '--')}"
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
@@ -66,7 +66,7 @@ def _hub_cache(environ: Mapping[str, str]) -> Path:
 
 @functools.cache
 def read_size(directory: Path) -> Size:
-    """The size of a Hugging Face model, by the headers of its files; raises `Unknown`."""
+    """Return the size of a Hugging Face model, by the headers of its files; raises `Unknown`."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         shapes = dict(_shapes(directory))
@@ -79,12 +79,12 @@ def read_size(directory: Path) -> Size:
 
 
 def read_vocabulary(directory: Path) -> int | None:
-    """How many entries the tokenizer in a directory has, or None where there is none that can be read."""
+    """Return the number of entries of the tokenizer in a directory, or None where none can be read."""
     try:
-        said = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
-        entries = said["model"]["vocab"]
+        tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        entries = tokenizer["model"]["vocab"]
         names = set(entries) if isinstance(entries, dict) else {entry[0] for entry in entries}
-        return len(names | {token["content"] for token in said["added_tokens"]})
+        return len(names | {token["content"] for token in tokenizer["added_tokens"]})
     except FileNotFoundError:
         vocabulary = directory / "vocab.txt"
         return len(vocabulary.read_text(encoding="utf-8").splitlines()) if vocabulary.is_file() else None
@@ -93,14 +93,20 @@ def read_vocabulary(directory: Path) -> int | None:
 
 
 def _of_shapes(shapes: Mapping[str, list[int]], config: Mapping[str, Any]) -> Size:
-    heads = sum(math.prod(shape) for name, shape in shapes.items() if name.split(".")[0] in _HEADS)
+    heads = sum(math.prod(shape) for name, shape in shapes.items() if _is_of_head(name))
     blocks = (shape for name, shape in shapes.items() if "transformer_encoder." in name and len(shape) == 2)
     everything = sum(map(math.prod, shapes.values()))
     return Size(everything - heads, heads, sum(map(math.prod, blocks)), *_widths(config))
 
 
+def _is_of_head(name: str) -> bool:
+    """Return whether a tensor belongs to a head; BART and its kin have layers in a `decoder`, which is not one."""
+    first, *rest = name.split(".")
+    return first in _HEADS and (first != "decoder" or len(rest) == 1)
+
+
 def _of_neobert(config: Mapping[str, Any]) -> Size:
-    """By its configuration alone; of other kinds of models, that does not tell."""
+    """The size of a NeoBERT by its configuration alone; raises `Unknown` for other models."""
     if config.get("model_type") != "neobert":
         raise Unknown("there is a configuration, and no weights")
     shape, entries = SimpleNamespace(**config), config["vocab_size"]
@@ -135,6 +141,6 @@ def _header(file: Path) -> dict[str, Any]:
 
 
 def _of_pickles(directory: Path, config: Mapping[str, Any]) -> int:
-    """By the bytes of PyTorch's own files, in which hardly anything else is; 0 where there is none."""
+    """Parameters by the bytes of PyTorch's own files, which hold little else; 0 where there are none."""
     kind = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
     return sum(file.stat().st_size for file in directory.glob("pytorch_model*.bin")) // _BYTES[kind]

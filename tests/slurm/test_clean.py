@@ -61,8 +61,8 @@ def test_it_shows_what_would_go_and_removes_nothing(run_recipe: Recipe, run: Run
     assert done.returncode == 0, done.stderr
     rows = {line[:45].strip(): line[45:].split() for line in done.stdout.splitlines()}
     assert rows["other checkpoints of trials that are done"][0] == "6"
-    assert rows["optimizer and state of their models"][0] == "9"
-    assert f"of {run.path.relative_to(work)} would be removed" in done.stdout
+    assert rows["optimizer and training state of their models"][0] == "9"
+    assert f" would be removed from {run.path.relative_to(work)}" in done.stdout
     assert {name: size for name, size in files(run.path).items() if name != ".lock"} == before
 
 
@@ -123,7 +123,7 @@ def test_a_trial_whose_best_model_is_not_whole_is_told_and_left_alone(run: RunDi
     (damaged / "checkpoints/checkpoint-20/model.safetensors").write_text("cut short")
     before = files(damaged)
     (note,) = cleaned(run).notes
-    assert note.startswith(f"trial {damaged.name} stays as it is: ")
+    assert note.startswith(f"trial {damaged.name} is left alone: ")
     assert note.endswith("checkpoint-20 is missing or incomplete")
     assert files(damaged) == before
     assert left(trials(run)[1]) == TRIMMED
@@ -160,7 +160,7 @@ def test_nothing_goes_while_it_is_not_known_what_runs(run: RunDir, monkeypatch: 
         raise ConfigError("squeue: no answer")
 
     monkeypatch.setattr("slurm.state.in_flight", no_answer)
-    with pytest.raises(ConfigError, match="it is not known what runs: squeue: no answer"):
+    with pytest.raises(ConfigError, match="the queue does not tell what runs: squeue: no answer"):
         look(run, None)
 
 
@@ -170,7 +170,7 @@ def test_links_are_not_followed_out_of_the_run(run: RunDir, tmp_path: Path) -> N
     (moved / "checkpoints").symlink_to(elsewhere)
     before = files(elsewhere)
     (note,) = cleaned(run).notes
-    assert note == f"trial {moved.name} stays as it is: its checkpoints lie in {elsewhere}, outside of the run"
+    assert note == f"trial {moved.name} is left alone: its checkpoints are in {elsewhere}, outside of the run"
     assert files(elsewhere) == before
 
 
@@ -211,7 +211,7 @@ def test_a_trial_keeps_what_another_that_is_not_done_will_begin_from(run: RunDir
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     before = files(first)
     (note,) = cleaned(run).notes
-    assert note.startswith(f"trial {first.name} stays as it is: ")
+    assert note.startswith(f"trial {first.name} is left alone: ")
     assert note.endswith(f"trial {unfinished.name}, which is not done, needs the last checkpoint of it")
     assert files(first) == before
     assert left(second) == TRIMMED

@@ -14,7 +14,7 @@ import pytest
 from tests.skips import need
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ["plan", "render", "submit", "status", "logs", "cancel", "results"]
+COMMANDS = ["plan", "render", "submit", "status", "logs", "cancel", "results", "clean"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -79,7 +79,7 @@ def test_what_is_kept_can_be_named(write: Write, overrides: list[str]) -> None:
         ([begins_from(FIRST, "20")], "the checkpoint of step 20 of stage 'first'", "first.config.trainer.keep: all"),
         ([begins_from(PRETRAIN, "20")], "the checkpoint of step 20", "pretrain.config.trainer.keep: all"),
         ([begins_from(FIRST + "/checkpoints/checkpoint-20")], "the checkpoint of step 20", "first.config.trainer.keep"),
-        ([continues(PRETRAIN), keep("pretrain", "best")], "the last checkpoint, with its optimizer, of", "keep: last"),
+        ([continues(PRETRAIN), keep("pretrain", "best")], "the last checkpoint with its optimizer of", "keep: last"),
     ],
 )
 def test_what_is_not_kept_is_refused_with_what_to_do(

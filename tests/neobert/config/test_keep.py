@@ -109,6 +109,13 @@ def test_nothing_goes_where_the_best_model_is_not_whole(trial: Path, lost: str) 
     assert names(trial) == before
 
 
+def test_nothing_goes_where_the_end_of_the_training_cannot_be_noted(trial: Path) -> None:
+    state = trial / "checkpoints/checkpoint-60/trainer_state.json"
+    state.write_text("{" * state.stat().st_size)
+    with pytest.raises(NotWhole, match=r"trainer_state\.json is damaged"):
+        trim(trial)
+
+
 def test_a_model_in_shards_alone_is_no_model(trial: Path) -> None:
     best = trial / "checkpoints/checkpoint-20"
     (best / "model.safetensors").unlink()

@@ -42,6 +42,12 @@ def test_a_bare_encoder_and_one_that_was_wrapped_count_alike(tmp_path: Path) -> 
     assert read_size(write_model(tmp_path / "wrapped", wrapped)).encoder == 60
 
 
+def test_a_decoder_of_several_layers_is_no_head(tmp_path: Path) -> None:
+    shapes = {"encoder.layers.0.weight": [4, 4], "decoder.layers.0.weight": [4, 4], "lm_head.weight": [10, 4]}
+    size = read_size(write_model(tmp_path, shapes))
+    assert (size.encoder, size.head) == (32, 40)
+
+
 def test_weights_in_several_files_are_counted_together(tmp_path: Path) -> None:
     for number, (name, shape) in enumerate(BERT.items()):
         write_model(tmp_path, {name: shape}, f"model-{number}.safetensors")
