@@ -81,9 +81,13 @@ class GlueTask:
         """The metrics whose mean is the task's score: `("accuracy", "accuracy_mm")` for MNLI."""
         return tuple(metric + suffix for suffix, _, _ in self.dev_sets for metric in self.metrics)
 
+    def parts(self, metric: str) -> tuple[str, ...]:
+        """What a metric is the mean of: itself, or for the score the task's own metrics on all its dev sets."""
+        return self.scored if metric == SCORE else (metric,)
+
     def title(self, metric: str) -> str:
-        """What results call a metric: the task's score by its parts, as `accuracy+f1`."""
-        return "+".join(self.scored) if metric == SCORE else metric
+        """What results call a metric: the score by its parts, as `accuracy+f1`."""
+        return "+".join(self.parts(metric))
 
     @property
     def measured(self) -> tuple[str, ...]:

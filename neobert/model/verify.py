@@ -146,7 +146,7 @@ def _limits(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     for name, module in model.named_modules():
         # RoBERTa and its kin number positions from behind that of padding.
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)
+            limits.append(len(module.weight) - module.padding_idx - 1)
     return [limit for limit in limits if limit is not None and limit > 0]  # XLNet's is -1: there is none
 
 

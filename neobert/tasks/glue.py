@@ -104,7 +104,7 @@ def _score(outcome: Outcome, config: GlueConfig, splits: Splits) -> dict[str, An
     if config.do_train:
         return {"score": outcome.metrics["loss"], "metric": "loss"}
     for test, found in outcome.tests.items():
-        title = "+".join(f"{test}_{name}" for name in task.title(metric).split("+"))
+        title = "+".join(f"{test}_{name}" for name in task.parts(metric))
         return {"score": metrics.score(task, metric, found), "metric": title}
     return {"score": sum(map(len, splits.tests.values())), "metric": "predictions"}
 
@@ -124,10 +124,9 @@ def _tell(result: Mapping[str, Any], splits: Splits, paths: TrialFiles) -> None:
     than = f" ({result['baseline_name']}: {result['baseline']:.4f})" if "baseline" in result else ""
     log.info("done: %s %.4f%s at step %d of %d, after %.0f s; written to %s", result["metric"], result["score"], than,
              result["step"], result["steps"], result["seconds"], paths.result)  # fmt: skip
-    each = [(label, result["metrics"].get(f"f1_{label}")) for label in splits.task.labels[: facts.SHOWN]]
-    if any(value is not None for _, value in each):
-        log.info(
-            "F1 of each class: %s", ", ".join(f"{label} {value:.4f}" for label, value in each if value is not None)
-        )
+    found = {label: result["metrics"].get(f"f1_{label}") for label in splits.task.labels[: facts.SHOWN]}
+    each = [f"{label} {value:.4f}" for label, value in found.items() if value is not None]
+    if each:
+        log.info("F1 of each class: %s", ", ".join(each))
     for warning in result.get("warnings", []):
         log.warning("%s", warning)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from neobert.config import PretrainConfig
 from neobert.errors import DONE, RUN_AGAIN
 from neobert.hub import work_offline_if_unreachable
+from neobert.training.caveats import no_better, risen
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, write_json
 from neobert.training.preemption import Preemption
@@ -55,6 +56,10 @@ def _write_result(outcome: Outcome, config: PretrainConfig, paths: TrialFiles) -
     }
     if outcome.baseline is not None and metric == "masked_accuracy":
         result |= {"baseline": outcome.baseline, "baseline_name": "the commonest token"}
+    warnings = [text for text in (no_better(result), risen(outcome.losses, outcome.guess)) if text]
+    result |= {"warnings": warnings} if warnings else {}
     write_json(paths.result, result, durable=True)
     log.info("done: %s %.4f after %d steps, %.1f M tokens and %.0f s; the model is in %s", metric, score, outcome.steps,
              outcome.tokens / 1e6, outcome.seconds, paths.model)  # fmt: skip
+    for warning in warnings:
+        log.warning("%s", warning)

@@ -24,21 +24,21 @@ RISEN = 2.0
 
 
 def caveats(result: Mapping[str, Any], outcome: Outcome, config: GlueConfig, splits: Splits) -> list[str]:
-    found = [_no_better(result), *_constant(outcome, splits)]
+    found = [no_better(result), *_constant(outcome, splits)]
     if config.do_train:
-        found += [_risen(outcome.losses, guess(splits.task, splits.train.labels)), _cold(outcome)]
+        found += [risen(outcome.losses, guess(splits.task, splits.train.labels)), _cold(outcome)]
     return [text for text in found if text]
 
 
-def _no_better(result: Mapping[str, Any]) -> str:
+def no_better(result: Mapping[str, Any]) -> str:
     score, baseline = result["score"], result.get("baseline")
     if baseline is None:
         return ""
     gain = score - baseline if greater_is_better(result["metric"]) else baseline - score
-    name = result["baseline_name"]
-    return "" if gain > 0 else (
-        f"no better than the {name}: {result['metric']} is {score:.4f}, and {baseline:.4f} without looking at a text"
-    )  # fmt: skip
+    if gain > 0:
+        return ""
+    name = result["baseline_name"].removeprefix("the ")
+    return f"no better than the {name}: {result['metric']} is {score:.4f}, and {baseline:.4f} without looking at a text"
 
 
 def _constant(outcome: Outcome, splits: Splits) -> Iterator[str]:
@@ -56,7 +56,7 @@ def guess(task: GlueTask, labels: Sequence[float]) -> float:
     return float(np.var(labels)) if task.is_regression else math.log(len(task.labels))
 
 
-def _risen(losses: Sequence[float], guessing: float) -> str:
+def risen(losses: Sequence[float], guessing: float) -> str:
     if not losses or losses[-1] <= RISEN * max(losses[0], guessing):
         return ""
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from neobert.model import neighbours
 from neobert.model.alignment import align_weights
 from neobert.model.dropout import replace_dropout
 from neobert.model.loading import Classifier, build_classifier
+from neobert.model.settling import settle
 from neobert.model.unpadding import spare_padding, takes_padding_left, warn_of_padding
 from neobert.training import checkpoints, deepspeed, graphs, metrics
 from neobert.training.affinity import bind_to_gpu
@@ -84,14 +86,16 @@ def finetune(
             resumed.path if resumed else None,
             with_head=not config.do_train,
         )
-    if args.device.type == "cpu":
-        align_weights(classifier.model)
-        replace_dropout(classifier.model)
     size = sum(weight.numel() for weight in classifier.model.parameters())
     log.info("model: %s, %.1f M weights", type(classifier.model).__name__, size / 1e6)
     trainer = _trainer(config, splits, classifier, args, progress)
+    longest = _longest_text(trainer, classifier, config, splits)
+    settle(classifier.model, longest, trainer.data_collator)
+    if args.device.type == "cpu":
+        align_weights(classifier.model)
+        replace_dropout(classifier.model)
     padding_matters = partial(
-        found_once, paths, ranks, "padding matters", partial(_padding_matters, trainer, classifier, config, splits)
+        found_once, paths, ranks, "padding matters", partial(_padding_matters, trainer, classifier, longest)
     )
     if config.deepspeed:  # which takes modules in its own hands
         warn_of_padding(classifier.model, padding_matters)
@@ -180,13 +184,20 @@ def _class_weights(config: GlueConfig, splits: Splits) -> torch.Tensor | None:
     return weights
 
 
-def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits) -> bool:
-    """As the longest text shows, of those to train on and to be scored; of the test sets where these are all."""
+def _longest_text(
+    trainer: ClassifierTrainer, classifier: Classifier, config: GlueConfig, splits: Splits
+) -> dict[str, Any]:
+    """Of those to train on and to be scored; of the test sets where these are all."""
     sets = [trainer.train_dataset] if config.do_train else []
     sets += [dev.dataset for dev in trainer.eval_dataset.values()]
     longest = max(sets or [tokens_of(splits.some(), classifier, config)], key=lambda texts: texts.lengths.max())
-    example = longest[int(longest.lengths.argmax())]
-    return neighbours.matter(classifier.model, example, classifier.tokenizer.all_special_ids, trainer.data_collator)
+    example: dict[str, Any] = longest[int(longest.lengths.argmax())]
+    return example
+
+
+def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, longest: dict[str, Any]) -> bool:
+    """As the longest text shows."""
+    return neighbours.matter(classifier.model, longest, classifier.tokenizer.all_special_ids, trainer.data_collator)
 
 
 def _train_rows_in_use(

@@ -12,7 +12,7 @@ import numpy as np
 
 from neobert.config import ConfigError
 from neobert.config.extras import install
-from neobert.data.glue_tasks import SCORE, GlueTask
+from neobert.data.glue_tasks import GlueTask
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -139,7 +139,7 @@ def score(task: GlueTask, metric: str, found: Mapping[str, float]) -> float:
 
     A missing one is a KeyError, and never left out of the mean.
     """
-    return float(np.mean([found[name] for name in (task.scored if metric == SCORE else (metric,))]))
+    return float(np.mean([found[name] for name in task.parts(metric)]))
 
 
 # -- without a model ----------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def _check_finite(outcome: Outcome, metric: str, splits: Splits) -> None:
     """Raises `RunError` for scores and outputs that are no finite numbers: the largest of several NaN is class 0."""
     broken = [
         f"{name} is {outcome.metrics[name]}"
-        for name in {**dict.fromkeys(splits.task.scored), splits.task.title(metric): None}
+        for name in dict.fromkeys((*splits.task.scored, *splits.task.parts(metric)))
         if not math.isfinite(outcome.metrics.get(name, 0.0))
     ]
     for name, found in outcome.outputs.items():

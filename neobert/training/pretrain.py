@@ -53,6 +53,10 @@ class Outcome:
     seconds: float
     baseline: float | None
     """How often the commonest of the masked tokens would have been right; None without held-out text."""
+    losses: tuple[float, ...]
+    """Training losses as they were logged, in order."""
+    guess: float
+    """The loss of equal shares for all tokens."""
 
 
 @dataclass(frozen=True)
@@ -370,7 +374,11 @@ def _outcome(trainer: PretrainTrainer, state: TrainerState, data: TrainingData) 
         found = [entry[rate] for entry in history if rate in entry]
         if found:
             metrics[rate] = statistics.median(found)
-    return Outcome(metrics, state.global_step, trainer.tokens, trainer.progress.seconds, _baseline(data))
+    return Outcome(
+        metrics, state.global_step, trainer.tokens, trainer.progress.seconds, _baseline(data),
+        losses=tuple(entry["loss"] for entry in history if "loss" in entry),
+        guess=math.log(trainer.model.config.vocab_size),
+    )  # fmt: skip
 
 
 def _baseline(data: TrainingData) -> float | None:

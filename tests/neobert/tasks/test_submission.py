@@ -71,6 +71,30 @@ def test_a_task_that_is_missing_is_named_unless_it_may_be(
     assert (result["metric"], result["score"]) == ("mean of 2 tasks", pytest.approx(0.45))
 
 
+def scored_by(trial: Path, metric: str, score: float, accuracy: float) -> Path:
+    result = json.loads((trial / "result.json").read_text())
+    found = {"metric": metric, "score": score, "metrics": {"accuracy": accuracy, "f1": score}}
+    (trial / "result.json").write_text(json.dumps(result | found))
+    return trial
+
+
+def test_trials_with_a_metric_of_their_own_are_chosen_by_it_and_counted_by_the_benchmarks(
+    neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [
+        scored_by(made(tmp_path / name, "rte"), "loss", loss, accuracy)
+        for name, loss, accuracy in (("a", 0.9, 0.8), ("b", 0.2, 0.7))
+    ]
+    assert submit(neobert, trials, tmp_path / "out", "partial=true") == 0
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert (result["trials"]["rte"], result["score"]) == (str(trials[1]), 0.7)
+    scored_by(trials[0], "f1", 0.9, 0.8)
+    assert submit(neobert, trials, tmp_path / "other", "partial=true") == 2
+    told = capsys.readouterr().err
+    assert "trials on rte: the trials are scored by different metrics, so that none is the best" in told
+    assert f": f1 (as {trials[0]}), loss (as {trials[1]}). Name one trial" in told
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
