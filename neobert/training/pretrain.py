@@ -71,6 +71,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             "nothing is held out to evaluate on: make shards with `neobert preprocess validation_fraction=0.01`, name "
             "text in dataset.validation, or leave this out",
         )
+    _check_held_out(config, data)
     length = _length(config, data)
     schedule = _schedule(config, length)
     args = pretraining_arguments(
@@ -269,6 +270,17 @@ def _place(
     return place, tokens
 
 
+def _check_held_out(config: PretrainConfig, data: TrainingData) -> None:
+    """An evaluation needs something to guess: without a masked token its loss would be 0 by 0."""
+    if data.held_out and not any((row.labels >= 0).any() for row in data.held_out):
+        tokens = sum(len(row.ids) for row in data.held_out)
+        message = (
+            f"none of the {tokens} tokens of the held-out text is masked (datacollator.mlm_probability is "
+            f"{config.datacollator.mlm_probability:g}), so an evaluation has nothing to measure. Hold out more text"
+        )
+        raise ConfigError.at(("dataset",), message)
+
+
 def _length(config: PretrainConfig, data: TrainingData) -> Length:
     trainer = config.trainer
     if trainer.max_steps is not None:
@@ -360,7 +372,10 @@ def _outcome(trainer: PretrainTrainer, state: TrainerState, data: TrainingData) 
         }
         metrics["perplexity"] = math.exp(min(metrics["loss"], 700.0))
     else:
-        metrics = {"loss": [entry["loss"] for entry in history if "loss" in entry][-1]}
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        if not losses:
+            raise RunError("no loss was measured: in all of the training no token was masked. Give it more text")
+        metrics = {"loss": losses[-1]}
     for rate in ("samples_per_second", "tokens_per_second", "mfu"):
         found = [entry[rate] for entry in history if rate in entry]
         if found:
@@ -372,4 +387,4 @@ def _baseline(data: TrainingData) -> float | None:
     if not data.held_out:
         return None
     masked = np.concatenate([row.labels[row.labels >= 0] for row in data.held_out])
-    return float(np.bincount(masked).max() / len(masked)) if len(masked) else None
+    return float(np.bincount(masked).max() / len(masked))

@@ -33,13 +33,11 @@ class Trainer(transformers.Trainer):
         self._keep = keep_checkpoints
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs |= self.figures()
-        super().log(logs, start_time)
+        super().log(self.with_figures(logs) if "loss" in logs else logs, start_time)
 
-    def figures(self) -> dict[str, float]:
-        """What is told along with the training loss; called in all processes."""
-        return self.meter.read(self.accelerator)
+    def with_figures(self, logs: dict[str, float]) -> dict[str, float]:
+        """The training loss and what is told along with it; called in all processes."""
+        return logs | self.meter.read(self.accelerator)
 
     def load_weights(self, file: Path) -> None:
         """Puts the weights of a checkpoint into the model, wherever its shards may be.
