@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,9 +104,8 @@ def _roots(path: Path) -> tuple[Path, ...]:
 
 def _places(path: Path) -> Iterator[Path]:
     """Where to look, the best first."""
-    for inside in _INSIDE:
-        yield path / inside
-    yield path / "model"
+    for inside in (*_INSIDE, "model"):
+        yield whole(path / inside)
     for directory in (path / "checkpoints", path):
         yield from _of_trial(directory)
     yield from _of_step(path, "latest")
@@ -128,6 +127,21 @@ def _of_step(path: Path, step: int | Literal["latest"]) -> Iterator[Path]:
                 yield directory / inside
 
 
+def whole(directory: Path) -> Path:
+    """A directory that is named by itself; raises `UnusableCheckpoint` when its files are not those that were written.
+
+    Without a completion marker, in it or above its shards, nothing tells what these were.
+    """
+    for root in (directory, directory.parent) if layout_of(directory) else ():
+        fault = _fault_by_marker(root, directory)
+        if fault:
+            raise UnusableCheckpoint(
+                f"{root} cannot be used: {fault}. Copy it again; or if you have changed this file yourself, remove "
+                f"{checkpoints.MARKER} beside it"
+            )
+    return directory
+
+
 def _tagged(root: Path, tag: Path) -> Path:
     """What DeepSpeed says is its newest; another would be used without anyone having asked for it."""
     named = root / tag.read_text(encoding="utf-8", errors="replace").strip()
@@ -137,17 +151,17 @@ def _tagged(root: Path, tag: Path) -> Path:
             f"{tag} names {named} as the newest checkpoint, and that holds no weights; steps there: {there}. Copy it "
             "again, or say which step is meant"
         )
-    return named
+    return whole(named)
 
 
 def _of_trial(directory: Path) -> Iterator[Path]:
     """The best checkpoint of a trial of ours, if it knows one; raises `UnusableCheckpoint` when that is damaged."""
-    newest = checkpoints.newest_complete(directory) if _is_ours(directory) else None
+    newest = checkpoints.newest_complete(directory, checkpoints.weights) if _is_ours(directory) else None
     step = newest.state.get("best_global_step") if newest else None
     if newest is None or step is None:
         return
     best = directory / f"checkpoint-{step}"
-    fault = checkpoints.find_fault(best)
+    fault = checkpoints.find_fault(best, _used(best, best))
     if fault:
         raise UnusableCheckpoint(
             f"{best}, the best checkpoint of the trial, cannot be used: {fault}. Copy it again, or name "
@@ -170,10 +184,17 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
 
 
 def _fault(step: Path) -> str | None:
-    """What is missing in a checkpoint whose writer left an inventory; many have none."""
-    if _is_ours(step.parent):
+    """What is wrong with a checkpoint whose writer left an inventory; many have none."""
+    if _is_ours(step.parent) and not (step / checkpoints.MARKER).is_file():
         return checkpoints.find_fault(step)
-    marker = step / _COMPLETE
+    return _fault_by_marker(step, step)
+
+
+def _fault_by_marker(root: Path, directory: Path) -> str | None:
+    """What the marker in `root` tells of the weights that lie in `directory`; nothing where there is no marker."""
+    if (root / checkpoints.MARKER).is_file():
+        return checkpoints.find_fault(root, _used(root, directory))
+    marker = root / _COMPLETE
     if not marker.is_file():
         return None
     try:
@@ -183,10 +204,17 @@ def _fault(step: Path) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         return f"its {_COMPLETE} cannot be read ({error!r})"
     for name, size in listed:
-        file = step / name
+        file = root / name
         if not file.is_file() or file.stat().st_size != size:
             return f"{name} is missing, or has not the {size} bytes that its {_COMPLETE} says"
     return None
+
+
+def _used(root: Path, directory: Path) -> Callable[[str], bool]:
+    """Which files of a checkpoint make a model: those of the model, or the shards where it has no other weights."""
+    if layout_of(directory) not in (None, "DeepSpeed"):
+        return checkpoints.weights
+    return lambda name: (root / name).parent == directory or checkpoints.weights(name)
 
 
 def _config_of(directory: Path, layout: Layout) -> Path:

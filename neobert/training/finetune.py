@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
 
 from neobert.config import GlueConfig
@@ -46,7 +45,7 @@ from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
-from neobert.training.resuming import check_best, check_same_data, found_once, record_data
+from neobert.training.resuming import check_best, check_same_data, found_once, newest_checkpoint, record_data
 
 log = logging.getLogger(__name__)
 
@@ -151,13 +150,6 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
         train_examples=len(splits.train) or 1,  # a schedule of no steps is none that DeepSpeed takes
         checkpoints=paths.checkpoints,
     )  # fmt: skip
-
-
-def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
-    """The newest complete checkpoint; which one that is, the main process says for all."""
-    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
-    (step,) = broadcast_object_list([found.step if found else None])
-    return checkpoints.at_step(paths.checkpoints, step) if found is None and step is not None else found
 
 
 def _trainer(

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,13 @@ from neobert.training.callbacks import Restored, StopOnNaN, StopWhenAsked
 from neobert.training.checkpoints import Checkpoint
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles, read_json
-from neobert.training.finetune import forget_lost_steps, newest_checkpoint, reports
+from neobert.training.finetune import forget_lost_steps, reports
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.pretraining import PLACE, PretrainTrainer
 from neobert.training.profiling import Profiling
 from neobert.training.progress import Progress
+from neobert.training.resuming import newest_checkpoint
 from neobert.training.schedules import Schedule
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
     if resumed is None:
         _check_where_it_begins(paths, config, ranks)
-    start = resumed or _given_checkpoint(config)
+    start = resumed or _given_checkpoint(config, ranks)
     if ranks.is_main:
         forget_lost_steps(paths, resumed)
     found = _read_place(start, resumed) if start else None
@@ -172,22 +174,29 @@ def _finished(trainer: PretrainTrainer, state: TrainerState) -> bool:
     return state.global_step >= trainer.args.max_steps
 
 
-def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
-    """The one to begin from, of another trial: its directory, the trial's, or that of the trial's checkpoints."""
+def _given_checkpoint(config: PretrainConfig, ranks: Ranks) -> Checkpoint | None:
+    """The one to begin from, of another trial: its directory, the trial's, or that of the trial's checkpoints.
+
+    The main process verifies it for all.
+    """
     path = config.starts_from
     if path is None:
         return None
-    if (path / "checkpoints").is_dir():
-        found = checkpoints.newest_complete(path / "checkpoints")
-    elif any(path.glob("checkpoint-*")):
-        found = checkpoints.newest_complete(path)
-    elif checkpoints.find_fault(path) is None:
-        found = checkpoints.at_path(path)
-    else:
-        found = None
+    found, fault = _find_given(path) if ranks.is_main else (None, None)
+    found, fault = broadcast_object_list([found, fault])
     if found is None:
-        raise ConfigError.at(("trainer", "resume_from_checkpoint"), f"{path} holds no complete checkpoint")
-    return found
+        raise ConfigError.at(("trainer", "resume_from_checkpoint"), fault)
+    return checkpoints.at_path(found)
+
+
+def _find_given(path: Path) -> tuple[Path | None, str]:
+    """The checkpoint that a setting means, or why there is none."""
+    for directory in (path / "checkpoints", path):
+        if any(directory.glob("checkpoint-*")):
+            newest = checkpoints.newest_complete(directory)
+            return (newest.path if newest else None), f"{path} holds no complete checkpoint"
+    fault = checkpoints.find_fault(path) or checkpoints.find_no_state(path)
+    return (None if fault else path), f"{path} holds no complete checkpoint: {fault}"
 
 
 def _check_where_it_begins(paths: TrialFiles, config: PretrainConfig, ranks: Ranks) -> None:

@@ -22,6 +22,7 @@ from neobert.checkpoint import UnusableCheckpoint, find, load
 from neobert.model import NeoBERT, NeoBERTForMaskedLM, NeoBERTForSequenceClassification, NeoBERTForTokenClassification
 from neobert.training import checkpoints
 from tests.neobert.checkpoint.models import logits, made, plain, split, wrapped, write_settings
+from tests.neobert.damage import flip_bit, zero_page
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -191,6 +192,31 @@ def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp
     weights.write_bytes(whole)
     made().save_pretrained(tmp_path / "model")
     assert load(find(tmp_path)).found.directory == tmp_path / "model"
+
+
+def marked(directory: Path) -> Path:
+    made(NeoBERTForSequenceClassification).save_pretrained(directory)
+    checkpoints.mark(directory)
+    return directory
+
+
+@pytest.mark.parametrize("inside", [".", "model"])
+def test_a_model_whose_files_are_not_those_that_were_written_is_refused(tmp_path: Path, inside: str) -> None:
+    directory = marked(tmp_path / inside)
+    assert load(find(tmp_path)).found.directory == directory.resolve()
+    zero_page(directory / "model.safetensors")
+    with pytest.raises(UnusableCheckpoint, match=r"cannot be used: model.safetensors is damaged: .* if you have chang"):
+        find(tmp_path)
+    (directory / "complete.json").unlink()
+    find(tmp_path)
+
+
+def test_a_step_whose_weights_are_damaged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (10, 20):
+        marked(tmp_path / "checkpoints" / f"checkpoint-{step}")
+    flip_bit(tmp_path / "checkpoints/checkpoint-20/model.safetensors")
+    assert find(tmp_path, "latest").directory.name == "checkpoint-10"
+    assert "checkpoint-20: model.safetensors is damaged: its checksum is" in caplog.text
 
 
 def test_a_tied_decoder_may_be_saved_once_or_twice(tmp_path: Path) -> None:
