@@ -70,16 +70,22 @@ def _rule_of_backend(backend: Tokenizer) -> _Rule | None:
 
 
 def _spaces(backend: Tokenizer) -> Iterator[str]:
+    return (mark for space in " \n\t\r" if (mark := _written(backend, space)))
+
+
+def _written(backend: Tokenizer, space: str) -> str:
     """What normalizer and pre-tokenizer put in the place of white space between two letters."""
-    for space in " \n\t\r":
-        text = f"a{space}b"
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        if backend.pre_tokenizer is not None:
-            text = "".join(piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text))
-        between = text.partition("a")[2].rpartition("b")[0]
-        if between:
-            yield between
+    text = f"a{space}b"
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    if backend.pre_tokenizer is not None:
+        text = "".join(piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+    return text.partition("a")[2].rpartition("b")[0]
+
+
+def space_mark(backend: Tokenizer) -> str:
+    """What stands for a space within tokens: `Ġ` where they are bytes, `▁` for sentencepiece, else a space."""
+    return _written(backend, " ") or " "
 
 
 _RULES = (
