@@ -12,8 +12,10 @@ pszemraj/NeoBERT from v0.0.2 on):
     {latest, STEP/*_{model,optim}_states.pt}                        DeepSpeed's save_checkpoint
     STEP/pytorch_model/*_{model,optim}_states.pt                    Accelerate's save_state with DeepSpeed
     STEP/{model.safetensors, pytorch_model.bin}                     Accelerate's save_state, alone or in accelerate/
+    checkpoint-STEP/{config.json, latest, global_stepSTEP/}         Hugging Face's Trainer with DeepSpeed (ZeRO 3)
 
-STEP is a number, or global_stepN where DeepSpeed chose the name. Any of these directories may be named itself.
+STEP is a number, or global_stepN where DeepSpeed chose the name. Any of these directories may be named itself. Weights
+of any layout may be those of another encoder: config.json, in their directory or in one of the three above, says so.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from neobert.checkpoint.damage import SENTENCEPIECE
 from neobert.checkpoint.errors import UnusableCheckpoint
 from neobert.training import checkpoints
 
@@ -36,8 +39,8 @@ Layout = Literal["Hugging Face", "safetensors", "pytorch_model.bin", "state_dict
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _INSIDE = ("", "pytorch_model", "accelerate")
 """Where in the directory of a step its weights may lie."""
-_CONFIGURATIONS = ("config.yaml", ".hydra/config.yaml", "hydra/.hydra/config.yaml")
-_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_CONFIGURATIONS = ("config.yaml", ".hydra/config.yaml", "hydra/.hydra/config.yaml", "config.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", *SENTENCEPIECE)
 _COMPLETE = "checkpoint_complete.json"
 _STEP = re.compile(r"(?:checkpoint-|global_step)?(\d+)")
 """`checkpoint-` is Hugging Face's and ours, `global_step` DeepSpeed's own."""
@@ -50,7 +53,7 @@ class Found:
     directory: Path
     layout: Layout
     config: Path
-    """config.json of a Hugging Face model, config.yaml of the others."""
+    """config.json of a Hugging Face model, config.yaml of a training."""
     tokenizer: Path | None
     """The directory of its tokenizer, if one lies with it."""
 
@@ -88,13 +91,11 @@ def layout_of(directory: Path) -> Layout | None:
 
 
 def is_neobert(found: Found) -> bool:
-    """Whether its weights are those of a NeoBERT; other models come in Hugging Face's layout alone."""
-    if found.layout != "Hugging Face":
-        return True
-    try:
-        return bool(json.loads(found.config.read_text(encoding="utf-8")).get("model_type") == "neobert")
-    except (OSError, ValueError, AttributeError):
-        return False  # Hugging Face says what is wrong with it
+    """Whether its weights are those of a NeoBERT, by the configuration: other encoders have a config.json."""
+    said = _mapping(found.config) if found.config.suffix == ".json" else {}
+    if found.layout == "Hugging Face":
+        return said.get("model_type") == "neobert"  # Hugging Face says what is wrong with another one
+    return said.get("model_type", "neobert") == "neobert"
 
 
 def _roots(path: Path) -> tuple[Path, ...]:
@@ -220,19 +221,38 @@ def _used(root: Path, directory: Path) -> Callable[[str], bool]:
 def _config_of(directory: Path, layout: Layout) -> Path:
     if layout == "Hugging Face":
         return directory / "config.json"
-    above = [directory, *list(directory.parents)[:3]]
-    for parent in above:
+    for parent in _around(directory):
         for name in _CONFIGURATIONS:
-            if (parent / name).is_file():
+            if _describes_a_model(parent / name):
                 return parent / name
     raise UnusableCheckpoint(
         f"{directory} has weights, but neither it nor the three directories above hold a config.yaml (or "
-        ".hydra/config.yaml), which tells the number of heads. Put the one of that training beside the weights"
+        ".hydra/config.yaml), which tells the number of heads, or a config.json. Put the one of that training beside "
+        "the weights"
     )
 
 
+def _around(directory: Path) -> list[Path]:
+    """Where a configuration and a tokenizer may lie: with the weights, or above them, the nearest first."""
+    return [directory, *list(directory.parents)[:3]]
+
+
+def _describes_a_model(path: Path) -> bool:
+    """Other programs, DeepSpeed for one, may have a config.json of their own."""
+    return path.is_file() and (path.suffix != ".json" or bool({"model_type", "model"} & _mapping(path).keys()))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a file of JSON says; nothing where it cannot be read."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def _tokenizer_of(directory: Path) -> Path | None:
-    for parent in (directory, *list(directory.parents)[:2]):
+    for parent in _around(directory):
         for place in (parent, parent / "tokenizer"):
             if any((place / name).is_file() for name in _TOKENIZERS):
                 return place

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neobert.checkpoint import UnusableCheckpoint, find, load
+from neobert.checkpoint import UnusableCheckpoint, find, is_neobert, load
+from neobert.config.sections import ModelConfig
+from neobert.data.glue_tasks import TASKS
+from neobert.data.grammar import generated_splits
 from neobert.model import NeoBERT, NeoBERTForMaskedLM, NeoBERTForSequenceClassification, NeoBERTForTokenClassification
+from neobert.model.loading import build_classifier
 from neobert.training import checkpoints
+from tests.neobert.checkpoint.deepspeed_shards import bert
 from tests.neobert.checkpoint.models import logits, made, plain, split, wrapped, write_settings
 from tests.neobert.damage import flip_bit, zero_page
 
@@ -109,6 +115,24 @@ def test_shards_of_deepspeed_are_put_together_by_its_own_conversion(shards: Path
     assert not torch.equal(logits(loaded.model), logits(expected))  # a step has been made
     expected.load_state_dict(torch.load(shards / f"stage-{min(stage, 2)}" / "expected.pt"))
     torch.testing.assert_close(logits(loaded.model), logits(expected))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_shards_of_another_encoder_go_with_the_config_json_that_lies_there(
+    shards: Path, tiny_bert: Path, tmp_path: Path, stage: int
+) -> None:
+    root = Path(shutil.copytree(shards / f"bert-{stage}", tmp_path / "checkpoint-700"))
+    bert().config.save_pretrained(root)
+    write_settings(tmp_path / "config.yaml")  # of the trial that the checkpoint lies in
+    for file in tiny_bert.glob("token*"):
+        shutil.copy(file, root)
+    found = find(root)
+    assert (found.layout, found.config, is_neobert(found)) == ("DeepSpeed", root / "config.json", False)
+    config = ModelConfig(name_or_path=str(root))
+    model = build_classifier(config, generated_splits(TASKS["rte"], 40), 32, None).model
+    expected = torch.load(shards / "bert-2" / "expected.pt")
+    for name, weight in model.bert.state_dict().items():
+        assert "pooler" in name or torch.allclose(weight, expected[f"bert.{name}"], atol=1e-7)
 
 
 @pytest.mark.parametrize("given", ["root", "tag", "step directory"])
