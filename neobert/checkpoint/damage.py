@@ -9,7 +9,7 @@ from neobert.checkpoint.errors import UnusableCheckpoint
 
 _MAPPINGS = ("config.json", "tokenizer_config.json", "tokenizer.json")
 SENTENCEPIECE = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
-"""What a tokenizer's sentencepiece model is called, by the kind of model."""
+"""Names of a tokenizer's sentencepiece model, which differ from model to model."""
 _TEXTS = ("vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE)
 """What a model directory may hold beside its weights."""
 

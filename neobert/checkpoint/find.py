@@ -91,11 +91,11 @@ def layout_of(directory: Path) -> Layout | None:
 
 
 def is_neobert(found: Found) -> bool:
-    """Whether its weights are those of a NeoBERT, by the configuration: other encoders have a config.json."""
-    said = _mapping(found.config) if found.config.suffix == ".json" else {}
+    """Return True for the weights of a NeoBERT: those of other encoders come with a config.json that names them."""
+    settings = _mapping(found.config) if found.config.suffix == ".json" else {}
     if found.layout == "Hugging Face":
-        return said.get("model_type") == "neobert"  # Hugging Face says what is wrong with another one
-    return said.get("model_type", "neobert") == "neobert"
+        return settings.get("model_type") == "neobert"  # the library explains what is wrong with another one
+    return settings.get("model_type", "neobert") == "neobert"
 
 
 def _roots(path: Path) -> tuple[Path, ...]:
@@ -129,9 +129,9 @@ def _of_step(path: Path, step: int | Literal["latest"]) -> Iterator[Path]:
 
 
 def whole(directory: Path) -> Path:
-    """A directory that is named by itself; raises `UnusableCheckpoint` when its files are not those that were written.
+    """Return a directory that is named by itself; raise `UnusableCheckpoint` unless its files are as they were written.
 
-    Without a completion marker, in it or above its shards, nothing tells what these were.
+    Without a completion marker, in it or above its shards, nothing tells that.
     """
     for root in (directory, directory.parent) if layout_of(directory) else ():
         fault = _fault_by_marker(root, directory)
@@ -157,7 +157,7 @@ def _tagged(root: Path, tag: Path) -> Path:
 
 def _of_trial(directory: Path) -> Iterator[Path]:
     """The best checkpoint of a trial of ours, if it knows one; raises `UnusableCheckpoint` when that is damaged."""
-    newest = checkpoints.newest_complete(directory, checkpoints.weights) if _is_ours(directory) else None
+    newest = checkpoints.newest_complete(directory, "trainer_state.json".__eq__) if _is_ours(directory) else None
     step = newest.state.get("best_global_step") if newest else None
     if newest is None or step is None:
         return
@@ -185,14 +185,14 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
 
 
 def _fault(step: Path) -> str | None:
-    """What is wrong with a checkpoint whose writer left an inventory; many have none."""
+    """Return what is wrong with a checkpoint whose writer left an inventory; many have none."""
     if _is_ours(step.parent) and not (step / checkpoints.MARKER).is_file():
         return checkpoints.find_fault(step)
     return _fault_by_marker(step, step)
 
 
 def _fault_by_marker(root: Path, directory: Path) -> str | None:
-    """What the marker in `root` tells of the weights that lie in `directory`; nothing where there is no marker."""
+    """Compare the weights in `directory` with the marker in `root`; return what differs, None without a marker."""
     if (root / checkpoints.MARKER).is_file():
         return checkpoints.find_fault(root, _used(root, directory))
     marker = root / _COMPLETE
@@ -212,7 +212,7 @@ def _fault_by_marker(root: Path, directory: Path) -> str | None:
 
 
 def _used(root: Path, directory: Path) -> Callable[[str], bool]:
-    """Which files of a checkpoint make a model: those of the model, or the shards where it has no other weights."""
+    """Select the files that make a model: those of the model, or the shards where it has no other weights."""
     if layout_of(directory) not in (None, "DeepSpeed"):
         return checkpoints.weights
     return lambda name: (root / name).parent == directory or checkpoints.weights(name)
@@ -233,26 +233,27 @@ def _config_of(directory: Path, layout: Layout) -> Path:
 
 
 def _around(directory: Path) -> list[Path]:
-    """Where a configuration and a tokenizer may lie: with the weights, or above them, the nearest first."""
+    """List where a configuration and a tokenizer may lie: with the weights, or above them, the nearest first."""
     return [directory, *list(directory.parents)[:3]]
 
 
 def _describes_a_model(path: Path) -> bool:
-    """Other programs, DeepSpeed for one, may have a config.json of their own."""
+    """Tell a model's configuration from that of other programs: DeepSpeed's may be called config.json, too."""
     return path.is_file() and (path.suffix != ".json" or bool({"model_type", "model"} & _mapping(path).keys()))
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """What a file of JSON says; nothing where it cannot be read."""
+    """Read a mapping from JSON; return an empty one where there is none."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _tokenizer_of(directory: Path) -> Path | None:
-    for parent in _around(directory):
+    near = _around(directory)[: 4 if directory.name in _INSIDE else 3]
+    for parent in near:
         for place in (parent, parent / "tokenizer"):
             if any((place / name).is_file() for name in _TOKENIZERS):
                 return place

@@ -1,4 +1,4 @@
-"""What keeps a model's tokenizer from being what it was: a package that is missing, or entries that no text reaches.
+"""Two reasons why a model's tokenizer is not what it was: a missing package, and entries that no text reaches.
 
 Hugging Face's loading is lenient here, too. A cased vocab.txt that comes without its tokenizer_config.json is read as
 one that lower-cases: every name is then cut into pieces, or unknown.
@@ -23,17 +23,17 @@ from neobert.data.text.words import space_mark
 log = logging.getLogger(__name__)
 
 PACKAGES = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
-"""What a sentencepiece model is read by, and how each is imported."""
+"""Packages that read a sentencepiece model, and how each is imported."""
 BYTES = "Ġ"
 """The space, where tokens are bytes that are written as characters."""
 SAMPLE = 5000
-"""So many entries of a vocabulary are looked at, evenly spread: a hundredth of a second."""
+"""Entries of a vocabulary that are looked at, evenly spread: a hundredth of a second."""
 TOO_MANY = 0.005
-"""Of the 30,517 words and pieces of BERT's uncased vocabulary, its tokenizer can make every one."""
+"""The share of lost entries that is worth a warning; BERT's uncased vocabulary has 30,517 entries, and none is lost."""
 
 
 def missing_packages(source: str, error: str = "") -> str | None:
-    """Why a tokenizer cannot be loaded that comes as a sentencepiece model alone; the library's message is misleading.
+    """Explain why a tokenizer that is a sentencepiece model cannot be loaded; the library's own message misleads.
 
     `source` is a directory, or a name on the hub with the `error` that the library has raised for it.
     """
@@ -60,7 +60,7 @@ def _is_installed(module: str) -> bool:
 
 
 def warn_of_lost_entries(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Says once if a part of the vocabulary can never be what a text is cut into, and which key decides that."""
+    """Say once if texts never reach a part of the vocabulary, and which key decides that."""
     looked_at, lost = _lost_entries(tokenizer)
     if len(lost) <= TOO_MANY * looked_at:
         return
@@ -82,22 +82,22 @@ def _tell(message: str) -> None:
 
 
 def _lost_entries(tokenizer: PreTrainedTokenizerBase) -> tuple[int, dict[str, str]]:
-    """How many entries were looked at; and those that the normalizer leaves in no text, with what becomes of each."""
+    """Count the entries that were looked at; return those that the normalizer rewrites, with what becomes of each."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.normalizer is None:
         return 0, {}
-    added = {token.content for token in backend.get_added_tokens_decoder().values()}  # found before all else
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}  # taken out of texts first
     entries = sorted(backend.get_vocab().keys() - added)
     mark = space_mark(backend)
     texts = list(_texts(backend, mark, entries[:: -(-len(entries) // SAMPLE) or 1]))
     seen = {text: backend.normalizer.normalize_str(text) for text in texts}
     if mark != BYTES:
-        seen = {text: found.replace(mark, " ") for text, found in seen.items()}
-    return len(texts), {text: found for text, found in seen.items() if text not in found}
+        seen = {text: normal.replace(mark, " ") for text, normal in seen.items()}
+    return len(texts), {text: normal for text, normal in seen.items() if text not in normal}
 
 
 def _texts(backend: Tokenizer, mark: str, entries: list[str]) -> Iterator[str]:
-    """Entries as they stand in texts, without the marks of words; of bytes, those that are whole characters."""
+    """Yield entries as they stand in texts, without the marks of words; of bytes, those that are whole characters."""
     prefix = getattr(backend.model, "continuing_subword_prefix", None) or ""
     suffix = getattr(backend.model, "end_of_word_suffix", None) or ""
     decoder = ByteLevel() if mark == BYTES else None

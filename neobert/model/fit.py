@@ -1,6 +1,6 @@
-"""Whether a model and a tokenizer go together: entries, lengths, token types, padding. What does not would show late.
+"""Checks that a model and a tokenizer go together: entries, lengths, token types, padding.
 
-An embedding that is asked for a row that it has not ends a training with an IndexError, or a GPU with an assertion.
+An embedding that is asked for a row that it does not have ends a training: with an IndexError, or an assertion of CUDA.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TYPES_ARE_WORDS = ("codegen", "ctrl", "flaubert", "gpt2", "gpt_neo", "gptj", "o
 
 
 def check_fit(source: str, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int, texts: Texts) -> None:
-    """Raises `ConfigError` unless the model has a row for whatever the tokenizer makes of texts such as these.
+    """Raise `ConfigError` unless the model has a row for whatever the tokenizer makes of texts such as these.
 
     `source` names the tokenizer.
     """
@@ -47,7 +47,7 @@ def check_fit(source: str, model: Any, tokenizer: PreTrainedTokenizerBase, max_l
 
 
 def inputs_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What of the tokenizer's output the model takes: some have no use for token types, and some only one type."""
+    """List what of the tokenizer's output the model takes: some have no use for token types, and some only one type."""
     accepted = set(inspect.signature(model.forward).parameters)
     if _has_no_types(model):
         accepted.discard(TYPES)
@@ -57,7 +57,7 @@ def inputs_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
 def extremes(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Texts], max_length: int, inputs: Sequence[str]
 ) -> list[dict[str, Tensor]]:
-    """The shortest of the texts and the longest, each as a batch of its own."""
+    """Return the shortest and the longest of the texts, each as a batch of its own."""
     encoded = tokenizer(*map(list, zip(*texts, strict=True)), truncation=True, max_length=max_length, verbose=False)
     lengths = list(map(len, encoded["input_ids"]))
     chosen = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
@@ -65,7 +65,7 @@ def extremes(
 
 
 def try_out(source: str, key: str, model: Any, batches: Sequence[dict[str, Tensor]], training: bool) -> None:
-    """Raises `ConfigError`, which names the setting `key`, when the model cannot compute these batches.
+    """Raise `ConfigError`, which names the setting `key`, when the model cannot compute these batches.
 
     A copy of the model computes them: some change with what they have seen. No random numbers are used up.
     """
@@ -82,7 +82,7 @@ def try_out(source: str, key: str, model: Any, batches: Sequence[dict[str, Tenso
 
 @contextmanager
 def _kept_random_numbers() -> Iterator[None]:
-    """Puts all generators back: BigBird draws from numpy's."""
+    """Put all generators back: BigBird draws from numpy's."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         yield
@@ -105,10 +105,9 @@ def _check_entries(source: str, model: Any, tokenizer: PreTrainedTokenizerBase) 
 
 def _limits(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
-    for name, module in model.named_modules():
-        # RoBERTa and its kin number positions from behind that of padding.
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(len(module.weight) - module.padding_idx - 1)
+    for rows, padding in _embeddings(model, "position_embeddings"):
+        if padding is not None:  # RoBERTa and its kin number positions from behind that of padding
+            limits.append(rows - padding - 1)
     return [limit for limit in limits if limit is not None and limit > 0]  # XLNet's is -1: there is none
 
 
@@ -119,21 +118,26 @@ def _check_types(source: str, model: Any, tokenizer: PreTrainedTokenizerBase, te
     rows = _rows_of_types(model)
     if _has_no_types(model):
         if highest:
-            log.info("the two texts of a pair are not told apart by token types: the model has none, and those of the "
-                     "tokenizer of %s are left out", source)  # fmt: skip
+            log.info("the model has no token types, so those of the tokenizer of %s are left out: they cannot tell "
+                     "the two texts of a pair apart", source)  # fmt: skip
     elif rows is not None and highest >= rows:
         message = f"{source!r} gives token types up to {highest}, but the model has {rows} (type_vocab_size)"
         raise ConfigError.at(("model", "tokenizer"), message)
 
 
 def _has_no_types(model: Any) -> bool:
-    """Whether all texts have one and the same type; that of RoBERTa's own tokenizer, which gives none, is 0."""
+    """Return True where all texts have one and the same type, 0: RoBERTa's own tokenizer gives none."""
     return model.config.model_type in _TYPES_ARE_WORDS or _rows_of_types(model) in (0, 1)
 
 
 def _rows_of_types(model: Any) -> int | None:
-    """How many token types have an embedding; None for models that use them otherwise, or not at all."""
-    for name, module in model.named_modules():
-        if name.endswith("token_type_embeddings") and isinstance(getattr(module, "weight", None), Tensor):
-            return len(module.weight)
-    return None
+    """Count the token types that have an embedding; return None for models that use them otherwise, or not at all."""
+    return next((rows for rows, _ in _embeddings(model, "token_type_embeddings")), None)
+
+
+def _embeddings(model: Any, name: str) -> Iterator[tuple[int, int | None]]:
+    """Yield rows and padding_idx of the embeddings of that name, of whatever class they are."""
+    for place, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if place.endswith(name) and isinstance(weight, Tensor):
+            yield len(weight), getattr(module, "padding_idx", None)

@@ -48,7 +48,7 @@ class Classifier:
 
     @property
     def inputs(self) -> list[str]:
-        """What of the tokenizer's output the model takes."""
+        """The parts of the tokenizer's output that the model takes."""
         return fit.inputs_of(self.model, self.tokenizer)
 
 
@@ -183,7 +183,7 @@ def _of_hugging_face(
 
 
 def _loaded(source: str, found: Found | None, shape: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model, and what the library tells of its loading. Names and layouts that it does not know are read here."""
+    """Return the model and the library's report of its loading; read here what the library does not know to read."""
     more: dict[str, Any] = {
         "config": shape, "ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": torch.float32
     }  # fmt: skip

@@ -90,7 +90,7 @@ def unpad(model: Any, encoder: nn.Module) -> bool:
 
 
 def is_known(model: Any) -> bool:
-    """Whether it is a model whose computation is known here: our own, or one of `KINDS`."""
+    """Return True for a model whose computation is known here: our own, or one of `KINDS`."""
     return isinstance(model, NeoBERTPreTrainedModel) or _can_unpad(model, encoder_of(model)[1])
 
 

@@ -61,7 +61,7 @@ def inventory(written: Path) -> set[str]:
 
 
 def seal(written: Path, names: Iterable[str]) -> dict[str, str]:
-    """Makes files survive a power cut; returns their checksums."""
+    """Make files survive a power cut; return their checksums."""
 
     def seal_one(name: str) -> str:
         _sync_file(written / name)
@@ -87,7 +87,7 @@ def complete(
 
 
 def wait_for(written: Path, seen: Iterable[str]) -> None:
-    """Until all these files can be seen here; raises `OSError` when they never can."""
+    """Wait until all these files can be seen here; raise `OSError` when they never can."""
     expected = set(seen)
     if not _comes_true(lambda: expected <= inventory(written)):
         missing = ", ".join(sorted(expected - inventory(written)))
@@ -95,17 +95,16 @@ def wait_for(written: Path, seen: Iterable[str]) -> None:
 
 
 def mark(written: Path, sealed: Mapping[str, str] | None = None) -> None:
-    """Writes the completion marker of a directory: of every file in it the size and the checksum."""
+    """Write the completion marker of a directory: the size and the checksum of every file in it."""
     names = inventory(written) - {MARKER}
     known = dict(sealed or {})
     _write_marker(written, known | seal(written, names - known.keys()))
 
 
 def mark_model(written: Path) -> None:
-    """Marks a finished model as complete by its weights alone: its small files are there for people to edit."""
+    """Mark a finished model as complete by its weights alone: people edit its small files."""
     known = seal(written, inventory(written) - {MARKER})
-    made_of = {name: found for name, found in known.items() if weights(name) and name.endswith(_WEIGHTS)}
-    _write_marker(written, made_of)
+    _write_marker(written, {name: known[name] for name in known if weights(name) and name.endswith(_WEIGHTS)})
 
 
 def _write_marker(written: Path, sealed: Mapping[str, str]) -> None:
@@ -134,7 +133,7 @@ def everything(name: str) -> bool:
 
 
 def weights(name: str) -> bool:
-    """Whether a file is one of a model; the others are read by a training that goes on from a checkpoint."""
+    """Select the files of a model; the others are read by a training that goes on from a checkpoint."""
     alone = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "latest", "zero_to_fp32")
     return "/" not in name and not name.startswith(alone)
 
@@ -150,7 +149,7 @@ def newest_complete(checkpoints: Path, used: Callable[[str], bool] = everything)
 
 
 def present(checkpoints: Path) -> Iterator[Checkpoint]:
-    """Checkpoints whose files are all there, the newest first; the others are skipped with a warning."""
+    """Yield the checkpoints whose files are all there, the newest first; skip the others with a warning."""
     for step, path in sorted(_numbered(checkpoints), reverse=True):
         fault = find_absence(path) or find_no_state(path)
         if fault is None:
@@ -164,7 +163,7 @@ def warn_of(path: Path, fault: str) -> None:
 
 
 def at_step(checkpoints: Path, step: int) -> Checkpoint:
-    """The checkpoint of a step, which another process has found; raises `RunError` if it is not whole here.
+    """Return the checkpoint of a step that the main process has chosen; raise `RunError` if it is not whole here.
 
     Nodes may see a file system at different moments, but all must resume from the same checkpoint. Contents are not
     compared: they have been, once for all processes.
@@ -195,7 +194,7 @@ def _read(path: Path, step: int) -> Checkpoint:
 
 
 def find_fault(path: Path, used: Callable[[str], bool] = everything) -> str | None:
-    """What is wrong with a directory that has a completion marker, or None: all its files must be there, and whole.
+    """Return what is wrong with a directory that has a completion marker: all its files must be there, and whole.
 
     Contents are compared of the files that are `used`.
     """
@@ -203,7 +202,7 @@ def find_fault(path: Path, used: Callable[[str], bool] = everything) -> str | No
 
 
 def find_absence(path: Path) -> str | None:
-    """Which file is not there, or has not the size that it had when it was written."""
+    """Return which file is missing, or has another size than when it was written."""
     try:
         files = _read_marker(path)["files"].items()
     except FileNotFoundError:
@@ -221,7 +220,7 @@ def find_absence(path: Path) -> str | None:
 
 
 def find_damage(path: Path, used: Callable[[str], bool] = everything) -> str | None:
-    """Which of the files that are there has other contents than it had when it was written."""
+    """Return which file has other contents than when it was written; all files must be there."""
     marker = _read_marker(path)
     known = marker.get(checksums.KIND, {})
     if not known:
@@ -237,7 +236,7 @@ def _tell_unverified(path: Path) -> None:
 
 
 def find_no_state(path: Path) -> str | None:
-    """Why no training can go on from a complete directory."""
+    """Return why no training can go on from a complete directory."""
     try:
         _read(path, 0)
     except FileNotFoundError:

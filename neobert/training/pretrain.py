@@ -182,15 +182,15 @@ def _given_checkpoint(config: PretrainConfig, ranks: Ranks) -> Checkpoint | None
     path = config.starts_from
     if path is None:
         return None
-    found, fault = _find_given(path) if ranks.is_main else (None, None)
-    found, fault = broadcast_object_list([found, fault])
-    if found is None:
+    directory, fault = _find_start(path) if ranks.is_main else (None, None)
+    directory, fault = broadcast_object_list([directory, fault])
+    if directory is None:
         raise ConfigError.at(("trainer", "resume_from_checkpoint"), fault)
-    return checkpoints.at_path(found)
+    return checkpoints.at_path(directory)
 
 
-def _find_given(path: Path) -> tuple[Path | None, str]:
-    """The checkpoint that a setting means, or why there is none."""
+def _find_start(path: Path) -> tuple[Path | None, str]:
+    """Return the checkpoint that a setting means, or why there is none."""
     for directory in (path / "checkpoints", path):
         if any(directory.glob("checkpoint-*")):
             newest = checkpoints.newest_complete(directory)
@@ -280,7 +280,7 @@ def _place(
 
 
 def _check_held_out(config: PretrainConfig, data: TrainingData) -> None:
-    """An evaluation needs something to guess: without a masked token its loss would be 0 by 0."""
+    """Refuse held-out text without a masked token: the loss of an evaluation would be 0 by 0."""
     if data.held_out and not any((row.labels >= 0).any() for row in data.held_out):
         tokens = sum(len(row.ids) for row in data.held_out)
         message = (

@@ -1,4 +1,4 @@
-"""Where a training goes on, and what must be as before then: its data, and what it found out at its beginning."""
+"""The place where a training goes on, and what must be as before then: its data, and what it saw at its beginning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> Checkpoint | None:
-    """The newest checkpoint that is whole: the same in all processes, which verify the files of one together."""
+    """Return the newest checkpoint that is whole: the same in all processes, which verify its files together."""
     candidates = checkpoints.present(paths.checkpoints) if ranks.is_main else iter(())
     while True:
         candidate = next(candidates, None)
@@ -38,7 +38,7 @@ def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> Checkpoint | None:
 
 
 def _find_damage(path: Path, ranks: Ranks) -> str | None:
-    """What any of the processes finds in its share of the files."""
+    """Return the damage that any of the processes sees in its share of the files."""
     fault = checkpoints.find_damage(path, lambda name: is_share(name, ranks.rank, ranks.world_size))
     faults = gather_object([fault])
     return next((fault for fault in faults if fault), None)

@@ -37,7 +37,7 @@ class Trainer(transformers.Trainer):
         super().log(self.with_figures(logs) if "loss" in logs else logs, start_time)
 
     def with_figures(self, logs: dict[str, float]) -> dict[str, float]:
-        """The training loss and what is told along with it; called in all processes."""
+        """Add rates and the like to the training loss; called in all processes."""
         return logs | self.meter.read(self.accelerator)
 
     def load_weights(self, file: Path) -> None:

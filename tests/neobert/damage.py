@@ -1,4 +1,4 @@
-"""What happens to files that keep their size; and markers as an older version wrote them."""
+"""Damage to files that keep their size; and markers as an older version wrote them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Masking:
     ordinary: Ids
     """The ids of all other tokens."""
     words: WordMarks | None = None
-    """With it, words are chosen as a whole."""
+    """If set, words are chosen as a whole."""
 
     def __call__(self, ids: Ids, lengths: Sequence[int], keys: Sequence[int]) -> tuple[Ids, Ids]:
         """What the model sees, and what it is to guess (-100 where nothing), both shaped as `ids`, (tokens,).
@@ -65,7 +65,7 @@ class Masking:
 def masking(
     tokenizer: PreTrainedTokenizerBase, probability: float, mask_all: bool = False, whole_words: bool = False
 ) -> Masking:
-    """For what this tokenizer makes; raises `ValueError` if it has no [MASK], or does not mark words."""
+    """Mask what this tokenizer makes; raise `ValueError` if it has no [MASK], or does not mark words."""
     if tokenizer.mask_token_id is None:
         raise ValueError("the tokenizer has no mask token, so nothing can be masked")
     special = np.zeros(len(tokenizer), np.bool_)

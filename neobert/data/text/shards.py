@@ -37,7 +37,7 @@ from neobert.training.files import sync_directory, write_json
 SCHEMA = 1
 SPLITS = ("train", "validation")
 CHECKSUMS = "crc32"
-"""How pieces are verified, in the summary of a shard, and in the manifest where all shards have checksums."""
+"""The kind of checksum, in the summary of a shard, and in the manifest where all shards have one."""
 _ANEW = "The same `neobert preprocess` as before makes its shard again"
 
 
@@ -158,7 +158,7 @@ class MappedShard:
         """Raises `ConfigError` for one that is damaged."""
         start = int(self.ends[number - 1]) if number else 0
         ids = self.ids[start : int(self.ends[number])]
-        if self._verified and zlib.crc32(ids) != self.checksums[number]:
+        if self._verified and zlib.crc32(ids.data) != self.checksums[number]:
             raise at(
                 str(self._ids), f"its piece {number} is not what was written, by its checksum (or {self._ends.name} is "
                 f"damaged). Remove {self._summary}. {_ANEW}"

@@ -19,7 +19,7 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class WordMarks:
-    """By token id: whether the token begins a word, and whether a word begins after it."""
+    """Flags by token id: the token begins a word; a word begins after it."""
 
     begins: Flags
     ends: Flags
@@ -27,7 +27,7 @@ class WordMarks:
 
 @dataclass(frozen=True)
 class _Rule:
-    """How tokens mark words: one of these is set."""
+    """A way to mark words by the start or the end of tokens: one of these is set."""
 
     continuing_prefix: str = ""
     beginning_prefixes: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class _Rule:
 
 
 def word_marks(tokenizer: PreTrainedTokenizerBase) -> WordMarks:
-    """The marks of each token; raises `ValueError` for a tokenizer that does not mark words."""
+    """Return the marks of each token; raise `ValueError` for a tokenizer that does not mark words."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rule = _rule_of_joining(tokenizer) if backend is None else _rule_of_backend(backend)
     marks = rule.marks(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))) if rule else None
@@ -74,7 +74,7 @@ def _spaces(backend: Tokenizer) -> Iterator[str]:
 
 
 def _written(backend: Tokenizer, space: str) -> str:
-    """What normalizer and pre-tokenizer put in the place of white space between two letters."""
+    """Return what normalizer and pre-tokenizer put in the place of white space between two letters."""
     text = f"a{space}b"
     if backend.normalizer is not None:
         text = backend.normalizer.normalize_str(text)
@@ -84,7 +84,7 @@ def _written(backend: Tokenizer, space: str) -> str:
 
 
 def space_mark(backend: Tokenizer) -> str:
-    """What stands for a space within tokens: `Ġ` where they are bytes, `▁` for sentencepiece, else a space."""
+    """Return what stands for a space within tokens: `Ġ` where they are bytes, `▁` for sentencepiece, else a space."""
     return _written(backend, " ") or " "
 
 
@@ -94,7 +94,7 @@ _RULES = (
     (_Rule(continuing_suffix="@@"), ("x@@", "y"), ("x", "y")),  # PhoBERT, BERTweet
     (_Rule(ending_suffix="</w>"), ("x", "y</w>"), ("x</w>", "y</w>")),  # XLM, FlauBERT
 )
-"""Each with how tokens of one word and of two are written by it."""
+"""Rules, each with the tokens of one word and of two."""
 
 
 def _rule_of_joining(tokenizer: PreTrainedTokenizerBase) -> _Rule | None:

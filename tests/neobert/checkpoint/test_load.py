@@ -214,6 +214,8 @@ def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp
         find(tmp_path)
     assert find(tmp_path, "latest").directory.name == "checkpoint-20"
     weights.write_bytes(whole)
+    flip_bit(tmp_path / "checkpoints/checkpoint-20/model.safetensors")
+    assert find(tmp_path).directory.name == "checkpoint-10", "of the newest, only what it says of the best is needed"
     made().save_pretrained(tmp_path / "model")
     assert load(find(tmp_path)).found.directory == tmp_path / "model"
 

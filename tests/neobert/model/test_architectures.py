@@ -76,7 +76,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "mobilebert": {**BERT, "embedding_size": 16, "intra_bottleneck_size": 16, "true_hidden_size": 16},
     "modernbert": {**BERT, "global_attn_every_n_layers": 2, "local_attention": 8},
     "modernbert-decoder": {**BERT, "local_attention": 8},
-    "mpnet": {**BERT, "max_position_embeddings": LENGTH + 1},
+    "mpnet": {**BERT, "max_position_embeddings": LENGTH + 2},
     "mra": {**BERT, "block_per_row": 1, "type_vocab_size": 1},
     "nomic_bert": BERT,
     "nystromformer": {**BERT, "num_landmarks": 4, "segment_means_seq_len": 4},

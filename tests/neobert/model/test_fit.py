@@ -1,4 +1,4 @@
-"""A tokenizer that gives what a model has no row for is a mistake that is told at loading, not in the first step."""
+"""A tokenizer that gives what a model has no row for is a mistake that shows at loading, not in the first step."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def test_token_types_of_a_model_that_has_none_are_left_out(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, shape: Any
 ) -> None:
-    """As RoBERTa's own tokenizer does, which gives none. GPT-2 would add the embeddings of the words 0 and 1."""
+    """RoBERTa's own tokenizer gives none. GPT-2 would add the embeddings of the words 0 and 1."""
     path = save(kind, shape, tokenizer, tmp_path)
-    told = "the two texts of a pair are not told apart by token types: the model has none, and those of the tokenizer"
+    notice = "the model has no token types, so those of the tokenizer of"
     with caplog.at_level(logging.INFO):
         assert build(path, "sst2").inputs == ["input_ids", "attention_mask"]
-        assert told not in caplog.text
+        assert notice not in caplog.text
         assert build(path, "rte").inputs == ["input_ids", "attention_mask"]
-    assert caplog.text.count(told) == 1
+    assert caplog.text.count(notice) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_more_token_types_than_a_model_has_are_refused(tokenizer: PreTrainedToke
 def test_entries_with_numbers_beyond_the_embeddings_are_refused(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    """As where the numbers of the tokenizer have gaps."""
+    """The numbers of a tokenizer may have gaps."""
     path = save("bert", {**SIZE, "max_position_embeddings": 64}, tokenizer, tmp_path)
     known = json.loads((path / "tokenizer.json").read_text())
     vocabulary = known["model"]["vocab"]

@@ -36,7 +36,7 @@ def package() -> Any:
 
 @pytest.fixture(scope="module")
 def deberta(package: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As microsoft/deberta-v3-base: weights, config.json, tokenizer_config.json and spm.model."""
+    """The files of microsoft/deberta-v3-base: weights, config.json, tokenizer_config.json and spm.model."""
     path = tmp_path_factory.mktemp("deberta")
     texts = [text for pair in generated_splits(TASKS["mnli"], 200).train.texts for text in pair]
     model = io.BytesIO()

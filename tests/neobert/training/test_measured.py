@@ -23,7 +23,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Alone:
-    """As accelerate's accelerator for a single process."""
+    """The part of accelerate's accelerator that a single process needs."""
 
     @staticmethod
     def reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
