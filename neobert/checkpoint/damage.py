@@ -8,7 +8,9 @@ from pathlib import Path
 from neobert.checkpoint.errors import UnusableCheckpoint
 
 _MAPPINGS = ("config.json", "tokenizer_config.json", "tokenizer.json")
-_TEXTS = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+SENTENCEPIECE = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model")
+"""Names of a tokenizer's sentencepiece model, which differ from model to model."""
+_TEXTS = ("vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE)
 """What a model directory may hold beside its weights."""
 
 

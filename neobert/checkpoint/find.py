@@ -12,8 +12,10 @@ pszemraj/NeoBERT from v0.0.2 on):
     {latest, STEP/*_{model,optim}_states.pt}                        DeepSpeed's save_checkpoint
     STEP/pytorch_model/*_{model,optim}_states.pt                    Accelerate's save_state with DeepSpeed
     STEP/{model.safetensors, pytorch_model.bin}                     Accelerate's save_state, alone or in accelerate/
+    checkpoint-STEP/{config.json, latest, global_stepSTEP/}         Hugging Face's Trainer with DeepSpeed (ZeRO 3)
 
-STEP is a number, or global_stepN where DeepSpeed chose the name. Any of these directories may be named itself.
+STEP is a number, or global_stepN where DeepSpeed chose the name. Any of these directories may be named itself. Weights
+of any layout may be those of another encoder: config.json, in their directory or in one of the three above, says so.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from neobert.checkpoint.damage import SENTENCEPIECE
 from neobert.checkpoint.errors import UnusableCheckpoint
 from neobert.config.paths import why_incomplete, why_missing
 from neobert.training import checkpoints
@@ -38,8 +41,8 @@ Layout = Literal["Hugging Face", "safetensors", "pytorch_model.bin", "state_dict
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _INSIDE = ("", "pytorch_model", "accelerate")
 """Where in the directory of a step its weights may lie."""
-_CONFIGURATIONS = ("config.yaml", ".hydra/config.yaml", "hydra/.hydra/config.yaml")
-_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_CONFIGURATIONS = ("config.yaml", ".hydra/config.yaml", "hydra/.hydra/config.yaml", "config.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", *SENTENCEPIECE)
 _COMPLETE = "checkpoint_complete.json"
 _STEP = re.compile(r"(?:checkpoint-|global_step)?(\d+)")
 """`checkpoint-` is Hugging Face's and ours, `global_step` DeepSpeed's own."""
@@ -52,7 +55,7 @@ class Found:
     directory: Path
     layout: Layout
     config: Path
-    """config.json of a Hugging Face model, config.yaml of the others."""
+    """config.json of a Hugging Face model, config.yaml of a training."""
     tokenizer: Path | None
     """The directory of its tokenizer, if one lies with it."""
 
@@ -96,13 +99,11 @@ def layout_of(directory: Path) -> Layout | None:
 
 
 def is_neobert(found: Found) -> bool:
-    """Whether its weights are those of a NeoBERT; other models come in Hugging Face's layout alone."""
-    if found.layout != "Hugging Face":
-        return True
-    try:
-        return bool(json.loads(found.config.read_text(encoding="utf-8")).get("model_type") == "neobert")
-    except (OSError, ValueError, AttributeError):
-        return False  # Hugging Face says what is wrong with it
+    """Return True for the weights of a NeoBERT: those of other encoders come with a config.json that names them."""
+    settings = _mapping(found.config) if found.config.suffix == ".json" else {}
+    if found.layout == "Hugging Face":
+        return settings.get("model_type") == "neobert"  # the library explains what is wrong with another one
+    return settings.get("model_type", "neobert") == "neobert"
 
 
 def _roots(path: Path) -> tuple[Path, ...]:
@@ -112,9 +113,8 @@ def _roots(path: Path) -> tuple[Path, ...]:
 
 def _places(path: Path) -> Iterator[Path]:
     """Where to look, the best first."""
-    for inside in _INSIDE:
-        yield path / inside
-    yield path / "model"
+    for inside in (*_INSIDE, "model"):
+        yield whole(path / inside)
     for directory in (path / "checkpoints", path):
         yield from _of_trial(directory)
     yield from _of_step(path, "latest")
@@ -136,6 +136,21 @@ def _of_step(path: Path, step: int | Literal["latest"]) -> Iterator[Path]:
                 yield directory / inside
 
 
+def whole(directory: Path) -> Path:
+    """Return a directory that is named by itself; raise `UnusableCheckpoint` unless its files are as they were written.
+
+    Without a completion marker, in it or above its shards, nothing tells that.
+    """
+    for root in (directory, directory.parent) if layout_of(directory) else ():
+        fault = _fault_by_marker(root, directory)
+        if fault:
+            raise UnusableCheckpoint(
+                f"{root} cannot be used: {fault}. Copy it again; or if you have changed this file yourself, remove "
+                f"{checkpoints.MARKER} beside it"
+            )
+    return directory
+
+
 def _tagged(root: Path, tag: Path) -> Path:
     """What DeepSpeed says is its newest; another would be used without anyone having asked for it."""
     named = root / tag.read_text(encoding="utf-8", errors="replace").strip()
@@ -145,17 +160,17 @@ def _tagged(root: Path, tag: Path) -> Path:
             f"{tag} names {named} as the newest checkpoint, and that holds no weights; steps there: {there}. Copy it "
             "again, or say which step is meant"
         )
-    return named
+    return whole(named)
 
 
 def _of_trial(directory: Path) -> Iterator[Path]:
     """The best checkpoint of a trial of ours, if it knows one; raises `UnusableCheckpoint` when that is damaged."""
-    newest = checkpoints.newest_complete(directory) if _is_ours(directory) else None
+    newest = checkpoints.newest_complete(directory, "trainer_state.json".__eq__) if _is_ours(directory) else None
     step = newest.state.get("best_global_step") if newest else None
     if newest is None or step is None:
         return
     best = directory / f"checkpoint-{step}"
-    fault = checkpoints.find_fault(best)
+    fault = checkpoints.find_fault(best, _used(best, best))
     if fault:
         raise UnusableCheckpoint(
             f"{best}, the best checkpoint of the trial, cannot be used: {fault}. Copy it again, or name "
@@ -189,10 +204,17 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
 
 
 def _fault(step: Path) -> str | None:
-    """What is missing in a checkpoint whose writer left an inventory; many have none."""
-    if _is_ours(step.parent):
+    """Return what is wrong with a checkpoint whose writer left an inventory; many have none."""
+    if _is_ours(step.parent) and not (step / checkpoints.MARKER).is_file():
         return checkpoints.find_fault(step)
-    marker = step / _COMPLETE
+    return _fault_by_marker(step, step)
+
+
+def _fault_by_marker(root: Path, directory: Path) -> str | None:
+    """Compare the weights in `directory` with the marker in `root`; return what differs, None without a marker."""
+    if (root / checkpoints.MARKER).is_file():
+        return checkpoints.find_fault(root, _used(root, directory))
+    marker = root / _COMPLETE
     if not marker.is_file():
         return None
     try:
@@ -202,28 +224,55 @@ def _fault(step: Path) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         return f"its {_COMPLETE} cannot be read ({error!r})"
     for name, size in listed:
-        file = step / name
+        file = root / name
         if not file.is_file() or file.stat().st_size != size:
             return f"{name} is missing, or has not the {size} bytes that its {_COMPLETE} says"
     return None
 
 
+def _used(root: Path, directory: Path) -> Callable[[str], bool]:
+    """Select the files that make a model: those of the model, or the shards where it has no other weights."""
+    if layout_of(directory) not in (None, "DeepSpeed"):
+        return checkpoints.weights
+    return lambda name: (root / name).parent == directory or checkpoints.weights(name)
+
+
 def _config_of(directory: Path, layout: Layout) -> Path:
     if layout == "Hugging Face":
         return directory / "config.json"
-    above = [directory, *list(directory.parents)[:3]]
-    for parent in above:
+    for parent in _around(directory):
         for name in _CONFIGURATIONS:
-            if (parent / name).is_file():
+            if _describes_a_model(parent / name):
                 return parent / name
     raise UnusableCheckpoint(
         f"{directory} has weights, but neither it nor the three directories above hold a config.yaml (or "
-        ".hydra/config.yaml), which tells the number of heads. Put the one of that training beside the weights"
+        ".hydra/config.yaml), which tells the number of heads, or a config.json. Put the one of that training beside "
+        "the weights"
     )
 
 
+def _around(directory: Path) -> list[Path]:
+    """List where a configuration and a tokenizer may lie: with the weights, or above them, the nearest first."""
+    return [directory, *list(directory.parents)[:3]]
+
+
+def _describes_a_model(path: Path) -> bool:
+    """Tell a model's configuration from that of other programs: DeepSpeed's may be called config.json, too."""
+    return path.is_file() and (path.suffix != ".json" or bool({"model_type", "model"} & _mapping(path).keys()))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """Read a mapping from JSON; return an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _tokenizer_of(directory: Path) -> Path | None:
-    for parent in (directory, *list(directory.parents)[:2]):
+    near = _around(directory)[: 4 if directory.name in _INSIDE else 3]
+    for parent in near:
         for place in (parent, parent / "tokenizer"):
             if any((place / name).is_file() for name in _TOKENIZERS):
                 return place

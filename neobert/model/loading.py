@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -35,7 +35,9 @@ from neobert.config.sections import ModelConfig
 from neobert.data.examples import Splits
 from neobert.data.glue_tasks import GlueTask
 from neobert.data.tokenizing import train_wordpiece
-from neobert.model import NeoBERT, NeoBERTConfig, NeoBERTForSequenceClassification, heads, verify
+from neobert.data.vocabulary import missing_packages, warn_of_lost_entries
+from neobert.model import NeoBERT, NeoBERTConfig, NeoBERTForSequenceClassification, fit, heads, verify
+from neobert.model.unpadding import is_known
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +49,8 @@ class Classifier:
 
     @property
     def inputs(self) -> list[str]:
-        """What of the tokenizer's output the model takes: some have no use for token types."""
-        accepted = inspect.signature(self.model.forward).parameters
-        return [name for name in self.tokenizer.model_input_names if name in accepted]
+        """The parts of the tokenizer's output that the model takes."""
+        return fit.inputs_of(self.model, self.tokenizer)
 
 
 def build_classifier(
@@ -73,9 +74,14 @@ def build_classifier(
     elif found and is_neobert(found):
         model = _of_checkpoint(found, splits.task, config, with_head)
     else:
-        model = _of_hugging_face(source, splits.task, config, with_head, resumes=checkpoint is not None)
-    verify.check_fit(tokenizer_source or "the data", model, tokenizer, max_length)
-    return Classifier(model, tokenizer)
+        model = _of_hugging_face(source, found, splits.task, config, with_head, None if checkpoint else tokenizer)
+    texts = splits.some().texts[: verify.SAMPLE]
+    fit.check_fit(tokenizer_source or "the data", model, tokenizer, max_length, texts[0])
+    classifier = Classifier(model, tokenizer)
+    if checkpoint is None and not is_known(model):
+        batches = fit.extremes(tokenizer, texts, max_length, classifier.inputs)
+        fit.try_out(source, key_of(config), model, batches, training=not with_head)
+    return classifier
 
 
 def selected(config: ModelConfig) -> Found | None:
@@ -117,12 +123,16 @@ def _head(task: GlueTask) -> dict[str, Any]:
 
 def _load_tokenizer(source: str, config: ModelConfig, splits: Splits) -> PreTrainedTokenizerBase:
     key = "tokenizer" if config.tokenizer else "name_or_path"
+    revision = config.revision if key == "name_or_path" else None  # it belongs to the model's repository
+    missing = missing_packages(source)
+    if missing:
+        raise _problem(key, missing)
     with explained(source, key):
-        revision = config.revision if key == "name_or_path" else None  # it belongs to the model's repository
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     if tokenizer.pad_token_id is None:
         raise _problem(key, f"{source!r}: the tokenizer has no padding token, so examples cannot share a batch")
     verify.check_vocabulary(source, key, tokenizer, splits.some().texts)
+    warn_of_lost_entries(source, tokenizer)
     return tokenizer
 
 
@@ -135,30 +145,35 @@ _OUTPUTS = {"return_dict": True, "output_attentions": False}
 """What a training needs, whatever a model's configuration asks for."""
 
 
-def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head: bool, resumes: bool) -> Any:
-    """A pretrained encoder under a head for the task. Only the head may be new; raises `ConfigError` otherwise."""
+def _of_hugging_face(
+    source: str, found: Found | None, task: GlueTask, config: ModelConfig, with_head: bool,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Any:  # fmt: skip
+    """A pretrained encoder under a head for the task. Only the head may be new; raises `ConfigError` otherwise.
+
+    `source` is a directory or a name on the hub. `tokenizer` is None when a training goes on from its own checkpoint.
+    """
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    key = "name_or_path" if resumes else key_of(config)
+    key = "name_or_path" if tokenizer is None else key_of(config)
+    described = str(found.config) if found and found.layout != "Hugging Face" else source
     with explained(source, key), _without_load_report():
-        said, _ = PreTrainedConfig.get_config_dict(source, revision=config.revision)
-        shape = AutoConfig.from_pretrained(source, **options)
+        said, _ = PreTrainedConfig.get_config_dict(described, revision=config.revision)
+        shape = AutoConfig.from_pretrained(described, **options)
         shape.update({**_head(task), **_OUTPUTS})
         if "classifier_dropout" in config.model_fields_set:
             shape.update(dict.fromkeys(_DROPOUTS, config.classifier_dropout))
         if config.classifier_pooling is not None:
             verify.check_pooling(source, shape)
             shape.classifier_pooling = config.classifier_pooling
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            source, config=shape, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32, **options
-        )
-        if any(unwrapped(name) != name for name in info["unexpected_keys"]):
-            model, info = _without_wrappers(source, config, model, info["unexpected_keys"])
+        if tokenizer is not None and getattr(shape, "pad_token_id", 0) is None:
+            shape.pad_token_id = tokenizer.pad_token_id  # by which the heads of decoders tell where a text ends
+        model, info = _loaded(source, found, shape, options)
     verify.check_weights(source, key, model, info)
     if not config.allow_random_weights:
         verify.check_trained(source, key, model)
     if "classifier_dropout" in config.model_fields_set:
         verify.check_dropout(source, model, config.classifier_dropout)
-    if not resumes:
+    if tokenizer is not None:
         new = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
         _summarise(source, model, new, info["unexpected_keys"])
         if not new:
@@ -168,17 +183,24 @@ def _of_hugging_face(source: str, task: GlueTask, config: ModelConfig, with_head
     return model
 
 
-def _without_wrappers(source: str, config: ModelConfig, model: Any, names: Collection[str]) -> tuple[Any, Any]:
-    """The model with the weights that are called otherwise there: `module.bert...`, as DistributedDataParallel does."""
-    directory = Path(cached_file(source, "config.json", revision=config.revision)).parent
+def _loaded(source: str, found: Found | None, shape: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the model and the library's report of its loading; read here what the library does not know to read."""
+    more: dict[str, Any] = {
+        "config": shape, "ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": torch.float32
+    }  # fmt: skip
+    if found and found.layout != "Hugging Face":
+        weights = {unwrapped(name): tensor for name, tensor in read(found).items()}
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(shape)].from_pretrained(None, state_dict=weights, **more)
+    model, info = AutoModelForSequenceClassification.from_pretrained(source, **more, **options)
+    names = info["unexpected_keys"]
+    if not any(unwrapped(name) != name for name in names):
+        return model, info
+    directory = Path(cached_file(source, "config.json", revision=options["revision"])).parent
     layout = layout_of(directory)
     assert layout is not None, "weights have been loaded from there"
     there = read(Found(directory, layout, directory / "config.json", None))
     weights = {unwrapped(name) if name in names else name: tensor for name, tensor in there.items()}
-    return type(model).from_pretrained(
-        None, config=model.config, state_dict=weights, ignore_mismatched_sizes=True, output_loading_info=True,
-        dtype=torch.float32,
-    )  # fmt: skip
+    return type(model).from_pretrained(None, state_dict=weights, **more)
 
 
 def _of_checkpoint(found: Found, task: GlueTask, config: ModelConfig, with_head: bool) -> Any:
@@ -232,6 +254,8 @@ def explained(source: str, key: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
+    except UnusableCheckpoint as error:
+        raise _problem(key, str(error)) from None
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, SafetensorError, the hub's own
         path = Path(source)
         if path.is_dir():
@@ -246,7 +270,7 @@ def explained(source: str, key: str) -> Iterator[None]:
         elif source[0] in "/.~":
             message = f"there is no directory {source!r}{why_missing(path)}"
         else:
-            message = (
+            message = missing_packages(source, str(error)) or (
                 f"there is no directory {source!r} here{why_missing(path)}, and the hub did not give such a model: "
                 f"{reason_of(error)}\n"
                 f"  Nodes often reach no hub. `recipe fetch RECIPE`, or `neobert fetch --model {source}`, brings it\n"

@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from neobert.checkpoint.errors import reason_of
+from neobert.checkpoint.find import whole
 from neobert.checkpoint.read import find_damage
 from neobert.config import ConfigError
 from neobert.config.hub import HubName
@@ -138,6 +139,7 @@ def _shape(config: EncoderConfig, tokenizer: PreTrainedTokenizerBase) -> NeoBERT
 def _load(source: str, config: EncoderConfig) -> NeoBERTForMaskedLM:
     try:
         options: dict[str, Any] = {"revision": config.revision} if source == config.name_or_path else {}
+        whole(Path(source))
         shape = AutoConfig.from_pretrained(source, **options)
         if not isinstance(shape, NeoBERTConfig):
             raise ConfigError(f"{source!r} is a {shape.model_type}, and only NeoBERT models are pretrained here")

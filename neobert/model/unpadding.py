@@ -43,7 +43,7 @@ def spare_padding(
     if isinstance(model, NeoBERTPreTrainedModel):
         return True
     encoder = encoder_of(model)[1]
-    if _is_known(model, encoder) and _has_kernel(model, device, dtype):
+    if _can_unpad(model, encoder) and _has_kernel(model, device, dtype):
         return unpad(model, encoder)
     changes = padding_matters()
     if changes:
@@ -74,7 +74,7 @@ def takes_padding_left(model: Any) -> bool:
 
 def unpad(model: Any, encoder: nn.Module) -> bool:
     """Lets the blocks of a classifier's `encoder` compute no padding; whether that can be done with such a model."""
-    if not _is_known(model, encoder):
+    if not _can_unpad(model, encoder):
         return False
     place, of_first = KINDS[model.config.model_type]
     AttentionInterface.register(NAME, _attend)
@@ -89,7 +89,12 @@ def unpad(model: Any, encoder: nn.Module) -> bool:
     return True
 
 
-def _is_known(model: Any, encoder: nn.Module) -> bool:
+def is_known(model: Any) -> bool:
+    """Return True for a model whose computation is known here: our own, or one of `KINDS`."""
+    return isinstance(model, NeoBERTPreTrainedModel) or _can_unpad(model, encoder_of(model)[1])
+
+
+def _can_unpad(model: Any, encoder: nn.Module) -> bool:
     """Code of others may call itself BERT as well, and look at more than first tokens, or at what comes before each."""
     theirs = all(type(part).__module__.startswith("transformers.models.") for part in (model, encoder))
     return theirs and model.config.model_type in KINDS and not getattr(model.config, "is_decoder", False)

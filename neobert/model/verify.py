@@ -127,28 +127,5 @@ def check_vocabulary(source: str, key: str, tokenizer: PreTrainedTokenizerBase, 
         log.warning("%.0f %% of the training texts are unknown to the tokenizer of %s", 100 * share, source)
 
 
-def check_fit(source: str, model: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-    """The tokenizer's entries must have embeddings, and examples of `max_length` tokens must have positions."""
-    entries = len(tokenizer)
-    embeddings = getattr(model.config, "vocab_size", None) or entries  # CANINE hashes characters: it has none
-    if entries > embeddings:
-        raise _problem("tokenizer", f"has {entries} entries, but the model only {embeddings} embeddings")
-    if entries < 0.9 * embeddings:
-        log.warning("the tokenizer of %s has %d entries, and the model %d embeddings: is the vocabulary complete?",
-                    source, entries, embeddings)  # fmt: skip
-    limit = min(_limits(model, tokenizer), default=max_length)
-    if max_length > limit:
-        raise ConfigError.at(("data", "max_length"), f"is {max_length}, but the model takes at most {limit}")
-
-
-def _limits(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
-    for name, module in model.named_modules():
-        # RoBERTa and its kin number positions from behind that of padding.
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(len(module.weight) - module.padding_idx - 1)
-    return [limit for limit in limits if limit is not None and limit > 0]  # XLNet's is -1: there is none
-
-
 def _problem(key: str, message: str) -> ConfigError:
     return ConfigError.at(("model", key), message)

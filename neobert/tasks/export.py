@@ -89,6 +89,7 @@ def _write(config: ExportConfig, loaded: Loaded, tokenizer: Any, directory: Path
 
     from neobert.checkpoint.card import write_card
     from neobert.checkpoint.write import largest_difference, write_model
+    from neobert.training import checkpoints
 
     lease.check()
     if directory.exists():  # an earlier attempt was interrupted
@@ -96,6 +97,7 @@ def _write(config: ExportConfig, loaded: Loaded, tokenizer: Any, directory: Path
     directory.mkdir()
     write_model(loaded.model, directory, getattr(torch, config.dtype), config.hub_code)
     tokenizer.save_pretrained(directory)
+    checkpoints.mark_model(directory)
     write_card(directory, loaded, tokenizer, config)
     return largest_difference(loaded.model, directory)
 

@@ -1,8 +1,9 @@
 """Checkpoints that are there completely or not at all.
 
 Hugging Face writes a checkpoint file by file. Here it is written into a directory of this attempt's own, gets a
-completion marker with the size of every file, and is then renamed into place. The marker is checked again before a
-resume, because a copy or a quota may have cut a file short since.
+completion marker with the size and the checksum of every file, and is then renamed into place. What is read again is
+compared with the marker: a copy or a quota may have cut a file short since, and a disk may have lost a page of it.
+Markers of versions before hold sizes alone.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from neobert.config import keep
 from neobert.config.keep import numbered as _numbered
 from neobert.errors import RunError
-from neobert.training import lease
+from neobert.training import checksums, lease
 from neobert.training.files import sync_directory, write_json
 
 log = logging.getLogger(__name__)
 
 MARKER = keep.MARKER
 _PARTIAL = "partial-"
+_WEIGHTS = (".safetensors", ".bin")
 SECONDS_TO_BE_SEEN = 90.0
 """After which a file written on one node must be seen on another; NFS remembers for 60 s what was not there."""
 
@@ -71,30 +74,62 @@ def inventory(written: Path) -> set[str]:
     return {str(path.relative_to(written)) for path in found}
 
 
-def complete(written: Path, checkpoints: Path, seen: Iterable[str] = ()) -> Path:
+def seal(written: Path, names: Iterable[str]) -> dict[str, str]:
+    """Make files survive a power cut; return their checksums."""
+
+    def seal_one(name: str) -> str:
+        _sync_file(written / name)
+        return checksums.checksum(written / name)
+
+    return checksums.in_threads(seal_one, names)
+
+
+def complete(
+    written: Path, checkpoints: Path, seen: Iterable[str] = (), sealed: Mapping[str, str] | None = None
+) -> Path:
     """Marks a written directory as complete and moves it into `checkpoints`; returns where it is then.
 
-    `seen` are the files that all processes together see in it. What one of them wrote on another node may show here
-    only after a while; raises `OSError` when it never does.
+    `seen` are the files that all processes together see in it, and `sealed` what `seal` gave of those that other
+    processes have sealed. What was written on another node may show here only after a while; raises `OSError` when it
+    never does.
     """
-    expected = set(seen)
-    if not _comes_true(lambda: expected <= inventory(written)):
-        missing = ", ".join(sorted(expected - inventory(written)))
-        raise OSError(f"other processes wrote {missing}, which cannot be seen here")
-    sizes = {}
-    for name in sorted(inventory(written)):
-        _sync_file(written / name)
-        sizes[name] = (written / name).stat().st_size
-    write_json(written / MARKER, {"schema": 1, "files": sizes}, durable=True)
+    wait_for(written, seen)
+    mark(written, sealed)
     final = checkpoints / written.name
     _put_in_place(written, final)
     return final
 
 
+def wait_for(written: Path, seen: Iterable[str]) -> None:
+    """Wait until all these files can be seen here; raise `OSError` when they never can."""
+    expected = set(seen)
+    if not _comes_true(lambda: expected <= inventory(written)):
+        missing = ", ".join(sorted(expected - inventory(written)))
+        raise OSError(f"other processes wrote {missing}, which cannot be seen here")
+
+
+def mark(written: Path, sealed: Mapping[str, str] | None = None) -> None:
+    """Write the completion marker of a directory: the size and the checksum of every file in it."""
+    names = inventory(written) - {MARKER}
+    known = dict(sealed or {})
+    _write_marker(written, known | seal(written, names - known.keys()))
+
+
+def mark_model(written: Path) -> None:
+    """Mark a finished model as complete by its weights alone: people edit its small files."""
+    known = seal(written, inventory(written) - {MARKER})
+    _write_marker(written, {name: known[name] for name in known if weights(name) and name.endswith(_WEIGHTS)})
+
+
+def _write_marker(written: Path, sealed: Mapping[str, str]) -> None:
+    sizes = {name: (written / name).stat().st_size for name in sorted(sealed)}
+    marker = {"schema": 1, "files": sizes, checksums.KIND: {name: sealed[name] for name in sizes}}
+    write_json(written / MARKER, marker, durable=True)
+
+
 def put_model_in_place(written: Path, final: Path) -> None:
-    """Moves a model that was written into `staging` to where it is looked for."""
-    for name in inventory(written):
-        _sync_file(written / name)
+    """Marks a model that was written into `staging` as complete, and moves it to where it is looked for."""
+    mark_model(written)
     _put_in_place(written, final)
 
 
@@ -107,24 +142,49 @@ def _put_in_place(written: Path, final: Path) -> None:
     sync_directory(final.parent)
 
 
-def newest_complete(checkpoints: Path) -> Checkpoint | None:
-    """The complete checkpoint with the most steps; incomplete ones are skipped with a warning."""
-    for step, path in sorted(_numbered(checkpoints), reverse=True):
-        fault = find_fault(path)
+def everything(name: str) -> bool:
+    return True
+
+
+def weights(name: str) -> bool:
+    """Select the files of a model; the others are read by a training that goes on from a checkpoint."""
+    alone = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "latest", "zero_to_fp32")
+    return "/" not in name and not name.startswith(alone)
+
+
+def newest_complete(checkpoints: Path, used: Callable[[str], bool] = everything) -> Checkpoint | None:
+    """The complete checkpoint with the most steps; others are skipped with a warning, as in `find_fault`."""
+    for checkpoint in present(checkpoints):
+        fault = find_damage(checkpoint.path, used)
         if fault is None:
-            return _read(path, step)
-        log.warning("skipping the checkpoint %s: %s", path, fault)
+            return checkpoint
+        warn_of(checkpoint.path, fault)
     return None
 
 
-def at_step(checkpoints: Path, step: int) -> Checkpoint:
-    """The complete checkpoint of a step, which another process has found; raises `RunError` if there is none here.
+def present(checkpoints: Path) -> Iterator[Checkpoint]:
+    """Yield the checkpoints whose files are all there, the newest first; skip the others with a warning."""
+    for step, path in sorted(_numbered(checkpoints), reverse=True):
+        fault = find_absence(path) or find_no_state(path)
+        if fault is None:
+            yield _read(path, step)
+        else:
+            warn_of(path, fault)
 
-    Nodes may see a file system at different moments, but all must resume from the same checkpoint.
+
+def warn_of(path: Path, fault: str) -> None:
+    log.warning("skipping the checkpoint %s: %s", path, fault)
+
+
+def at_step(checkpoints: Path, step: int) -> Checkpoint:
+    """Return the checkpoint of a step that the main process has chosen; raise `RunError` if it is not whole here.
+
+    Nodes may see a file system at different moments, but all must resume from the same checkpoint. Contents are not
+    compared: they have been, once for all processes.
     """
     path = checkpoints / f"checkpoint-{step}"
-    if not _comes_true(lambda: find_fault(path) is None):
-        raise RunError(f"{path} is complete where the main process is, but not here: {find_fault(path)}")
+    if not _comes_true(lambda: find_absence(path) is None):
+        raise RunError(f"{path} is complete where the main process is, but not here: {find_absence(path)}")
     return _read(path, step)
 
 
@@ -147,10 +207,18 @@ def _read(path: Path, step: int) -> Checkpoint:
     return Checkpoint(path, step, json.loads((path / "trainer_state.json").read_text(encoding="utf-8")))
 
 
-def find_fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint directory, or None when it is complete."""
+def find_fault(path: Path, used: Callable[[str], bool] = everything) -> str | None:
+    """Return what is wrong with a directory that has a completion marker: all its files must be there, and whole.
+
+    Contents are compared of the files that are `used`.
+    """
+    return find_absence(path) or find_damage(path, used)
+
+
+def find_absence(path: Path) -> str | None:
+    """Return which file is missing, or has another size than when it was written."""
     try:
-        files = json.loads((path / MARKER).read_text(encoding="utf-8"))["files"].items()
+        files = _read_marker(path)["files"].items()
     except FileNotFoundError:
         return f"it has no {MARKER}, so it was not written to its end"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -162,23 +230,38 @@ def find_fault(path: Path) -> str | None:
             return f"{name} is missing"
         if found != size:
             return f"{name} has {found} bytes instead of {size}"
-        if _is_blank(path / name):
-            return f"{name} holds zeros instead of data"
+    return None
+
+
+def find_damage(path: Path, used: Callable[[str], bool] = everything) -> str | None:
+    """Return which file has other contents than when it was written; all files must be there."""
+    marker = _read_marker(path)
+    known = marker.get(checksums.KIND, {})
+    if not known:
+        _tell_unverified(path)
+    names = [name for name in marker["files"] if used(name)]
+    faults = checksums.in_threads(lambda name: checksums.damage_of(path / name, known.get(name)), names)
+    return next((f"{name} {fault}" for name, fault in faults.items() if fault), None)
+
+
+@cache
+def _tell_unverified(path: Path) -> None:
+    log.info("%s was written without checksums, by an older version: only the size of its weights is verified", path)
+
+
+def find_no_state(path: Path) -> str | None:
+    """Return why no training can go on from a complete directory."""
     try:
         _read(path, 0)
+    except FileNotFoundError:
+        return "it has no trainer_state.json, so no training can go on from it"
     except (OSError, ValueError) as error:
         return f"its trainer_state.json cannot be read ({error})"
     return None
 
 
-def _is_blank(path: Path) -> bool:
-    """Whether a file has lost its contents and kept its size, as in a copy or a file system that was cut off.
-
-    None of the formats in a checkpoint begins with zeros. To look at all of them whole would take minutes.
-    """
-    with path.open("rb") as file:
-        start = file.read(16)
-    return bool(start) and not any(start)
+def _read_marker(path: Path) -> dict[str, Any]:
+    return json.loads((path / MARKER).read_text(encoding="utf-8"))
 
 
 def keep_newest(checkpoints: Path, limit: int, newest: int, best: int | None) -> None:

@@ -39,14 +39,15 @@ class Console(TrainerCallback):
             self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:
+        if "samples_per_second" not in logs:
             return
+        loss = f"loss {logs['loss']:.4f}" if "loss" in logs else "no loss"
         speed = f"{logs['samples_per_second']:.0f} examples/s, {logs['tokens_per_second']:,.0f} tokens/s{_use(logs)}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {logs['loss']:.4f}, {speed}")
+            self._bar.set_postfix_str(f"{loss}, {speed}")
         else:
             self._say(f"step {state.global_step}/{self._progress.total_steps} ({state.epoch:.2f} epochs): "
-                      f"loss {logs['loss']:.4f}, {speed}{_shares(logs)}{self._left()}")  # fmt: skip
+                      f"{loss}, {speed}{_shares(logs)}{self._left()}")  # fmt: skip
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any

@@ -26,7 +26,10 @@ def train_rows_in_use(model: Any, ids: np.ndarray, pays: bool, checkpoint: Path 
     file = checkpoint / NAME
     if not file.exists():
         return False
-    known = np.load(file)
+    try:
+        known = np.load(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{file} is damaged: {error}. Remove {checkpoint}, to go on from the one before it") from None
     rows = train_used_rows(model, known)
     if rows is None or len(rows.used) != len(known) or not np.isin(ids, known).all():
         raise RunError(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerState
 
 from neobert.config import ConfigError, GlueConfig
@@ -41,13 +40,12 @@ from neobert.training.classifying import ClassifierTrainer, balanced_weights
 from neobert.training.console import Console
 from neobert.training.distributed import Ranks
 from neobert.training.embeddings import train_rows_in_use
-from neobert.training.ended import find_ending
 from neobert.training.files import TrialFiles, drop_lines_after
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.outcome import Outcome, outcome_of, tokens_of
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
-from neobert.training.resuming import check_best, check_same_data, found_once, record_data
+from neobert.training.resuming import check_best, check_same_data, found_once, newest_checkpoint, record_data
 
 log = logging.getLogger(__name__)
 
@@ -139,16 +137,6 @@ def _arguments(config: GlueConfig, splits: Splits, paths: TrialFiles, ranks: Ran
         train_examples=len(splits.train) or 1,  # a schedule of no steps is none that DeepSpeed takes
         checkpoints=paths.checkpoints,
     )  # fmt: skip
-
-
-def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> checkpoints.Checkpoint | None:
-    """The newest complete checkpoint; which one that is, the main process says for all."""
-    ended = find_ending(paths, ranks)
-    if ended is not None:
-        return ended
-    found = checkpoints.newest_complete(paths.checkpoints) if ranks.is_main else None
-    (step,) = broadcast_object_list([found.step if found else None])
-    return checkpoints.at_step(paths.checkpoints, step) if found is None and step is not None else found
 
 
 def _trainer(

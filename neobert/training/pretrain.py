@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,13 @@ from neobert.training.checkpoints import Checkpoint
 from neobert.training.distributed import Ranks
 from neobert.training.ended import read_ending
 from neobert.training.files import TrialFiles, read_json
-from neobert.training.finetune import forget_lost_steps, newest_checkpoint, reports
+from neobert.training.finetune import forget_lost_steps, reports
 from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.preemption import Preemption
 from neobert.training.pretraining import PLACE, PretrainTrainer
 from neobert.training.profiling import Profiling
 from neobert.training.progress import Progress
+from neobert.training.resuming import newest_checkpoint
 from neobert.training.schedules import Schedule
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             "nothing is held out to evaluate on: make shards with `neobert preprocess validation_fraction=0.01`, name "
             "text in dataset.validation, or leave this out",
         )
+    _check_held_out(config, data)
     length = _length(config, data)
     schedule = _schedule(config, length)
     args = pretraining_arguments(
@@ -91,7 +94,7 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
     resumed = newest_checkpoint(paths, ranks)  # now that the processes can speak to each other
     if resumed is None:
         _check_where_it_begins(paths, config, ranks)
-    start = resumed or _given_checkpoint(config)
+    start = resumed or _given_checkpoint(config, ranks)
     if ranks.is_main:
         forget_lost_steps(paths, resumed)
     found = _read_place(start, resumed) if start else None
@@ -180,24 +183,34 @@ def _finished(trainer: PretrainTrainer, state: TrainerState) -> bool:
     return state.global_step >= trainer.args.max_steps
 
 
-def _given_checkpoint(config: PretrainConfig) -> Checkpoint | None:
-    """The one to begin from, of another trial: its directory, the trial's, or that of the trial's checkpoints."""
+def _given_checkpoint(config: PretrainConfig, ranks: Ranks) -> Checkpoint | None:
+    """The one to begin from, of another trial: its directory, the trial's, or that of the trial's checkpoints.
+
+    The main process verifies it for all.
+    """
     path = config.starts_from
     if path is None:
         return None
-    if (path / "checkpoints").is_dir():
-        found = checkpoints.newest_complete(path / "checkpoints")
-    elif any(path.glob("checkpoint-*")):
-        found = checkpoints.newest_complete(path)
-    elif checkpoints.find_fault(path) is None:
-        found = checkpoints.at_path(path)
-    else:
-        found = None
-    if found is None:
-        ended = any(read_ending(place) for place in (path, path / "checkpoints"))
-        why = ": it was trained with trainer.keep: best, which leaves the model alone" if ended else ""
-        raise ConfigError.at(("trainer", "resume_from_checkpoint"), f"{path} holds no complete checkpoint{why}")
-    return found
+    directory, fault = _find_start(path) if ranks.is_main else (None, None)
+    directory, fault = broadcast_object_list([directory, fault])
+    if directory is None:
+        raise ConfigError.at(("trainer", "resume_from_checkpoint"), fault)
+    return checkpoints.at_path(directory)
+
+
+def _find_start(path: Path) -> tuple[Path | None, str]:
+    """Return the checkpoint that a setting means, or why there is none."""
+    for directory in (path / "checkpoints", path):
+        if any(directory.glob("checkpoint-*")):
+            newest = checkpoints.newest_complete(directory)
+            return (newest.path if newest else None), f"{path} holds no complete checkpoint"
+        if read_ending(directory):
+            return (
+                None,
+                f"{path} holds no checkpoint: it was trained with trainer.keep: best, which keeps the model alone",
+            )
+    fault = checkpoints.find_fault(path) or checkpoints.find_no_state(path)
+    return (None if fault else path), f"{path} holds no complete checkpoint: {fault}"
 
 
 def _check_where_it_begins(paths: TrialFiles, config: PretrainConfig, ranks: Ranks) -> None:
@@ -278,6 +291,17 @@ def _place(
             + ("" if start else f", or set dataset.lanes: {LANES * ranks.world_size}")
         )
     return place, tokens
+
+
+def _check_held_out(config: PretrainConfig, data: TrainingData) -> None:
+    """Refuse held-out text without a masked token: the loss of an evaluation would be 0 by 0."""
+    if data.held_out and not any((row.labels >= 0).any() for row in data.held_out):
+        tokens = sum(len(row.ids) for row in data.held_out)
+        message = (
+            f"none of the {tokens} tokens of the held-out text is masked (datacollator.mlm_probability is "
+            f"{config.datacollator.mlm_probability:g}), so an evaluation has nothing to measure. Hold out more text"
+        )
+        raise ConfigError.at(("dataset",), message)
 
 
 def _length(config: PretrainConfig, data: TrainingData) -> Length:
@@ -369,7 +393,10 @@ def _outcome(trainer: PretrainTrainer, state: TrainerState, data: TrainingData) 
         }
         metrics["perplexity"] = math.exp(min(metrics["loss"], 700.0))
     else:
-        metrics = {"loss": [entry["loss"] for entry in history if "loss" in entry][-1]}
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        if not losses:
+            raise RunError("no loss was measured: in all of the training no token was masked. Give it more text")
+        metrics = {"loss": losses[-1]}
     for rate in ("samples_per_second", "tokens_per_second", "mfu"):
         found = [entry[rate] for entry in history if rate in entry]
         if found:
@@ -385,4 +412,4 @@ def _baseline(data: TrainingData) -> float | None:
     if not data.held_out:
         return None
     masked = np.concatenate([row.labels[row.labels >= 0] for row in data.held_out])
-    return float(np.bincount(masked).max() / len(masked)) if len(masked) else None
+    return float(np.bincount(masked).max() / len(masked))

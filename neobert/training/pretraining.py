@@ -21,6 +21,7 @@ from neobert.data.text.training import TrainingData, no_text
 from neobert.errors import RunError
 from neobert.training import metering
 from neobert.training.files import read_json, write_json
+from neobert.training.measured import MeasuredSteps
 from neobert.training.optimizers import build_optimizer, gradient_size
 from neobert.training.schedules import Schedule, scheduler
 from neobert.training.trainer import Trainer, same_random_numbers
@@ -86,6 +87,7 @@ class PretrainTrainer(Trainer):
         self._reached: dict[int, Reached] = {}
         self._steps = 0
         """Since the last figures."""
+        self._measured = MeasuredSteps(self.args.device, self.args.gradient_accumulation_steps)
         self._watch = metering.Stopwatch(self.args.device)
         self._counts = torch.zeros(3, dtype=torch.float64)  # tokens, squared lengths, masked tokens: for MFU
         self._peak = self._find_peak(config.trainer.peak_tflops)
@@ -104,31 +106,36 @@ class PretrainTrainer(Trainer):
 
         Raises `ConfigError` when there is no text.
         """
-        batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
+        batches, (masked, tokens, rows, *counts) = self._fetch(epoch_iterator, num_batches)
         for _ in range(self._batches.behind + 1):
             if rows:
                 break
             self._batches.next_epoch()  # no process has any left of this one
-            batches, (masked, tokens, rows) = self._fetch(epoch_iterator, num_batches)
+            batches, (masked, tokens, rows, *counts) = self._fetch(epoch_iterator, num_batches)
         if not rows:
             raise no_text(self._config.dataset)
+        self._measured.begin(masked, tokens, *counts)
         self._tokens_ahead = tokens
         self._begun, self._tokens_begun = self.state.global_step + 1, self.tokens + tokens
         return batches, max(masked, 1)
 
     def _fetch(self, epoch_iterator: Any, count: int) -> tuple[list, list[int]]:
-        """Micro-batches of this process, and how many masked tokens, tokens and rows those of all processes have."""
+        """Micro-batches of this process, and how many masked tokens, tokens and rows those of all processes have.
+
+        Behind these, how many micro-batches have rows, and how many of them no masked token.
+        """
         with self._watch.time("data"):
             try:
                 batches = [next(epoch_iterator) for _ in range(count)]
             except NoText:
                 raise no_text(self._config.dataset) from None
         some = [batch for batch in batches if batch["rows"]]  # the others are there for the processes to keep step
-        masked = sum(int((batch["labels"] >= 0).sum()) for batch in some)
+        each = [int((batch["labels"] >= 0).sum()) for batch in some]
+        masked = sum(each)
         tokens, rows = sum(map(_real_tokens, some)), sum(batch["rows"] for batch in some)
         self.meter.add(rows, tokens)
         self._counts += torch.tensor([tokens, sum(map(_squares, some)), masked])
-        return batches, self._over_processes(masked, tokens, rows)
+        return batches, self._over_processes(masked, tokens, rows, len(each), each.count(0))
 
     def _over_processes(self, *numbers: int) -> list[int]:
         """Their sums, by way of the hosts: no GPU is waited for."""
@@ -197,6 +204,7 @@ class PretrainTrainer(Trainer):
         if self.accelerator.sync_gradients:
             self._step_is_done()
             self._tell_share()
+        self._measured.add(loss)
         if self.is_deepspeed_enabled:
             self._losses.append(loss)
             return loss
@@ -271,8 +279,11 @@ class PretrainTrainer(Trainer):
         self.state.epoch = self.tokens / known if known else self._windows.epoch(self.place)
         super().log(logs, start_time)
 
-    def figures(self) -> dict[str, float]:
-        """Rates, where the time went (in this process), memory, and MFU."""
+    def with_figures(self, logs: dict[str, float]) -> dict[str, float]:
+        """The loss, rates, where the time went (in this process), memory, and MFU."""
+        logs = self._measured.of_measured(logs, self._steps, self.accelerator)
+        if self.args.process_index == 0:
+            self._measured.warn(self._config.datacollator.mlm_probability)
         spent = self._watch.read()
         if self.is_deepspeed_enabled:  # it updates the weights at the end of its backward pass
             spent["backward"] -= spent.get("optimizer", 0.0)
@@ -280,7 +291,7 @@ class PretrainTrainer(Trainer):
         if communication is not None:
             spent["communication"] = communication * self._steps
         self._steps = 0
-        found = super().figures() | {f"seconds_{part}": seconds for part, seconds in spent.items()}
+        found = super().with_figures(logs) | {f"seconds_{part}": seconds for part, seconds in spent.items()}
         found |= {"tokens": self.tokens, "peak_memory": metering.peak_memory(self.args.device)}
         if self._skipped:
             found["skipped_steps"] = self._skipped
@@ -305,7 +316,7 @@ class PretrainTrainer(Trainer):
                 totals += torch.stack([found.loss_sum, found.correct, found.masked]).to(totals)
             model.train()
         loss, correct, masked = self.accelerator.reduce(totals, reduction="sum").tolist()
-        metrics = {"eval_loss": loss / max(masked, 1), "eval_masked_accuracy": correct / max(masked, 1)}
+        metrics = {"eval_loss": loss / masked, "eval_masked_accuracy": correct / masked}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

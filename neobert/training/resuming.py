@@ -1,4 +1,4 @@
-"""What must be as before when a training goes on: its data, and what it found out at its beginning."""
+"""The place where a training goes on, and what must be as before then: its data, and what it saw at its beginning."""
 
 from __future__ import annotations
 
@@ -8,15 +8,47 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from neobert.data.examples import Splits
 from neobert.errors import RunError
 from neobert.training import checkpoints
+from neobert.training.checkpoints import Checkpoint
+from neobert.training.checksums import is_share
 from neobert.training.distributed import Ranks
+from neobert.training.ended import find_ending
 from neobert.training.files import TrialFiles, write_json
 
 log = logging.getLogger(__name__)
+
+
+def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole: the same in all processes, which verify its files together.
+
+    Of a training whose last checkpoint was removed since, it is the end, with the model that stayed.
+    """
+    ended = find_ending(paths, ranks)
+    if ended is not None:
+        return ended
+    candidates = checkpoints.present(paths.checkpoints) if ranks.is_main else iter(())
+    while True:
+        candidate = next(candidates, None)
+        (step,) = broadcast_object_list([candidate.step if candidate else None])
+        if step is None:
+            return None
+        here = checkpoints.at_step(paths.checkpoints, step)
+        fault = _find_damage(here.path, ranks)
+        if fault is None:
+            return here
+        if ranks.is_main:
+            checkpoints.warn_of(here.path, fault)
+
+
+def _find_damage(path: Path, ranks: Ranks) -> str | None:
+    """Return the damage that any of the processes sees in its share of the files."""
+    fault = checkpoints.find_damage(path, lambda name: is_share(name, ranks.rank, ranks.world_size))
+    faults = gather_object([fault])
+    return next((fault for fault in faults if fault), None)
 
 
 def record_data(paths: TrialFiles, splits: Splits) -> None:
@@ -61,7 +93,7 @@ def found_once(paths: TrialFiles, ranks: Ranks, name: str, find: Callable[[], bo
 def check_best(paths: TrialFiles, step: int) -> None:
     """Raises `RunError` when the best checkpoint, which makes the predictions, is lost or damaged."""
     path = paths.checkpoints / f"checkpoint-{step}"
-    fault = checkpoints.find_fault(path)
+    fault = checkpoints.find_fault(path, checkpoints.weights)
     if fault:
         raise RunError(
             f"the best checkpoint, {path}, cannot make the predictions for the test set: {fault}. Put it back, or "

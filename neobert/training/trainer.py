@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from neobert.errors import RunError
 from neobert.training import checkpoints, deepspeed
+from neobert.training.checksums import is_share
 from neobert.training.clipping import can_clip_in_step, clip_in_step
 from neobert.training.progress import Meter, Progress
 
@@ -33,13 +34,11 @@ class Trainer(transformers.Trainer):
         self._keep = keep_checkpoints
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs |= self.figures()
-        super().log(logs, start_time)
+        super().log(self.with_figures(logs) if "loss" in logs else logs, start_time)
 
-    def figures(self) -> dict[str, float]:
-        """What is told along with the training loss; called in all processes."""
-        return self.meter.read(self.accelerator)
+    def with_figures(self, logs: dict[str, float]) -> dict[str, float]:
+        """Add rates and the like to the training loss; called in all processes."""
+        return logs | self.meter.read(self.accelerator)
 
     def load_weights(self, file: Path) -> None:
         """Puts the weights of a checkpoint into the model, wherever its shards may be.
@@ -99,10 +98,11 @@ class Trainer(transformers.Trainer):
                 super()._save_checkpoint(model, trial)
                 written = checkpoints.staging(directory) / f"checkpoint-{self.state.global_step}"
                 self.save_also(written)
-                seen = gather_object(sorted(checkpoints.inventory(written)))  # waits for all, too
                 if self.args.should_save:
                     self._correct_best(directory, written)
-                    checkpoints.complete(written, directory, seen)
+                seen, sealed = self._seal(written)
+                if self.args.should_save:
+                    checkpoints.complete(written, directory, seen, sealed)
             except Exception as error:  # safetensors and torch.save have their own classes for a full disk
                 message = _cannot_save(f"the checkpoint of step {self.state.global_step}", directory, error)
                 checkpoints.clear_partial(directory)  # others may need the room
@@ -111,6 +111,16 @@ class Trainer(transformers.Trainer):
                 newest, best = self.state.global_step, self.state.best_global_step
                 checkpoints.keep_newest(directory, self._keep, newest, best)
             self.accelerator.wait_for_everyone()
+
+    def _seal(self, written: Path) -> tuple[set[str], dict[str, str]]:
+        """The files of all processes, each of which has sealed its own, and their checksums."""
+        seen = set(gather_object(sorted(checkpoints.inventory(written))))  # waits for all, too
+        mine = [name for name in seen if is_share(name, self.args.process_index, self.args.world_size)]
+        checkpoints.wait_for(written, mine)
+        sealed: dict[str, str] = {}
+        for part in gather_object([checkpoints.seal(written, mine)]):
+            sealed |= part
+        return seen, sealed
 
     def _correct_best(self, directory: Path, written: Path) -> None:
         """Notes the place of the best checkpoint as it will be, not aside."""

@@ -69,9 +69,7 @@ def test_where_the_profile_says_so_the_job_goes_on_by_itself_without_that_node(s
 
 def test_an_image_that_cannot_use_gpus_fails_in_less_than_a_minute_and_no_node_is_blamed(site: Site) -> None:
     begin = time.time()
-    recipe = site.recipe(
-        resources={"gpus_per_node": 2, "procs_per_node": 1}
-    )  # pretended GPUs
+    recipe = site.recipe(resources={"gpus_per_node": 2, "procs_per_node": 1})  # pretended GPUs
     site.submit(recipe, bad_nodes="exclude")
     state = site.wait_ended()
     assert state.counts == {State.FAILED: 1}, site.log()

@@ -10,10 +10,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from neobert.data.order import mix, uniform
+from neobert.data.text.words import Flags, WordMarks, word_marks
 
 IGNORED = -100
 Ids = np.ndarray[Any, np.dtype[np.int64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Masking:
     """By token id: special tokens."""
     ordinary: Ids
     """The ids of all other tokens."""
-    goes_on: Flags | None = None
-    """By token id: whether it continues a word. With it, words are chosen as a whole."""
+    words: WordMarks | None = None
+    """If set, words are chosen as a whole."""
 
     def __call__(self, ids: Ids, lengths: Sequence[int], keys: Sequence[int]) -> tuple[Ids, Ids]:
         """What the model sees, and what it is to guess (-100 where nothing), both shaped as `ids`, (tokens,).
@@ -46,8 +46,9 @@ class Masking:
         draw = mix(of_piece ^ mix(places.astype(np.uint64)))
         wanted = uniform(draw)
         special = self.special[ids]
-        if self.goes_on is not None:
-            begins = ~self.goes_on[ids] | special | (places == 0) | np.roll(special, 1)
+        if self.words is not None:
+            ends = special | self.words.ends[ids]
+            begins = special | self.words.begins[ids] | (places == 0) | np.roll(ends, 1)
             # Every token takes what was drawn for the first one of its word.
             wanted = wanted[np.maximum.accumulate(np.where(begins, np.arange(len(ids)), 0))]
         chosen = (wanted < self.probability) & ~special
@@ -64,26 +65,11 @@ class Masking:
 def masking(
     tokenizer: PreTrainedTokenizerBase, probability: float, mask_all: bool = False, whole_words: bool = False
 ) -> Masking:
-    """For what this tokenizer makes; raises `ValueError` if it has no [MASK], or does not tell where words begin."""
+    """Mask what this tokenizer makes; raise `ValueError` if it has no [MASK], or does not mark words."""
     if tokenizer.mask_token_id is None:
         raise ValueError("the tokenizer has no mask token, so nothing can be masked")
     special = np.zeros(len(tokenizer), np.bool_)
     special[tokenizer.all_special_ids] = True
     ordinary = np.flatnonzero(~special)
-    goes_on = continuations(tokenizer) if whole_words else None
-    return Masking(probability, mask_all, tokenizer.mask_token_id, special, ordinary, goes_on)
-
-
-def continuations(tokenizer: PreTrainedTokenizerBase) -> Flags:
-    """By token id: whether the token continues a word, as the tokenizer's own marks tell.
-
-    WordPiece marks what continues (##ing), byte-level BPE and sentencepiece what begins (Ġword, ▁word).
-    """
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    continuing = np.array([token.startswith("##") for token in tokens])
-    beginning = np.array([token.startswith(("Ġ", "▁", "Ċ")) for token in tokens])
-    if continuing.any() and not beginning.any():
-        return continuing
-    if beginning.any():
-        return ~beginning
-    raise ValueError("the tokenizer does not mark where words begin, so they cannot be masked as a whole")
+    words = word_marks(tokenizer) if whole_words else None
+    return Masking(probability, mask_all, tokenizer.mask_token_id, special, ordinary, words)

@@ -19,7 +19,7 @@ from neobert.config.text import PreprocessConfig
 from neobert.data.text.corpus import Corpus, named
 from neobert.data.text.documents import Block, Reader
 from neobert.data.text.pieces import Cutter, Ids, fingerprint
-from neobert.data.text.shards import SCHEMA, SPLITS, ShardFiles, find_fault, write_manifest, write_shard
+from neobert.data.text.shards import CHECKSUMS, SCHEMA, SPLITS, ShardFiles, find_fault, write_manifest, write_shard
 from neobert.data.text.tokenizer import LEARNED, learn_tokenizer, load_tokenizer, save_tokenizer
 from neobert.errors import RunError
 from neobert.training.files import read_json, to_json, write_json
@@ -147,7 +147,8 @@ def make_shard(work: Work, number: int) -> int:
 
     totals = write_shard(files, pieces(), len(work.cutter.tokenizer))
     made_of = {
-        "identity": work.identity_key, "versions": work.versions_key(number), "digest": digest.hexdigest()
+        "identity": work.identity_key, "versions": work.versions_key(number), "digest": digest.hexdigest(),
+        "checksums": CHECKSUMS,
     }  # fmt: skip
     write_json(files.summary, made_of | counts | totals, durable=True)
     return sum(split["tokens"] for split in totals.values())
@@ -185,6 +186,8 @@ def merge(work: Work) -> dict[str, Any]:
         "digest": hashlib.sha256("".join(summary["digest"] for summary in summaries).encode()).hexdigest(),
         "identity": work.identity,
     }
+    if all(summary.get("checksums") == CHECKSUMS for summary in summaries):
+        manifest["checksums"] = CHECKSUMS
     _put_tokenizer(work)
     for leftover in (work.output / "shards").glob(".*"):  # of attempts that were killed: nobody writes here any more
         leftover.unlink(missing_ok=True)

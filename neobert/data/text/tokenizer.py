@@ -18,6 +18,7 @@ from neobert.config.paths import why_missing
 from neobert.config.text import TokenizerConfig
 from neobert.data.text.files import first_line
 from neobert.data.tokenizing import train_wordpiece
+from neobert.data.vocabulary import missing_packages, warn_of_lost_entries
 from neobert.errors import RunError
 from neobert.hub import how_to_fetch
 from neobert.training.files import sync_directory, write_json
@@ -32,23 +33,28 @@ LEARNED = "learned.json"
 def load_tokenizer(source: str, config: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
     """From a directory or the hub; raises `ConfigError` when there is none, or none that text can be masked with."""
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code} if config else {}
+    missing = missing_packages(source)
+    if missing:
+        raise ConfigError.at(("tokenizer", "name_or_path"), missing)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # noqa: BLE001  # OSError, ValueError, KeyError, the hub's own
         message = f"{source!r}: no tokenizer can be loaded from it: {first_line(error)}"
         if not Path(source).exists():
             wanted = HubName("tokenizer", source, config.revision if config else None)
-            message += f" (there is no such directory){why_missing(Path(source))}\n{how_to_fetch(wanted)}"
+            nowhere = f"{message} (there is no such directory){why_missing(Path(source))}\n{how_to_fetch(wanted)}"
+            message = missing_packages(source, str(error)) or nowhere
         raise ConfigError.at(("tokenizer", "name_or_path"), message) from None
-    missing = [kind for kind in ("mask", "pad") if getattr(tokenizer, f"{kind}_token_id") is None]
-    if missing:
-        raise ConfigError.at(("tokenizer",), f"{source!r} has no {' and no '.join(missing)} token")
+    lacking = [kind for kind in ("mask", "pad") if getattr(tokenizer, f"{kind}_token_id") is None]
+    if lacking:
+        raise ConfigError.at(("tokenizer",), f"{source!r} has no {' and no '.join(lacking)} token")
     numbers = tokenizer.get_vocab().values()
     if len(numbers) <= len(tokenizer.all_special_ids) + 1:
         raise ConfigError.at(("tokenizer",), f"{source!r} has no words; are its files complete (tokenizer.json)?")
     if max(numbers) >= len(tokenizer):
         message = f"{source!r} numbers its {len(tokenizer)} tokens with gaps, up to {max(numbers)}: it cannot be used"
         raise ConfigError.at(("tokenizer",), message)
+    warn_of_lost_entries(source, tokenizer)
     return tokenizer
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,10 +19,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from neobert.checkpoint import UnusableCheckpoint, find, load
+from neobert.checkpoint import UnusableCheckpoint, find, is_neobert, load
+from neobert.config.sections import ModelConfig
+from neobert.data.glue_tasks import TASKS
+from neobert.data.grammar import generated_splits
 from neobert.model import NeoBERT, NeoBERTForMaskedLM, NeoBERTForSequenceClassification, NeoBERTForTokenClassification
+from neobert.model.loading import build_classifier
 from neobert.training import checkpoints
+from tests.neobert.checkpoint.deepspeed_shards import bert
 from tests.neobert.checkpoint.models import logits, made, plain, split, wrapped, write_settings
+from tests.neobert.damage import flip_bit, zero_page
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -110,6 +117,24 @@ def test_shards_of_deepspeed_are_put_together_by_its_own_conversion(shards: Path
     torch.testing.assert_close(logits(loaded.model), logits(expected))
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_shards_of_another_encoder_go_with_the_config_json_that_lies_there(
+    shards: Path, tiny_bert: Path, tmp_path: Path, stage: int
+) -> None:
+    root = Path(shutil.copytree(shards / f"bert-{stage}", tmp_path / "checkpoint-700"))
+    bert().config.save_pretrained(root)
+    write_settings(tmp_path / "config.yaml")  # of the trial that the checkpoint lies in
+    for file in tiny_bert.glob("token*"):
+        shutil.copy(file, root)
+    found = find(root)
+    assert (found.layout, found.config, is_neobert(found)) == ("DeepSpeed", root / "config.json", False)
+    config = ModelConfig(name_or_path=str(root))
+    model = build_classifier(config, generated_splits(TASKS["rte"], 40), 32, None).model
+    expected = torch.load(shards / "bert-2" / "expected.pt")
+    for name, weight in model.bert.state_dict().items():
+        assert "pooler" in name or torch.allclose(weight, expected[f"bert.{name}"], atol=1e-7)
+
+
 @pytest.mark.parametrize("given", ["root", "tag", "step directory"])
 def test_shards_of_deepspeed_may_be_named_by_root_tag_or_directory(shards: Path, given: str) -> None:
     root = shards / "stage-2"
@@ -189,8 +214,35 @@ def test_a_trial_gives_its_model_and_a_classifiers_trial_the_best_checkpoint(tmp
         find(tmp_path)
     assert find(tmp_path, "latest").directory.name == "checkpoint-20"
     weights.write_bytes(whole)
+    flip_bit(tmp_path / "checkpoints/checkpoint-20/model.safetensors")
+    assert find(tmp_path).directory.name == "checkpoint-10", "of the newest, only what it says of the best is needed"
     made().save_pretrained(tmp_path / "model")
     assert load(find(tmp_path)).found.directory == tmp_path / "model"
+
+
+def marked(directory: Path) -> Path:
+    made(NeoBERTForSequenceClassification).save_pretrained(directory)
+    checkpoints.mark(directory)
+    return directory
+
+
+@pytest.mark.parametrize("inside", [".", "model"])
+def test_a_model_whose_files_are_not_those_that_were_written_is_refused(tmp_path: Path, inside: str) -> None:
+    directory = marked(tmp_path / inside)
+    assert load(find(tmp_path)).found.directory == directory.resolve()
+    zero_page(directory / "model.safetensors")
+    with pytest.raises(UnusableCheckpoint, match=r"cannot be used: model.safetensors is damaged: .* if you have chang"):
+        find(tmp_path)
+    (directory / "complete.json").unlink()
+    find(tmp_path)
+
+
+def test_a_step_whose_weights_are_damaged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (10, 20):
+        marked(tmp_path / "checkpoints" / f"checkpoint-{step}")
+    flip_bit(tmp_path / "checkpoints/checkpoint-20/model.safetensors")
+    assert find(tmp_path, "latest").directory.name == "checkpoint-10"
+    assert "checkpoint-20: model.safetensors is damaged: its checksum is" in caplog.text
 
 
 def test_a_tied_decoder_may_be_saved_once_or_twice(tmp_path: Path) -> None:

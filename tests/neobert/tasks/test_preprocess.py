@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
+from neobert.config import ConfigError
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
+from neobert.data.text.shards import Shards
 from tests.neobert.conftest import REPOSITORY
+from tests.neobert.damage import flip_bit
 
 Neobert = Callable[..., int]
 
@@ -167,6 +170,14 @@ def test_the_same_command_looks_whether_it_still_is_done(
     assert contents("shards") == whole
     shutil.rmtree("shards/tokenizer")
     Path("shards/manifest.json").unlink()
+    assert neobert(*words) == 0
+    assert contents("shards") == whole
+
+    flip_bit(Path("shards/shards/train-00003.ids"))
+    pieces = Shards(Path("shards"), "train")
+    with pytest.raises(ConfigError, match=r"Remove shards/shards/00003.json. The same `neobert preprocess` as before"):
+        [pieces[number] for number in range(len(pieces))]
+    Path("shards/shards/00003.json").unlink()
     assert neobert(*words) == 0
     assert contents("shards") == whole
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.neobert.conftest import REPOSITORY
+from tests.neobert.damage import flip_bit, forget_checksums
 from tests.neobert.training.pretraining import SETTINGS, Neobert, same, settings_file, write_shards, write_text
 
 Told = Callable[..., str]
@@ -294,15 +295,54 @@ def test_what_has_no_effect_is_told(
 
 
 def damage(path: Path) -> None:
-    """At the same size, so that its marker does not tell."""
+    """At the same size, so that a marker without checksums does not tell."""
     path.write_bytes(b"#" * path.stat().st_size)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "place.json"])
-def test_a_checkpoint_that_is_damaged_at_the_same_size(told: Told, trained: Path, tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_that_is_damaged_at_the_same_size_is_passed_over(
+    neobert: Neobert, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     trial = Path(shutil.copytree(trained, tmp_path / "trial"))
     (trial / "result.json").unlink()
     newest = trial / "checkpoints/checkpoint-10"
+    damage(newest / "model.safetensors")
+    assert neobert("pretrain", "--config", trained / "pretrain.yaml", "--output-dir", trial) == 0
+    output = capfd.readouterr()
+    assert f"skipping the checkpoint {newest}: model.safetensors is damaged: its checksum is" in output.err
+    assert "resumed from step 5" in output.out
+    assert same(trial, trained)
+
+
+def test_a_checkpoint_of_another_trial_that_is_named_must_be_whole(told: Told, trained: Path, tmp_path: Path) -> None:
+    newest = Path(shutil.copytree(trained / "checkpoints/checkpoint-10", tmp_path / "checkpoint-10"))
+    damage(newest / "optimizer.pt")
+    size = {"max_steps": 10, "save_steps": 5, "resume_from_checkpoint": str(newest)}
+    message = told(out=tmp_path / "new", trainer=size)
+    assert message.startswith(
+        f"trainer.resume_from_checkpoint: {newest} holds no complete checkpoint: optimizer.pt is damaged: its checksum"
+    )
+    message = told(out=tmp_path / "new", trainer=size | {"resume_from_checkpoint": str(trained / "model")})
+    assert "model holds no complete checkpoint: it has no trainer_state.json, so no training can go on" in message
+
+
+def test_a_model_to_begin_with_must_be_whole(told: Told, trained: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(trained / "model", tmp_path / "model"))
+    flip_bit(model / "model.safetensors")
+    message = told(model=dict.fromkeys(SETTINGS["model"]) | {"name_or_path": str(model)})
+    assert (
+        f"model.name_or_path: '{model}': no model can be loaded from it: {model} cannot be used: model.saf" in message
+    )
+    assert "its checksum is" in message
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "place.json"])
+def test_a_checkpoint_without_checksums_that_is_damaged_at_the_same_size(
+    told: Told, trained: Path, tmp_path: Path, name: str
+) -> None:
+    trial = Path(shutil.copytree(trained, tmp_path / "trial"))
+    (trial / "result.json").unlink()
+    newest = trial / "checkpoints/checkpoint-10"
+    forget_checksums(newest)
     damage(newest / name)
     size = {"max_steps": 10, "save_steps": 5}
     message = told(code=1, out=trial, trainer=size)

@@ -7,9 +7,13 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
+import xxhash
 
 from neobert.errors import RunError
 from neobert.training import checkpoints
+from neobert.training.checksums import is_share
+from tests.neobert.damage import Damage, flip_bit, forget_checksums, zero_end, zero_page
 
 FILES = {"model.safetensors": "weights", "trainer_state.json": '{"global_step": 0}', "global_step0/shard.pt": "shard"}
 
@@ -29,9 +33,9 @@ def steps(directory: Path) -> set[int]:
 def test_a_completed_checkpoint_is_in_place_with_its_inventory(tmp_path: Path) -> None:
     path = save(tmp_path, 7)
     assert path == tmp_path / "checkpoint-7"
-    assert json.loads((path / "complete.json").read_text())["files"] == {
-        name: len((path / name).read_text()) for name in FILES
-    }
+    marker = json.loads((path / "complete.json").read_text())
+    assert marker["files"] == {name: len((path / name).read_text()) for name in FILES}
+    assert marker["xxh3_128"] == {name: xxhash.xxh3_128_hexdigest((path / name).read_bytes()) for name in FILES}
     assert not checkpoints.staging(tmp_path).exists()
     found = checkpoints.newest_complete(tmp_path)
     assert found == checkpoints.Checkpoint(path, 7, {"global_step": 7})
@@ -52,6 +56,9 @@ def test_the_newest_is_that_of_the_highest_step_not_the_last_in_the_alphabet(tmp
         (lambda path: (path / "complete.json").write_text("{"), "its complete.json cannot be read"),
         (lambda path: (path / "complete.json").write_text('{"files": []}'), "its complete.json cannot be read"),
         (lambda path: (path / "model.safetensors").write_bytes(bytes(7)), "model.safetensors holds zeros instead of"),
+        (lambda path: flip_bit(path / "trainer_state.json"), "trainer_state.json is damaged: its checksum is "),
+        (lambda path: flip_bit(path / "model.safetensors"), "model.safetensors is damaged: its checksum is "),
+        (lambda path: zero_page(path / "global_step0/shard.pt"), "global_step0/shard.pt is damaged: its checksum is "),
         (lambda path: (path / "trainer_state.json").write_text("[" * 19), "its trainer_state.json cannot be read"),
         (lambda path: (path / "model.safetensors").write_text("weig"), "model.safetensors has 4 bytes instead of 7"),
         (lambda path: (path / "global_step0/shard.pt").unlink(), "global_step0/shard.pt is missing"),
@@ -67,6 +74,74 @@ def test_an_incomplete_one_is_skipped_with_the_reason(
     assert found is not None
     assert found.step == 10
     assert f"skipping the checkpoint {tmp_path / 'checkpoint-20'}: {reason}" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [zero_page, zero_end, flip_bit])
+@pytest.mark.parametrize("step", [10, 20])
+def test_files_that_torch_wrote_are_verified_without_a_checksum_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Damage, step: int
+) -> None:
+    """A checkpoint of an older version has no checksums, but such a file is a zip, which has some of its own."""
+    for number in (10, 20):
+        path = save(tmp_path, number)
+        torch.save({"moments": torch.randn(50, 100)}, path / "optimizer.pt")
+        checkpoints.mark(path)
+        forget_checksums(path)
+    with caplog.at_level(logging.INFO):
+        assert checkpoints.newest_complete(tmp_path) == checkpoints.Checkpoint(path, 20, {"global_step": 20})
+        assert caplog.text.count("was written without checksums, by an older version") == 1
+        damage(tmp_path / f"checkpoint-{step}" / "optimizer.pt")
+        found = checkpoints.newest_complete(tmp_path)
+    assert found is not None
+    assert found.step == (10 if step == 20 else 20)
+    assert ("checkpoint-20: optimizer.pt is damaged" in caplog.text) == (step == 20)
+
+
+def test_the_weights_alone_are_verified_for_whom_they_are_enough(tmp_path: Path) -> None:
+    path = save(tmp_path, 10)
+    for name in ("optimizer.pt", "rng_state.pth", "scheduler.pt", "training_args.bin"):
+        (path / name).write_text("of the training")
+    checkpoints.mark(path)
+    for name in ("optimizer.pt", "rng_state.pth", "scheduler.pt", "training_args.bin", "global_step0/shard.pt"):
+        flip_bit(path / name)
+    assert checkpoints.find_fault(path, checkpoints.weights) is None
+    assert checkpoints.find_fault(path) is not None
+    flip_bit(path / "model.safetensors")
+    assert "model.safetensors" in str(checkpoints.find_fault(path, checkpoints.weights))
+
+
+def test_what_other_processes_have_sealed_is_not_read_again(tmp_path: Path) -> None:
+    written = checkpoints.staging(tmp_path) / "checkpoint-3"
+    written.mkdir(parents=True)
+    for name in ("trainer_state.json", "rng_state_1.pth"):
+        (written / name).write_text('{"global_step": 3}')
+    path = checkpoints.complete(written, tmp_path, sealed={"rng_state_1.pth": "as the other process says"})
+    assert (
+        json.loads((path / "complete.json").read_text())["xxh3_128"]["rng_state_1.pth"] == "as the other process says"
+    )
+
+
+def test_every_file_is_of_one_process_and_a_shard_of_the_one_that_wrote_it() -> None:
+    names = ["model.safetensors", "rng_state_2.pth", "global_step9/bf16_zero_pp_rank_2_mp_rank_00_optim_states.pt",
+             "global_step9/zero_pp_rank_7_mp_rank_00_model_states.pt"]  # fmt: skip
+    shares = [[name for name in names if is_share(name, process, 4)] for process in range(4)]
+    assert shares == [names[:1], [], names[1:3], names[3:]]
+
+
+def test_a_finished_model_has_a_marker_too(tmp_path: Path) -> None:
+    written = checkpoints.staging(tmp_path) / "model"
+    written.mkdir(parents=True)
+    for name in ("model.safetensors", "tokenizer.json"):
+        (written / name).write_text("weights")
+    checkpoints.put_model_in_place(written, tmp_path / "model")
+    assert checkpoints.find_fault(tmp_path / "model") is None
+    assert checkpoints.find_no_state(tmp_path / "model") == (
+        "it has no trainer_state.json, so no training can go on from it"
+    )
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    assert checkpoints.find_fault(tmp_path / "model") is None, "people edit the small files of a model"
+    flip_bit(tmp_path / "model" / "model.safetensors")
+    assert checkpoints.find_fault(tmp_path / "model") is not None
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

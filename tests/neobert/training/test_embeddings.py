@@ -34,6 +34,9 @@ def test_it_goes_on_with_the_rows_of_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="trained with other embeddings or tokens"):
         train_rows_in_use(bert(), np.array([0, 2, 8]), pays=True, checkpoint=tmp_path)
     assert not train_rows_in_use(bert(), IDS, pays=False, checkpoint=None)
+    (tmp_path / NAME).write_bytes(b"no array")
+    with pytest.raises(RunError, match=rf"{NAME} is damaged: .* Remove {tmp_path}, to go on from the one before it"):
+        train_rows_in_use(bert(), IDS, pays=True, checkpoint=tmp_path)
 
 
 def test_a_checkpoint_that_has_all_rows_keeps_them(tmp_path: Path) -> None:

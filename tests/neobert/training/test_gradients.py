@@ -8,6 +8,7 @@ gradient's size; with a large epsilon it does not.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.neobert.conftest import REPOSITORY, launch
+from tests.neobert.damage import flip_bit
 
 SETTINGS = ["data.max_length=32", "data.max_eval_samples=20", "trainer.num_train_epochs=2", "trainer.logging_steps=1",
             "trainer.use_cpu=true", "trainer.gradient_clipping=null", "optimizer.eps=1.0", "optimizer.lr=1.0",
@@ -112,6 +114,23 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_a_resume_ends_the_same(
     assert [process.wait(120) for process in second] == [0, 0], [process.stdout.read() for process in second]
     assert second[1].stdout.read() == ""  # one process speaks for all
     expected, found = weights(undisturbed), weights(tmp_path)
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_what_one_of_two_processes_finds_damaged_both_pass_over(
+    two_processes: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    settings, undisturbed = two_processes
+    trial = Path(shutil.copytree(undisturbed, tmp_path / "trial"))
+    (trial / "result.json").unlink()
+    newest = max((trial / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    flip_bit(newest / "rng_state_1.pth")
+    both = launch([*settings, "--output-dir", trial], 2, free_port())
+    told = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert f"skipping the checkpoint {newest}: rng_state_1.pth is damaged" in told[0]
+    assert told[1] == ""
+    expected, found = weights(undisturbed), weights(trial)
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 

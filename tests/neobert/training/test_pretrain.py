@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from tests.neobert.conftest import launch
+from tests.neobert.damage import zero_page
 from tests.neobert.training.forkserver import Trials
 from tests.neobert.training.pretraining import Neobert, logged, same, settings_file, weights, write_shards, write_text
 
@@ -269,6 +270,27 @@ def test_another_number_of_processes_goes_on_from_a_checkpoint_of_two(
     assert logged(other, "loss") == pytest.approx(logged(two, "loss")[6:], rel=1e-5)
     assert same(other, two, 1e-5)
     assert not list(other.glob("checkpoints/universal-*"))
+
+
+def test_a_damaged_shard_of_one_process_is_passed_over_by_all(deepspeed: None, shards: Path, tmp_path: Path) -> None:
+    trial = tmp_path / "trial"
+    file = settings_file(tmp_path, shards, trainer={"max_steps": 6, "save_steps": 3}, deepspeed={"zero_stage": 2})
+
+    def train(port: int) -> str:
+        ranks = launch(["pretrain", "--config", file, "--output-dir", trial], 2, port)
+        told = [rank.communicate(timeout=300)[0] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], told
+        return told[0]
+
+    train(29751)
+    undisturbed = Path(shutil.copytree(trial, tmp_path / "undisturbed"))
+    (trial / "result.json").unlink()
+    (shard,) = trial.glob("checkpoints/checkpoint-6/global_step6/*zero_pp_rank_1_*optim_states.pt")
+    zero_page(shard)
+    told = train(29753)
+    assert re.search(rf"checkpoint-6: global_step6/{re.escape(shard.name)} is damaged in its part ", told)
+    assert "resumed from step 3 (" in told
+    assert same(trial, undisturbed)
 
 
 @pytest.mark.slow

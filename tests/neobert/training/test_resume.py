@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
+from neobert.training import checkpoints
 from neobert.training.distributed import Ranks
 from neobert.training.files import TrialFiles
 from neobert.training.resuming import check_same_data, found_once, record_data
 from tests.neobert.conftest import TINY
+from tests.neobert.damage import Damage, flip_bit, zero_end, zero_page
 
 # 160 examples in batches of 8: 20 steps an epoch; a line in metrics.jsonl at steps 1, 3, 6, ... and one an evaluation.
 # Without weight decay, which has the used rows of embeddings alone among the weights.
@@ -151,6 +153,25 @@ def test_after_a_crash_it_goes_on_from_the_newest_complete_checkpoint(
     assert not partial.parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("model.safetensors", zero_page), ("optimizer.pt", zero_end), ("rng_state.pth", flip_bit),
+     ("trainer_state.json", flip_bit), ("used_rows.npy", flip_bit)],
+)  # fmt: skip
+def test_a_checkpoint_whose_files_have_kept_their_sizes_alone_is_passed_over(
+    neobert: Run, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: Damage
+) -> None:
+    directory = Path(shutil.copytree(undisturbed, tmp_path / "trial"))
+    (directory / "result.json").unlink()
+    damage(directory / "checkpoints" / "checkpoint-60" / name)
+    assert neobert("glue", *SETTINGS, "--output-dir", directory) == 0
+    output = capsys.readouterr()
+    assert re.search(rf"skipping the checkpoint .*/checkpoint-60: (its )?{re.escape(name)} ", output.err)
+    assert re.search(r"resumed from step [24]0\n", output.out)
+    assert_same_end(directory, undisturbed)
+    assert checkpoints.find_fault(directory / "checkpoints" / "checkpoint-60") is None
+
+
 def test_a_crash_between_the_last_checkpoint_and_the_result_costs_no_training(
     neobert: Run, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,11 +201,12 @@ def test_early_stopping_counts_on_after_a_resume(
     assert_same_end(directory, undisturbed, step=20)
 
 
-def test_a_checkpoint_of_other_data_is_refused(neobert: Run, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_length_is_refused(neobert: Run, undisturbed: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(undisturbed, tmp_path / "trial"))
     (directory / "result.json").unlink()
     state = directory / "checkpoints" / "checkpoint-60" / "trainer_state.json"
     state.write_text(state.read_text().replace('"max_steps": 60', '"max_steps": 30'))
+    checkpoints.mark(state.parent)
     assert neobert("glue", *SETTINGS, "--output-dir", directory) == 1
 
 
@@ -217,7 +239,7 @@ def test_other_data_is_noticed_though_the_number_of_steps_is_the_same(
     assert neobert("glue", *settings) == 0
 
 
-@pytest.mark.parametrize("damage", ["model.safetensors", None])
+@pytest.mark.parametrize("damage", ["cut", "page", None])
 def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
     neobert: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str | None
 ) -> None:
@@ -228,8 +250,10 @@ def test_predictions_without_the_best_checkpoint_are_refused_with_what_to_do(
     assert neobert("glue", *settings) == 0
     best = directory / "checkpoints" / f"checkpoint-{json.loads((directory / 'result.json').read_text())['step']}"
     (directory / "result.json").unlink()
-    if damage:
-        (best / damage).write_bytes(b"weig")
+    if damage == "cut":
+        (best / "model.safetensors").write_bytes(b"weig")
+    elif damage == "page":
+        zero_page(best / "model.safetensors")
     else:
         shutil.rmtree(best)
     assert neobert("glue", *settings) == 1

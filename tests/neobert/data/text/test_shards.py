@@ -18,6 +18,7 @@ from neobert.data.text.pieces import Ids
 from neobert.data.text.shards import ShardFiles, Shards, read_manifest, write_manifest, write_shard
 from neobert.errors import RunError
 from tests.neobert.conftest import REPOSITORY
+from tests.neobert.damage import Damage, flip_bit, zero_end, zero_page
 
 
 def piece(number: int) -> Ids:
@@ -70,6 +71,26 @@ def test_a_split_may_be_empty(tmp_path: Path) -> None:
     assert made == {"train": {"pieces": 1, "tokens": 4}, "validation": {"pieces": 0, "tokens": 0}}
     write_manifest(tmp_path, {"sizes": {"validation": [[0, 0]]}, "tokenizer": {"vocabulary": 100}})
     assert len(Shards(tmp_path, "validation")) == 0
+
+
+@pytest.mark.parametrize("damage", [flip_bit, zero_page, zero_end])
+@pytest.mark.parametrize("kind", ["ids", "ends", "crc32"])
+def test_a_piece_that_is_not_what_was_written_is_told_with_what_to_do(
+    tmp_path: Path, kind: str, damage: Damage
+) -> None:
+    """All files keep their sizes. Of shards that an older version made, nothing tells."""
+    write(tmp_path, each=1000)
+    file = tmp_path / "shards" / f"train-00001.{kind}"
+    damage(file)
+    old = Shards(tmp_path, "train")
+    assert len(old) == 2250
+    manifest = read_manifest(tmp_path)
+    write_manifest(tmp_path, manifest | {"checksums": "crc32"})
+    shards = Shards(tmp_path, "train")
+    told = rf"train-00001.ids: its piece \d+ is not what was written.*Remove {tmp_path}/shards/00001.json. The same"
+    with pytest.raises(ConfigError, match=told):
+        [shards[number] for number in range(len(shards))]
+    assert [shards[n].tolist() for n in (0, 749, 1500)] == [piece(n).tolist() for n in (1, 999, 2001)]
 
 
 def test_a_shard_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
