@@ -207,7 +207,7 @@ def _find_start(path: Path) -> tuple[Path | None, str]:
         if read_ending(directory):
             return (
                 None,
-                f"{path} holds no checkpoint: it was trained with trainer.keep: best, which keeps the model alone",
+                f"{path} holds no checkpoint: trainer.keep: best has kept the model alone",
             )
     fault = checkpoints.find_fault(path) or checkpoints.find_no_state(path)
     return (None if fault else path), f"{path} holds no complete checkpoint: {fault}"
