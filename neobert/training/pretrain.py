@@ -205,10 +205,7 @@ def _find_start(path: Path) -> tuple[Path | None, str]:
             newest = checkpoints.newest_complete(directory)
             return (newest.path if newest else None), f"{path} holds no complete checkpoint"
         if read_ending(directory):
-            return (
-                None,
-                f"{path} holds no checkpoint: trainer.keep: best has kept the model alone",
-            )
+            return (None, f"{path} holds no checkpoint: trainer.keep: best has kept the model alone")
     fault = checkpoints.find_fault(path) or checkpoints.find_no_state(path)
     return (None if fault else path), f"{path} holds no complete checkpoint: {fault}"
 

@@ -93,6 +93,11 @@ def wait_for(happened: Callable[[], bool], timeout: float, complaint: Callable[[
         time.sleep(0.02)
 
 
+def command_lines() -> dict[int, bytes]:
+    """The command line of every process, its words ended by zeros."""
+    return {pid: line for pid in _all() if (line := _read(pid, "cmdline"))}
+
+
 def _all() -> Iterator[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 

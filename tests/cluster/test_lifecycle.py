@@ -40,8 +40,8 @@ def says(*arguments: str) -> tuple[int, str]:
 
 def traces(directory: Path) -> list[str]:
     """All that a cluster may have left on this machine."""
-    commands = {entry: (entry / "cmdline").read_bytes() for entry in Path("/proc").glob("[0-9]*") if entry.exists()}
-    found = [f"process {entry.name}: {line!r}" for entry, line in commands.items() if f"{directory}/".encode() in line]
+    commands = processes.command_lines()
+    found = [f"process {pid}: {line!r}" for pid, line in commands.items() if f"{directory}/".encode() in line]
     found += [f"process {pid}" for pid in processes.marked(directory)]
     found += [f"mount {line}" for line in Path("/proc/mounts").read_text().splitlines() if str(directory) in line]
     found += [f"socket {line}" for line in Path("/proc/net/unix").read_text().splitlines() if f"{directory}/" in line]

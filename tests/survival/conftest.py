@@ -47,9 +47,13 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
+PATIENCE = 3
+"""How much slower a busy machine may be than an idle one."""
+
+
 def wait_until(reached: Callable[[], Any], seconds: float, what: Callable[[], object] | str) -> Any:
-    """What `reached` gives as soon as it is something."""
-    deadline = time.monotonic() + seconds
+    """What `reached` gives as soon as it is something; `seconds` are those of an idle machine."""
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (value := reached()):
         assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.05)

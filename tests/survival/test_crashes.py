@@ -13,6 +13,7 @@ import pytest
 
 from slurm.rundir import TrialDir, read_log
 from slurm.state import State
+from tests.cluster import processes
 from tests.survival.conftest import Site, logged_alike, same, wait_until, weights
 
 Reference = Callable[..., TrialDir]
@@ -21,15 +22,10 @@ Reference = Callable[..., TrialDir]
 def ranks_of(files: TrialDir) -> list[int]:
     """The training processes of a trial on this machine (and so on all nodes of the cluster)."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:  # it has ended meanwhile
-                continue
-            program = Path(os.fsdecode(words[0])).name
-            if program.startswith("python") and str(files.path).encode() in words:
-                found.append(int(entry.name))
+    for pid, line in processes.command_lines().items():
+        words = line.split(b"\0")
+        if Path(os.fsdecode(words[0])).name.startswith("python") and str(files.path).encode() in words:
+            found.append(pid)
     return found
 
 

@@ -279,6 +279,8 @@ def test_an_attempt_that_was_cut_off_comes_back_too_late(undisturbed: Path, tmp_
     assert old.returncode == 86
     assert errors.endswith("touching anything: attempt 2 of this trial has started\n")
     assert snapshot(tmp_path) == before
+    for aside in tmp_path.rglob(f".*.{old.pid}"):  # it was stopped in the middle of a write
+        aside.unlink()
     assert_clean_end(tmp_path, undisturbed)
 
 
