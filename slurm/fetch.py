@@ -12,7 +12,7 @@ from pathlib import Path
 
 from neobert.config import TASKS
 from neobert.config.hub import HubName, each_once, hub_names
-from neobert.config.paths import Role
+from neobert.config.paths import Role, at_home
 from slurm.container import CACHES, argv
 from slurm.debug import new_directory, with_scratch_here
 from slurm.encoding import write_exactly
@@ -24,7 +24,6 @@ from slurm.schema import OF_PROCESS
 from slurm.session import Session
 from slurm.shell import quote
 from slurm.submit import make_job
-from slurm.user import expand_home
 
 
 def fetch(session: Session, verify: bool, dry_run: bool) -> int:
@@ -104,7 +103,7 @@ def _make_caches(environment: Mapping[str, str]) -> None:
     """Only directories that are there are bound into a container."""
     for name in CACHES:
         if name.startswith("HF_") and environment.get(name):
-            expand_home(environment[name]).mkdir(parents=True, exist_ok=True)
+            at_home(environment[name]).mkdir(parents=True, exist_ok=True)
 
 
 def _wait(words: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -13,12 +13,11 @@ from typing import Any
 
 from neobert.config import TASKS, ConfigError, NamedPath, Problem, Strict, dotted, named_paths, set_at, validate
 from neobert.config.base import KeyPath
-from neobert.config.paths import Role
+from neobert.config.paths import Role, at_home
 from slurm.cluster import Profile
 from slurm.grid import Point, expand
 from slurm.recipe import Recipe
 from slurm.schema import Array, Resources, StageSpec, slurm_time
-from slurm.user import expand_home
 from slurm.values import Scope, bounded, has_template, render, verbatim
 
 RUN = "@{run}"
@@ -166,7 +165,7 @@ def image_path(stage: Stage, profile: Profile) -> Path | None:
     if "://" in stage.image:
         message = f"{stage.image} is to be fetched once, by `{profile.container.runtime} pull IMAGE.sif {stage.image}`"
         raise ConfigError.at(("stages", stage.name, "image"), f"expected an image file: {message}")
-    return Path.cwd() / expand_home(profile.image_dir or "") / expand_home(stage.image)
+    return Path.cwd() / at_home(profile.image_dir or "") / at_home(stage.image)
 
 
 def _stage(recipe: Recipe, profile: Profile, name: str, done: Mapping[str, Stage]) -> Stage:

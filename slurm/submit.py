@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from neobert.config import ConfigError, dump_yaml
+from neobert.config.paths import at_home
 from slurm.backends import Backend
 from slurm.inputs import list_of, list_path, needed_by
 from slurm.plan import Plan, Stage, Trial, image_path
@@ -19,7 +20,6 @@ from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, TrialDir, read_jsonl, write_atomically
 from slurm.submissions import Submitted, hand_over, note
-from slurm.user import expand_home
 from slurm.values import escaped
 
 
@@ -50,7 +50,7 @@ def make_job(plan: Plan, stage: Stage, trials: int, run: RunDir, backend: str, c
         needs=list_path(run, needs) if needs else None,
         code=code,
         workdir=Path.cwd(),
-        python=str(expand_home(plan.profile.python)) if plan.profile.python else sys.executable,
+        python=str(at_home(plan.profile.python)) if plan.profile.python else sys.executable,
     )
 
 

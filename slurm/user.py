@@ -17,14 +17,6 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def expand_home(path: str | Path) -> Path:
-    """The path with `~` replaced; raises `ConfigError` where nobody knows the home directory."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{path}: the home directory is unknown here: set HOME, or write an absolute path") from None
-
-
 def cache_directory() -> Path:
     """Our part of the user's cache; raises `ConfigError` where there is none."""
     return _base("XDG_CACHE_HOME", ".cache") / "recipe"

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from neobert.config.base import KeyPath, Strict
+from neobert.config.base import ConfigError, KeyPath, Strict
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -88,9 +88,15 @@ class NamedPath:
         return f"there is no {self.value}{why_missing(self.place)}"
 
 
-def at_home(path: str) -> Path:
-    """The path, with `~` expanded as a shell does; `~name` of an unknown user stays as it is."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for an unknown user
+def at_home(path: str | Path) -> Path:
+    """The path, with `~` expanded as a shell does; `~name` of an unknown user stays as it is.
+
+    Raises `ConfigError` where nobody knows the user's own home.
+    """
+    expanded = Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for an unknown user
+    if expanded.parts[:1] == ("~",):
+        raise ConfigError(f"{path}: the home directory is unknown here: set HOME, or write an absolute path")
+    return expanded
 
 
 def why_missing(path: Path) -> str:

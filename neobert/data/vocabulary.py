@@ -18,6 +18,7 @@ from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from neobert.checkpoint.damage import SENTENCEPIECE
+from neobert.config.extras import install
 from neobert.data.text.words import space_mark
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def missing_packages(source: str, error: str = "") -> str | None:
         return None
     return (
         f"{source!r} has its tokenizer as a sentencepiece model ({files[0]}), which cannot be read without the package "
-        f"{' and '.join(missing)}: `pip install sentencepiece protobuf` in the job's Python or image"
+        f"{' and '.join(missing)}: {install('train')}"
     )
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from neobert.config import ConfigError
+from neobert.config.paths import at_home
 from slurm import user
 from slurm.cluster import load_profile
 from slurm.provenance import sha256_of
 from slurm.rundir import find_run
-from slurm.user import cache_directory, expand_home, user_name
+from slurm.user import cache_directory, user_name
 from tests.account import UNKNOWN, as_colleague, without_account
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,9 +41,9 @@ def test_a_uid_without_a_name_stands_for_itself(unknown: None) -> None:
 
 
 def test_a_home_that_nobody_knows_is_told_with_what_to_set(unknown: None) -> None:
-    assert expand_home("images") == Path("images")
+    assert at_home("images") == Path("images")
     with pytest.raises(ConfigError, match="~/images: the home directory is unknown here: set HOME"):
-        expand_home("~/images")
+        at_home("~/images")
     with pytest.raises(ConfigError, match="set HOME or XDG_CACHE_HOME"):
         cache_directory()
     assert load_profile("local").backend == "local"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from neobert.config.extras import install
 from neobert.config.paths import why_missing
 from neobert.data.examples import at
 
@@ -17,8 +18,7 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        message = "needs the package pyarrow: pip install 'neobert-slurm[train]' brings it"
-        raise at(str(path), message) from None
+        raise at(str(path), f"needs the package pyarrow: {install('train')}") from None
     try:
         with path.open("rb") as file:
             table = pyarrow.parquet.read_table(file)

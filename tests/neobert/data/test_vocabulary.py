@@ -94,7 +94,7 @@ def test_a_sentencepiece_model_without_the_package_says_what_to_install(
     monkeypatch.setattr(vocabulary, "PACKAGES", {"sentencepiece": "no_such_module", "protobuf": "no_such.module"})
     expected = (
         f"'{tmp_path}' has its tokenizer as a sentencepiece model ({name}), which cannot be read without the package "
-        "sentencepiece and protobuf: `pip install sentencepiece protobuf` in the job's Python or image"
+        "sentencepiece and protobuf: run `pip install -c constraints.txt -e '.[train]'` in the checkout"
     )
     assert missing_packages(str(tmp_path)) == expected
     with pytest.raises(ConfigError) as caught:
