@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from neobert.config import private
 from neobert.errors import RunError
 
 
@@ -27,7 +28,7 @@ def ensure_account(environ: MutableMapping[str, str]) -> None:
 
 def _own_directory(uid: int) -> Path:
     path = Path(tempfile.gettempdir()) / f"neobert-{uid}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.stat().st_uid != uid:
-        raise RunError(f"{path} belongs to somebody else: set HOME to a directory of your own")
-    return path
+    try:
+        return private.make_directory(path)
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}: set HOME to a directory of your own") from None

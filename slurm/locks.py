@@ -20,8 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Protocol
 
+from neobert.config import private
+
 UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 POLL_SECONDS = 0.05
+LIMIT_SECONDS = 600.0
 
 
 class Lock(Protocol):
@@ -31,7 +34,7 @@ class Lock(Protocol):
 
 @dataclass(frozen=True)
 class KernelLock:
-    file: IO[str]
+    file: IO[bytes]
 
     def release(self) -> None:
         self.file.close()
@@ -48,7 +51,7 @@ class HolderFile:
 
 def try_lock(path: Path) -> Lock | None:
     """The lock of that file, or None while another process (or this one) holds it."""
-    file = path.open("a")
+    file = private.append(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,10 +66,13 @@ def try_lock(path: Path) -> Lock | None:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) -> Iterator[bool]:
+def locked(
+    path: Path, waiting: Callable[[str], None], patience: float = 0.0, limit: float = LIMIT_SECONDS
+) -> Iterator[bool]:
     """Holds the lock during the block; yields whether it had to wait.
 
-    After `patience` seconds `waiting` is called once, with a text about who holds it.
+    After `patience` seconds `waiting` is called once, with a text about who holds it. Raises `TimeoutError` after
+    `limit` seconds: whoever can open the file can also hold it for ever.
     """
     began, announced, waited = time.monotonic(), False, False
     while (lock := try_lock(path)) is None:
@@ -74,6 +80,9 @@ def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) ->
         if not announced and time.monotonic() - began >= patience:
             waiting(_describe_holder(path))
             announced = True
+        if time.monotonic() - began >= limit:
+            text = f"waited {limit:.0f} s for {_describe_holder(path)}, which holds the lock: end it, or try again"
+            raise TimeoutError(errno.ETIMEDOUT, text, str(path))
         time.sleep(POLL_SECONDS)
     try:
         yield waited
@@ -84,7 +93,7 @@ def locked(path: Path, waiting: Callable[[str], None], patience: float = 0.0) ->
 def is_locked(path: Path) -> bool:
     """Tell whether some process holds the lock; needs no right to write."""
     try:
-        with path.open() as file:
+        with private.observe(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -130,7 +139,8 @@ def _try_holder_file(path: Path) -> HolderFile | None:
 def _create(path: Path) -> bool:
     """Makes the file with its whole content at once, or returns False where it exists."""
     aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    aside.write_text(str(Holder.this_process()), encoding="utf-8")
+    with private.create(aside) as file:
+        file.write(str(Holder.this_process()).encode())
     try:
         path.hardlink_to(aside)
     except FileExistsError:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, private
 from slurm.rundir import RunDir, read_json, write_atomically
 from slurm.user import cache_directory, user_name
 
@@ -45,7 +45,8 @@ def snapshot_code(run: RunDir) -> Path:
     if not target.exists():
         run.code.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_bytes(buffer.getvalue())
+        with private.create(temporary) as file:
+            file.write(buffer.getvalue())
         temporary.replace(target)
     return target
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError, read_yaml
+from neobert.config import ConfigError, private, read_yaml
 from slurm import locks
 
 EXEC = "exec"
@@ -23,8 +23,8 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old text or the new, also when this process or the machine dies."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with private.create(temporary) as stream:
+            stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -83,7 +83,7 @@ def read_tail(path: Path, size: int = 256 * 1024) -> str:
 
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a file that grows; a line that was cut short before it stays a line of its own."""
-    with path.open("a+b") as stream:
+    with private.append(path) as stream:
         end = stream.seek(0, os.SEEK_END)
         if end and (stream.seek(end - 1), stream.read(1))[1] != b"\n":
             stream.write(b"\n")

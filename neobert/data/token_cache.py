@@ -6,6 +6,7 @@ same texts beside it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from neobert.config import private
 from neobert.config.paths import at_home
 from neobert.data.examples import Examples
 from neobert.data.text.pieces import fingerprint
@@ -28,10 +30,12 @@ from neobert.data.tokenizing import Tokenized, tokenize
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Goes up when other code would make other tokens of the same."""
 UNUSED_DAYS = 30
 """After which they are removed."""
+PATIENCE_SECONDS = 300.0
+"""After which nobody waits any longer for another process to make them."""
 
 
 def tokenized(
@@ -54,17 +58,17 @@ def tokenized(
 
 
 def _directory() -> Path | None:
-    """NEOBERT_CACHE, or a directory in the user's own cache; None where nothing can be written."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = at_home(os.environ.get("NEOBERT_CACHE") or str(Path(home) / "neobert")) / "tokens"
+    """Return this user's directory in NEOBERT_CACHE, or in their own cache; None where nothing can be written.
+
+    What another user can write decides no score, so nothing is shared between users, even in a NEOBERT_CACHE of many.
+    """
+    shared = os.environ.get("NEOBERT_CACHE")
+    own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = at_home(shared) / f"tokens-{os.geteuid()}" if shared else Path(own) / "neobert/tokens"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.mkdir(exist_ok=True)
-            _share(path, path.parent, 0o7777)
+        private.make_directory(path)
     except OSError as error:
-        log.info("tokens are not kept: %s cannot be written to (%s); NEOBERT_CACHE names another place", path,
-                 error.strerror)  # fmt: skip
+        log.warning("tokens are not kept: %s: %s; NEOBERT_CACHE names another place", path, error.strerror)
         return None
     _remove_unused(path)
     return path if os.access(path, os.W_OK) else None
@@ -80,12 +84,6 @@ def _remove_unused(directory: Path) -> None:
             continue  # another process has removed it, or it is another user's
 
 
-def _share(path: Path, directory: Path, bits: int) -> None:
-    """Gives whoever may use a directory the same rights to what is put into it, whatever the umask is."""
-    with suppress(OSError):  # it is another user's, who has done so
-        path.chmod(directory.stat().st_mode & bits)
-
-
 def _key(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, columns: Sequence[str]) -> str:
     sides = (tokenizer.truncation_side, tokenizer.padding_side)
     facts = [SCHEMA, fingerprint(tokenizer), *sides, max_length, sorted(columns)]
@@ -97,24 +95,28 @@ def _key(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int
 
 def _read(path: Path, examples: Examples, columns: Sequence[str]) -> Tokenized | None:
     try:
-        with path.open("rb") as file:
-            arrays = _arrays(file, examples, columns)
+        with private.reading(path) as file:
+            arrays = _arrays(file, path.stem, examples, columns)
+            os.utime(file.fileno())
     except FileNotFoundError:
+        return None
+    except private.NotPrivate as error:
+        log.warning("%s is made anew: it %s", path, error.strerror)
         return None
     except Exception as error:  # noqa: BLE001  # of a file that was cut short: OSError, ValueError, zipfile's, zlib's
         log.warning("%s is damaged and made anew: %s", path, error)
         return None
-    with suppress(OSError):  # another user's, who uses it himself or lets it go
-        os.utime(path)
     return Tokenized(arrays, arrays.pop("lengths"), examples.labels)
 
 
-def _arrays(file: IO[bytes], examples: Examples, columns: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+def _arrays(file: IO[bytes], key: str, examples: Examples, columns: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
     """What `_write` has written of these examples; raises all sorts of errors for anything else."""
     kept = np.load(file)
     if not isinstance(kept, np.lib.npyio.NpzFile):
         raise ValueError("it is a single array")
     arrays = {name: kept[name] for name in kept.files}
+    if arrays.pop("key", np.empty(0)).tobytes().hex() != key:
+        raise ValueError("it is of other texts")
     wanted = {"lengths", *columns} - {"attention_mask"}
     if arrays.keys() != wanted:
         raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(sorted(wanted))}")
@@ -130,9 +132,10 @@ def _arrays(file: IO[bytes], examples: Examples, columns: Sequence[str]) -> dict
 
 def _write(path: Path, found: Tokenized) -> None:
     aside = path.with_name(f".{path.stem}.{socket.gethostname()}.{os.getpid()}.npz")
+    key = np.frombuffer(bytes.fromhex(path.stem), np.uint8)
     try:
-        np.savez(aside, lengths=found.lengths, **found.columns)  # type: ignore[arg-type]
-        _share(aside, path.parent, 0o666)
+        with private.create(aside, 0o600) as file:
+            np.savez(file, key=key, lengths=found.lengths, **found.columns)  # type: ignore[arg-type]
         aside.replace(path)
     except OSError as error:
         log.warning("tokens are not kept: %s: %s", path, error.strerror)
@@ -146,9 +149,20 @@ def _alone(path: Path) -> Iterator[None]:
     """While no other process makes them. Where that cannot be told, as without flock, each makes them for itself."""
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
-            _share(Path(lock.name), path.parent, 0o666)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for(stack.enter_context(private.append(path.with_suffix(".lock"))))
         except OSError as error:
             log.info("tokens are made without a look at who else makes them: %s: %s", path.parent, error.strerror)
         yield
+
+
+def _wait_for(lock: IO[bytes]) -> None:
+    """Wait until no other process holds it; raise `OSError` where it is held for too long."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise OSError(errno.ETIMEDOUT, f"another process holds its lock for {PATIENCE_SECONDS:.0f} s") from None
+        time.sleep(0.05)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.config import private
 from neobert.errors import RunError
 from neobert.training import lease
 
@@ -101,8 +102,8 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     lease.check()
     try:
         with _naming(path):
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with private.create(aside) as file:
+                file.write(text.encode())
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
@@ -152,8 +153,8 @@ def sync_directory(directory: Path) -> None:
 
 def append_json_line(path: Path, value: Any) -> None:
     lease.check()
-    with _naming(path), path.open("a", encoding="utf-8") as file:
-        file.write(to_json(value) + "\n")
+    with _naming(path), private.append(path) as file:
+        file.write(to_json(value).encode() + b"\n")
 
 
 def drop_lines_after(path: Path, step: int) -> None:

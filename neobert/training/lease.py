@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from neobert.config import private
 from neobert.errors import LOST_LEASE, RunError
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,8 @@ def _read(path: Path) -> Claim:
 
 def _replace(path: Path, claim: Claim) -> None:
     aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    aside.write_text(f"{claim}\n", encoding="utf-8")
+    with private.create(aside) as file:
+        file.write(f"{claim}\n".encode())
     aside.replace(path)
 
 

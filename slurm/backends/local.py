@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, private
 from slurm.backends import QueuedTask, TaskKey, TaskState
 from slurm.backends.slots import machine_gpus
 from slurm.locks import is_locked, machine_id
@@ -59,7 +59,7 @@ class LocalBackend:
             "machine": machine_id(),
         }
         write_atomically(directory / "job.json", json.dumps(description, indent=1) + "\n")
-        with (directory / "supervisor.log").open("ab") as log:
+        with private.append(directory / "supervisor.log") as log:
             process = subprocess.Popen(
                 [sys.executable, "-X", "utf8", "-m", "slurm.backends.supervisor", str(directory)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",

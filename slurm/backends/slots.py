@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, private
 from slurm.locks import Lock, locked, machine_id, try_lock
 
 
@@ -80,7 +80,7 @@ def _release(taken: list[tuple[str, Lock]]) -> None:
 def _directory() -> Path:
     """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user."""
     directory = Path(tempfile.gettempdir()) / f"recipe-slots-{os.getuid()}-{machine_id()[:12]}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if directory.stat().st_uid != os.getuid():
-        raise ConfigError(f"{directory} belongs to somebody else; set TMPDIR to another directory")
-    return directory
+    try:
+        return private.make_directory(directory)
+    except OSError as error:
+        raise ConfigError(f"{directory}: {error.strerror}; set TMPDIR to another directory") from None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neobert.config import private
 from slurm.backends.local import alive, environment
 from slurm.backends.slots import Slots, take
 from slurm.locks import locked
@@ -42,7 +43,7 @@ class Supervisor:
         self.running: dict[int, Running] = {}
         self.cancelled: set[int] = set()
         self.stop = False
-        self.events = (directory / "events.jsonl").open("a")
+        self.events = private.append(directory / "events.jsonl")
 
     def run(self) -> None:
         """Until every task has ended."""
@@ -59,7 +60,7 @@ class Supervisor:
         self.note(state="END")
 
     def note(self, **event: Any) -> None:
-        self.events.write(json.dumps({**event, "time": time.time()}) + "\n")
+        self.events.write(json.dumps({**event, "time": time.time()}).encode() + b"\n")
         self.events.flush()
 
     def start_next(self) -> bool:
@@ -72,7 +73,7 @@ class Supervisor:
             return False
         task = self.pending.pop(0)
         added = environment(self.directory.name, task, slots.gpus)
-        with (Path(self.job["script"]).parent / "logs" / f"{self.directory.name}_{task}.out").open("ab") as output:
+        with private.append(Path(self.job["script"]).parent / "logs" / f"{self.directory.name}_{task}.out") as output:
             process = subprocess.Popen(
                 ["bash", self.job["script"]], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 env={**os.environ, **added}, start_new_session=True, preexec_fn=_die_with_parent,

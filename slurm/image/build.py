@@ -137,4 +137,4 @@ def _alone(output: Path, say: Say) -> AbstractContextManager[bool]:
     The lock's file stays: removing it would let a third process lock a new one while a second still waits.
     """
     lock = output.with_name(f".{output.name}.lock")
-    return locked(lock, lambda holder: say(f"{holder} builds {output}: waiting for it"))
+    return locked(lock, lambda holder: say(f"{holder} builds {output}: waiting for it"), limit=4 * 3600)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, private
 from slurm.engine import Engine
 
 HEADER = 128
@@ -68,7 +68,8 @@ def write_sidecar(image: Path, sidecar: Sidecar, engine: Engine) -> None:
     }
     target = sidecar_path(image)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    with private.create(temporary) as file:
+        file.write(f"{json.dumps(data, indent=2)}\n".encode())
     temporary.replace(target)
 
 

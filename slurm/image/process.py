@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from neobert.config import private
+
 LINES = 25  # of a failed program's output that are shown
 
 
@@ -22,7 +24,7 @@ def run_logged(
 
     The program does not outlive an interruption of this process: it is asked to end, and waited for.
     """
-    with log.open("ab") as stream:
+    with private.append(log) as stream:
         stream.write(f"$ {shlex.join(words)}\n".encode())
         stream.flush()
         begin = stream.tell()

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerBase:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NEOBERT_CACHE", str(tmp_path))
-    return tmp_path / "tokens"
+    return tmp_path / f"tokens-{os.geteuid()}"
 
 
 @pytest.fixture
@@ -170,46 +171,135 @@ def test_a_training_runs_where_the_file_system_has_no_flock(cache: Path, tmp_pat
     assert list((tmp_path / "kept").rglob("*.npz"))
 
 
-def test_a_shared_cache_is_open_to_all_who_may_use_its_directory(
-    cache: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    cache.parent.chmod(0o2770)
-    before = os.umask(0o077)
-    try:
-        token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
-    finally:
-        os.umask(before)
-    modes = {path.suffix: path.stat().st_mode & 0o7777 for path in (cache, *cache.iterdir())}
-    assert modes == {"": 0o2770, ".npz": 0o660, ".lock": 0o660}
-
-
-@pytest.mark.usefixtures("root")
-def test_another_user_finds_what_is_there_and_makes_what_is_not(
-    made: list[int], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a directory as /tmp, where nobody touches the files of others; one of them is old, and one is locked shut."""
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch, root: None) -> Iterator[Path]:
+    """A cache that everybody can write to; this process is root, and can become somebody else."""
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         shared = Path(place, "shared")
         shared.mkdir()
         shared.chmod(0o1777)
         monkeypatch.setenv("NEOBERT_CACHE", str(shared))
-        first = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
-        token_cache.tokenized(EXAMPLES, tokenizer, 20, COLUMNS)
-        for path, mtime in zip(sorted((shared / "tokens").glob("*.npz")), (time.time(), 0.0), strict=True):
-            os.utime(path, (mtime, mtime))
-            path.with_suffix(".lock").chmod(0o600)
-        os.setegid(65534)
-        os.seteuid(65534)
-        try:
+        yield shared
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def test_in_a_cache_of_many_each_user_has_their_own(
+    strangers: Path, made: list[int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    first = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
+    with somebody_else():
+        for _ in range(2):
             assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == first
-            token_cache.tokenized(EXAMPLES, tokenizer, 20, COLUMNS)
-            assert made == [3, 3]
-            token_cache.tokenized(EXAMPLES, tokenizer, 17, COLUMNS)
-        finally:
-            os.seteuid(0)
-            os.setegid(0)
-        assert made == [3, 3, 3]
+    assert made == [3, 3]
+    for uid in (0, 65534):
+        (kept,) = (strangers / f"tokens-{uid}").glob("*.npz")
+        assert (kept.stat().st_uid, kept.stat().st_mode & 0o7777) == (uid, 0o600)
+        assert kept.parent.stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.parametrize("trap", ["directory", "link to a directory"])
+def test_a_directory_that_somebody_else_has_put_there_is_not_used(
+    strangers: Path, tmp_path: Path, made: list[int], tokenizer: PreTrainedTokenizerBase, trap: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with somebody_else():
+        place = strangers / "tokens-0"
+        place.mkdir(mode=0o777) if trap == "directory" else place.symlink_to(mine)
+    for _ in range(2):
+        token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
+    assert made == [3, 3]
+    why = "belongs to nobody" if trap == "directory" else f"is a link (to {mine})"
+    assert f"tokens are not kept: {strangers / 'tokens-0'}: {why}" in caplog.text
+    assert not list(mine.iterdir())
+    assert not list((strangers / "tokens-0").iterdir())
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(
+    cache: Path, tmp_path: Path, made: list[int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
+    (kept,) = cache.glob("*.npz")
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    kept.with_suffix(".lock").unlink()
+    kept.with_suffix(".lock").symlink_to(secret)
+    kept.unlink()
+    token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
+    assert (secret.read_text(), secret.stat().st_mode & 0o7777) == ("secret", 0o600)
+    assert made == [3, 3]
+
+
+def plant(kept: Path, trap: str) -> str:
+    """Let others have something to do with a file of the cache; return what a training says of it."""
+    if trap == "writable":
+        kept.chmod(0o666)
+        return "can be written by others (its mode is 0666)"
+    if trap == "pipe":
+        kept.unlink()
+        os.mkfifo(kept, 0o600)
+        return "is not a file"
+    if trap == "link":
+        kept.rename(kept.with_suffix(".other"))
+        kept.symlink_to(kept.with_suffix(".other"))
+        return f"is a link (to {kept.with_suffix('.other')})"
+    os.chown(kept, 65534, -1)
+    return "belongs to nobody"
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("trap", ["writable", "pipe", "link", "of another user"])
+def test_what_others_may_have_written_is_made_anew(
+    cache: Path, made: list[int], tokenizer: PreTrainedTokenizerBase, trap: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
+    (kept,) = cache.glob("*.npz")
+    why = plant(kept, trap)
+    for _ in range(2):
+        assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == first
+    assert f"{kept} is made anew: it {why}" in caplog.text
+    assert made == [3, 3]
+
+
+def test_tokens_of_other_texts_under_that_name_are_made_anew(
+    cache: Path, made: list[int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    first = rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS))
+    (kept,) = cache.glob("*.npz")
+    others = Examples([(b, a) for a, b in EXAMPLES.texts], EXAMPLES.labels)
+    token_cache.tokenized(others, tokenizer, 16, COLUMNS)
+    (other,) = set(cache.glob("*.npz")) - {kept}
+    other.replace(kept)
+    assert rows(token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)) == first
+    assert made == [3, 3, 3]
+
+
+def test_a_lock_that_is_held_for_ever_holds_up_no_training(
+    cache: Path, made: list[int], tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(token_cache, "PATIENCE_SECONDS", 0.1)
+    token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
+    (kept,) = cache.glob("*.npz")
+    kept.unlink()
+    with kept.with_suffix(".lock").open() as holder, caplog.at_level(logging.INFO):
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        token_cache.tokenized(EXAMPLES, tokenizer, 16, COLUMNS)
+    assert made == [3, 3]
+    assert "another process holds its lock" in caplog.text
 
 
 def test_what_nobody_has_used_for_long_goes(cache: Path, tokenizer: PreTrainedTokenizerBase) -> None:
