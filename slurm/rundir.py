@@ -19,12 +19,12 @@ EXEC = "exec"
 """Beside a recipe's runs, the directory of what `recipe exec` tries out."""
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader sees the old text or the new, also when this process or the machine dies."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with private.create(temporary) as stream:
-            stream.write(text.encode())
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -15,7 +15,7 @@ from neobert.config.paths import at_home
 from slurm.backends import Backend
 from slurm.inputs import list_of, list_path, needed_by
 from slurm.plan import Plan, Stage, Trial, image_path
-from slurm.provenance import provenance, snapshot_code, submitted_code
+from slurm.provenance import left_out, provenance, snapshot_code, submitted_code
 from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, TrialDir, read_jsonl, write_atomically
@@ -89,6 +89,8 @@ def write_run(
         write_atomically(run.profile, plan.profile.model_dump_json(indent=1) + "\n")
     images = {image for stage in plan.stages if (image := image_path(stage, plan.profile)) is not None}
     record = provenance(Path.cwd(), code, sorted(images))
+    if note := left_out(record):
+        print(f"note: {note}", file=sys.stderr)
     write_atomically(run.provenance, json.dumps({**record, "cluster": plan.cluster}, indent=1) + "\n")
     write_atomically(run.manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return scripts

@@ -14,6 +14,7 @@ from slurm.image.definitions import LOCK, about, definitions, locked_version, sh
 from slurm.image.labels import read_labels, read_sidecar, size_by_header
 from slurm.image.project import Source
 from slurm.plan import make_plan
+from slurm.provenance import hash_file
 from slurm.recipe import load_recipe
 
 
@@ -61,6 +62,8 @@ def _file(image: Path) -> Iterator[Difference]:
     size = made.bytes if made is not None and image.is_file() else whole
     if size is not None:
         yield Difference("size", f"{image.stat().st_size} bytes", f"{size} bytes")
+    if made is not None and image.is_file() and image.stat().st_size == made.bytes:
+        yield Difference("sha256", hash_file(image)[:12], made.sha256[:12])
 
 
 def _packages(labels: dict[str, str]) -> Iterator[Difference]:

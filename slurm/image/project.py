@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
-import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from neobert.config import ConfigError
+from slurm import git
 from slurm.image.definitions import PROJECT, about, sha256_tree
 from slurm.image.process import run_logged
 
@@ -49,15 +49,8 @@ def _is_source(root: Path, path: Path) -> bool:
 def _git(root: Path) -> tuple[str, str]:
     """The commit of a checkout, and whether files that go into the wheel differ from it (`yes` or `no`)."""
 
-    def git(*words: str) -> str | None:
-        try:
-            answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=60)
-        except FileNotFoundError:
-            return None
-        return answer.stdout.strip() if answer.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain", "--", *PACKAGES, "recipes", "containers", "Apptainer.def", "pyproject.toml")
+    commit = git.commit(root)
+    changes = git.status(root, *PACKAGES, "recipes", "containers", "Apptainer.def", "pyproject.toml")
     if commit is None or changes is None:
         return "unknown", "unknown"
     return commit, "yes" if changes else "no"
