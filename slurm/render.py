@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from neobert.config import ConfigError
@@ -52,6 +52,7 @@ class Job:
     code: Path | None  # what was submitted; None: what the image holds
     workdir: Path
     python: str
+    seals: Mapping[Path, str] = field(default_factory=dict)  # SHA-256 of the files that the script runs and reads
 
     @property
     def is_array(self) -> bool:
@@ -60,6 +61,16 @@ class Job:
     @property
     def image(self) -> Path | None:
         return image_path(self.stage, self.profile)
+
+    @property
+    def manifest(self) -> Path:
+        """The settings of its trials, one a line."""
+        return self.directory / "trials.jsonl"
+
+    @property
+    def entry(self) -> Path:
+        """The script through which its processes enter the container."""
+        return self.directory / "enter.sh"
 
     @property
     def name(self) -> str:
@@ -113,7 +124,8 @@ def render(job: Job, chunk: Chunk) -> str:
         local_procs=1 if slurm else resources.procs_per_node,
         threads=resources.cpus // resources.procs_per_node,
         run=str(job.run),
-        manifest=str(job.directory / "trials.jsonl"),
+        manifest=str(job.manifest),
+        seals={str(path): digest for path, digest in job.seals.items()},
         needs=None if job.needs is None else str(job.needs),
         workdir=str(job.workdir),
         code=None if job.code is None else str(job.code),
@@ -147,7 +159,7 @@ def command(job: Job) -> list[str]:
     if job.image is None:
         words = [job.python, "-m", "neobert", "trial"]
     else:
-        words = argv(job.directory / "enter.sh", ["python3", "-m", "neobert", "trial"])
+        words = argv(job.entry, ["python3", "-m", "neobert", "trial"])
     words = words if job.backend == "local" else [*_srun(job), *words]
     env = job.stage.env
     # As arguments of env(1), and not as exports: no variable of a user's can then be one that bash or the script uses.

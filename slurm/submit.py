@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from neobert.config.paths import at_home
 from slurm.backends import Backend
 from slurm.inputs import list_of, list_path, needed_by
 from slurm.plan import Plan, Stage, Trial, image_path
-from slurm.provenance import left_out, provenance, snapshot_code, submitted_code
+from slurm.provenance import hash_file, left_out, provenance, snapshot_code, submitted_code
 from slurm.recipe import Recipe
 from slurm.render import Chunk, Job, chunks, enter, render
 from slurm.rundir import RunDir, TrialDir, read_jsonl, write_atomically
@@ -30,6 +30,7 @@ class Scripts:
     job: Job
     trials: tuple[Trial, ...]
     texts: tuple[tuple[Chunk, str], ...]
+    manifest: str
     enter: str | None
 
     def script(self, chunk: Chunk) -> Path:
@@ -76,9 +77,8 @@ def write_run(
     for item in scripts:
         (item.job.directory / "logs").mkdir(parents=True, exist_ok=True)
         if item.enter is not None:
-            write_atomically(item.job.directory / "enter.sh", item.enter)
-        lines = (trial.manifest_line(run.path) for trial in item.trials)
-        write_atomically(item.job.directory / "trials.jsonl", "".join(lines))
+            write_atomically(item.job.entry, item.enter)
+        write_atomically(item.job.manifest, item.manifest)
         if item.job.needs is not None:
             item.job.needs.parent.mkdir(exist_ok=True)
             write_atomically(item.job.needs, list_of(needed_by(plan, item.job.stage)))
@@ -109,7 +109,17 @@ def _scripts(job: Job, trials: tuple[Trial, ...], run: RunDir) -> Scripts:
     texts = [*(render(job, chunk) for chunk in chunks(job)), enter(job) or "", *(trial.id for trial in trials)]
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()[:8]
     job = replace(job, directory=run.job(job.stage.name, digest))
-    return Scripts(job, trials, tuple((chunk, render(job, chunk)) for chunk in chunks(job)), enter(job))
+    manifest, entry = "".join(trial.manifest_line(run.path) for trial in trials), enter(job)
+    job = replace(job, seals=dict(_seals(job, manifest, entry)))
+    return Scripts(job, trials, tuple((chunk, render(job, chunk)) for chunk in chunks(job)), manifest, entry)
+
+
+def _seals(job: Job, manifest: str, entry: str | None) -> Iterator[tuple[Path, str]]:
+    yield job.manifest, hashlib.sha256(manifest.encode()).hexdigest()
+    if entry is not None:
+        yield job.entry, hashlib.sha256(entry.encode()).hexdigest()
+    if job.code is not None:
+        yield job.code, hash_file(job.code)
 
 
 def manifest_rows(plan: Plan, run: RunDir) -> list[dict[str, Any]]:

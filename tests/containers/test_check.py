@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -76,6 +78,19 @@ def test_an_image_that_was_cut_off_is_told_by_its_record(monkeypatch: pytest.Mon
     image.write_text("half")
     (tmp_path / "image.sif.json").write_text(json.dumps({"sha256": "", "bytes": 8, "labels": {}}))
     assert compared(monkeypatch, image, {}, Needs()) == {"size": ("4 bytes", "8 bytes", False)}
+
+
+def test_an_image_whose_bytes_have_changed_does_not_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    image = tmp_path / "image.sif"
+    image.write_bytes(bytes(1000))
+    written = hashlib.sha256(image.read_bytes()).hexdigest()
+    (tmp_path / "image.sif.json").write_text(json.dumps({"sha256": written, "bytes": 1000, "labels": {}}))
+    assert compared(monkeypatch, image, {}, Needs()) == {}
+    before = image.stat()
+    image.write_bytes(bytes(500) + b"\1" * 64 + bytes(436))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = hashlib.sha256(image.read_bytes()).hexdigest()
+    assert compared(monkeypatch, image, {}, Needs()) == {"sha256": (now[:12], written[:12], False)}
 
 
 def test_an_image_that_was_cut_off_is_told_without_its_record_too(

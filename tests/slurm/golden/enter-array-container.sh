@@ -38,10 +38,16 @@ esac
 [[ -r $image ]] || bad_node "there is no image $image"
 
 # Node-local room: caches of compiled kernels, which must not be shared by nodes.
+# Whether somebody else could put another directory in the place of ours: all can write there, and no sticky bit forbids it.
+is_open_to_all() { [[ -n $(find -L "$1" -maxdepth 0 -perm -0002 ! -perm -1000 2>/dev/null) ]]; }
 scratch=${TMPDIR:-/tmp}
-[[ -d $scratch && -w $scratch ]] || scratch=/tmp   # that of the node which submitted may not be here
+# That of the node which submitted may not be here.
+{ [[ -d $scratch && -w $scratch ]] && ! is_open_to_all "$scratch"; } || scratch=/tmp
 room=$scratch/recipe-$UID
-{ (umask 077 && mkdir -p -- "$room") && [[ -O $room && -w $room ]]; } || bad_node "cannot write to $room"
+(umask 077 && mkdir -p -- "$room") 2>/dev/null   # and no more if something is there already, which is looked at now
+[[ ! -L $room ]] || bad_node "$room is a link, which somebody has put there: remove it"
+[[ ! -e $room || -O $room ]] || bad_node "$room belongs to somebody else"
+{ [[ -d $room && -w $room ]] && chmod go-w -- "$room"; } || bad_node "cannot write to $room"
 
 options=(--cleanenv --no-eval --pwd /home/me --bind "$room")
 options+=(--bind /home/me)
