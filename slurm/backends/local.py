@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,12 +14,15 @@ from pathlib import Path
 
 from neobert.config import ConfigError, private
 from slurm.backends import QueuedTask, TaskKey, TaskState
-from slurm.backends.slots import machine_gpus
+from slurm.backends.slots import machine_gpus, slots_directory
 from slurm.locks import is_locked, machine_id
 from slurm.render import Chunk, Job
 from slurm.rundir import RunDir, read_json, read_log, write_atomically
 
+BASH = "/bin/bash"
+"""As job scripts name it; on PATH there may be directories that cannot be searched."""
 START_SECONDS = 20
+MARK = "RECIPE_QUEUE_TASK"
 ACTIVE = ("PENDING", "RUNNING")
 
 
@@ -28,6 +33,7 @@ class LocalBackend:
         self._queue = RunDir(run).queue
 
     def check(self, jobs: Sequence[Job]) -> None:
+        slots_directory()  # or the queue could start nothing
         for job in jobs:
             asked = job.stage.resources
             if asked.nodes > 1:
@@ -59,17 +65,20 @@ class LocalBackend:
             "machine": machine_id(),
         }
         write_atomically(directory / "job.json", json.dumps(description, indent=1) + "\n")
+        digest = hashlib.sha256(script.read_bytes()).hexdigest()
         with private.append(directory / "supervisor.log") as log:
             process = subprocess.Popen(
-                [sys.executable, "-X", "utf8", "-m", "slurm.backends.supervisor", str(directory)],
+                [sys.executable, "-X", "utf8", "-m", "slurm.backends.supervisor", str(directory), digest],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+                env={name: value for name, value in os.environ.items() if name != MARK},  # it outlives a task of ours
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
-        while not (directory / "events.jsonl").exists():
+        while not _has_started(directory):
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 text = (directory / "supervisor.log").read_text(errors="replace").strip()
-                raise ConfigError(f"the local queue did not start (see {directory}/supervisor.log): {text[-500:]}")
+                why = text[-500:] or f"it said nothing within {START_SECONDS} s (is the disk full?)"
+                raise ConfigError(f"the local queue did not start (see {directory}/supervisor.log): {why}")
             time.sleep(0.02)
         process.returncode = 0  # it lives on without us: no warning about a child that still runs
         return directory.name
@@ -143,6 +152,20 @@ def _waiting(directory: Path, job: dict) -> str:
     return f"Dependency: {', '.join(blocked)}" if blocked else "Resources"
 
 
-def environment(job_id: str, task: int, gpus: Sequence[str]) -> dict[str, str]:
+def environment(directory: Path, task: int, gpus: Sequence[str]) -> dict[str, str]:
     """What the local queue adds to the environment of a task's script; a trial sees no GPU that it did not get."""
-    return {"RECIPE_JOB_ID": job_id, "SLURM_ARRAY_TASK_ID": str(task), "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    name, value = mark(directory, task).split("=", 1)
+    return {
+        "RECIPE_JOB_ID": directory.name, "SLURM_ARRAY_TASK_ID": str(task), "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        name: value,
+    }  # fmt: skip
+
+
+def mark(directory: Path, task: int) -> str:
+    """The variable by which the processes of a task are known, wherever they have gone."""
+    return f"{MARK}={directory}/{task}"
+
+
+def _has_started(directory: Path) -> bool:
+    events = directory / "events.jsonl"
+    return events.exists() and events.stat().st_size > 0

@@ -68,7 +68,7 @@ class SbatchBackend:
         command = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode,Timelimit"]
         try:
             answer = _run([*command, f"--jobs={','.join(job_ids)}"])
-        except (subprocess.TimeoutExpired, FileNotFoundError):
+        except (subprocess.TimeoutExpired, FileNotFoundError, PermissionError):
             return {}
         if answer.returncode:  # many sites, and small clusters, keep no accounts; or their daemon is down
             return self._remembered(job_ids)
@@ -85,7 +85,7 @@ class SbatchBackend:
         for job in job_ids:
             try:
                 answer = _run(["scontrol", "show", "job", "--oneliner", job])
-            except (subprocess.TimeoutExpired, FileNotFoundError):
+            except (subprocess.TimeoutExpired, FileNotFoundError, PermissionError):
                 return {}
             for line in answer.stdout.splitlines():
                 fields = parse_job(line)
@@ -97,7 +97,7 @@ class SbatchBackend:
     def cancel(self, names: Sequence[str]) -> None:
         try:
             answer = _run(["scancel", *names])
-        except (subprocess.TimeoutExpired, FileNotFoundError):
+        except (subprocess.TimeoutExpired, FileNotFoundError, PermissionError):
             raise ConfigError("scancel gave no answer: nothing is known to be cancelled") from None
         if answer.returncode:
             first, *more = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
@@ -108,7 +108,7 @@ def _squeue(chosen: str) -> Iterator[QueuedTask]:
     """The tasks that a filter of squeue chooses, whoever's they are."""
     try:
         answer = _run(["squeue", "--all", "--noheader", "--array", chosen, f"--Format={FORMAT}"])
-    except (subprocess.TimeoutExpired, FileNotFoundError):
+    except (subprocess.TimeoutExpired, FileNotFoundError, PermissionError):
         raise ConfigError("squeue gave no answer: what Slurm has queued is not known now") from None
     if answer.returncode and "Invalid job id" in answer.stderr:
         return  # Slurm has forgotten the job; only a question about a single one ends like this

@@ -25,7 +25,7 @@ def machine_gpus() -> tuple[str, ...]:
         return tuple(part.strip() for part in visible.split(",") if part.strip() not in ("", "-1"))
     try:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
         return ()
     gpus = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")] if not listed.returncode else []
     return tuple(str(index) for index in range(len(gpus)))
@@ -45,7 +45,7 @@ class Slots:
 
 def take(cpus: int, gpus: int) -> Slots | None:
     """Takes that many processors (all, if the machine has fewer) and GPUs; None while they are not free together."""
-    directory = _directory()
+    directory = slots_directory()
     processors = [str(index) for index in range(len(os.sched_getaffinity(0)))]
     with locked(directory / "lock", print, patience=60):
         taken = _lock(directory, "cpu", processors, min(cpus, len(processors)))
@@ -77,7 +77,7 @@ def _release(taken: list[tuple[str, Lock]]) -> None:
         lock.release()
 
 
-def _directory() -> Path:
+def slots_directory() -> Path:
     """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user."""
     directory = Path(tempfile.gettempdir()) / f"recipe-slots-{os.getuid()}-{machine_id()[:12]}"
     try:

@@ -37,7 +37,7 @@ class RunTrial:
         self.script, self.run = script, run
 
     def __call__(self, trial: str) -> dict[str, Any]:
-        status = subprocess.call(["bash", str(self.script)])
+        status = subprocess.call(["/bin/bash", str(self.script)])
         if status == AGAIN:
             # submitit's own way to checkpoint and requeue: it counts the times, and ends this process.
             os.kill(os.getpid(), getattr(signal, f"SIG{_package().JobEnvironment().USR_SIG}"))
