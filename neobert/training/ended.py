@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
-
 from neobert.config.keep import FINISHED
 from neobert.errors import RunError
 from neobert.training.checkpoints import Checkpoint, find_fault
 from neobert.training.distributed import Ranks
+from neobert.training.exchange import broadcast
 from neobert.training.files import TrialFiles
 
 
@@ -24,7 +23,8 @@ def find_ending(paths: TrialFiles, ranks: Ranks) -> Checkpoint | None:
     """
     ended = read_ending(paths.checkpoints) if ranks.is_main else None
     fault = find_fault(ended.path) if ended else None
-    ended, fault = broadcast_object_list([ended, fault])
+    ended, fault = broadcast([ended and vars(ended) | {"path": str(ended.path)}, fault])
+    ended = ended and Checkpoint(**ended | {"path": Path(ended["path"])})
     if ended is not None and fault is not None:
         raise RunError(
             f"this training ended at step {ended.step}, and no checkpoint is left to make its result from "

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from neobert.config import ConfigError, PretrainConfig, expand_home, read_yaml, validate
@@ -32,6 +31,7 @@ from neobert.training.callbacks import Restored, StopOnNaN, StopWhenAsked
 from neobert.training.checkpoints import Checkpoint
 from neobert.training.distributed import Ranks
 from neobert.training.ended import read_ending
+from neobert.training.exchange import broadcast
 from neobert.training.files import TrialFiles, read_json
 from neobert.training.finetune import forget_lost_steps, reports
 from neobert.training.libraries import spare_deepspeed_import
@@ -192,10 +192,10 @@ def _given_checkpoint(config: PretrainConfig, ranks: Ranks) -> Checkpoint | None
     if path is None:
         return None
     directory, fault = _find_start(path) if ranks.is_main else (None, None)
-    directory, fault = broadcast_object_list([directory, fault])
+    directory, fault = broadcast([directory and str(directory), fault])
     if directory is None:
         raise ConfigError.at(("trainer", "resume_from_checkpoint"), fault)
-    return checkpoints.at_path(directory)
+    return checkpoints.at_path(Path(directory))
 
 
 def _find_start(path: Path) -> tuple[Path | None, str]:
@@ -212,24 +212,23 @@ def _find_start(path: Path) -> tuple[Path | None, str]:
 
 def _check_where_it_begins(paths: TrialFiles, config: PretrainConfig, ranks: Ranks) -> None:
     """Where none of a trial's checkpoints can be used it begins again, and that has to be where it began before."""
-    fault = _other_beginning(paths, config) if ranks.is_main else None
-    (fault,) = broadcast_object_list([fault])
+    fault = broadcast(_other_beginning(paths, config) if ranks.is_main else None)
     if fault is not None:
-        raise fault
+        raise ConfigError.at(("trainer", "resume_from_checkpoint"), *fault)
 
 
-def _other_beginning(paths: TrialFiles, config: PretrainConfig) -> ConfigError | None:
+def _other_beginning(paths: TrialFiles, config: PretrainConfig) -> tuple[str, str] | None:
+    """What is wrong with the beginning, and where that is written; None where nothing is."""
     source = read_yaml(paths.config)
     before = expand_home(validate(PretrainConfig, source.data["config"])).trainer.resume_from_checkpoint
     now = config.trainer.resume_from_checkpoint
     if before == now:
         return None
-    place = ("trainer", "resume_from_checkpoint")
     message = (
         f"is {before!r} there and {now!r} here, and no checkpoint of the trial itself is complete, so that it has to "
         "begin again. Begin where it began before, or choose another --output-dir"
     )
-    return ConfigError.at(place, message, source.where(("config", *place)))
+    return message, source.where(("config", "trainer", "resume_from_checkpoint"))
 
 
 @contextmanager

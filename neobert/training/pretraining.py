@@ -11,7 +11,6 @@ from types import MethodType
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
@@ -20,6 +19,7 @@ from neobert.data.text.stream import Batches, NoText, Place, Reached, Row, Windo
 from neobert.data.text.training import TrainingData, no_text
 from neobert.errors import RunError
 from neobert.training import metering
+from neobert.training.exchange import gather
 from neobert.training.files import read_json, write_json
 from neobert.training.measured import MeasuredSteps
 from neobert.training.optimizers import build_optimizer, gradient_size
@@ -325,9 +325,9 @@ class PretrainTrainer(Trainer):
 
     def save_also(self, directory: Path) -> None:
         reached: dict[int, Reached] = {}
-        for part in gather_object([self.place.reached]):
-            for lane, found in part.items():  # moved on by one process alone; what others know of it is older
-                reached[lane] = max(found, reached.get(lane, found))
+        for part in gather([[lane, *place] for lane, place in self.place.reached.items()]):
+            for lane, *place in part:  # moved on by one process alone; what others know of it is older
+                reached[lane] = max(Reached(*place), reached.get(lane, Reached(*place)))
         self.place = Place(self.place.lanes, reached)
         if self.args.should_save:
             judged = {"gradient_sizes": list(self._sizes), "skipped_steps": self._skipped}

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list, gather_object
-
 from neobert.data.examples import Splits
 from neobert.errors import RunError
 from neobert.training import checkpoints
@@ -17,6 +15,7 @@ from neobert.training.checkpoints import Checkpoint
 from neobert.training.checksums import is_share
 from neobert.training.distributed import Ranks
 from neobert.training.ended import find_ending
+from neobert.training.exchange import broadcast, gather
 from neobert.training.files import TrialFiles, write_json
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> Checkpoint | None:
     candidates = checkpoints.present(paths.checkpoints) if ranks.is_main else iter(())
     while True:
         candidate = next(candidates, None)
-        (step,) = broadcast_object_list([candidate.step if candidate else None])
+        step = broadcast(candidate.step if candidate else None)
         if step is None:
             return None
         here = checkpoints.at_step(paths.checkpoints, step)
@@ -47,7 +46,7 @@ def newest_checkpoint(paths: TrialFiles, ranks: Ranks) -> Checkpoint | None:
 def _find_damage(path: Path, ranks: Ranks) -> str | None:
     """Return the damage that any of the processes sees in its share of the files."""
     fault = checkpoints.find_damage(path, lambda name: is_share(name, ranks.rank, ranks.world_size))
-    faults = gather_object([fault])
+    faults = gather(fault)
     return next((fault for fault in faults if fault), None)
 
 
@@ -86,8 +85,7 @@ def found_once(paths: TrialFiles, ranks: Ranks, name: str, find: Callable[[], bo
         found = find()
         if known:
             write_json(paths.trained_on, {**known, name: found}, durable=True)
-    (found,) = broadcast_object_list([found])
-    return bool(found)
+    return bool(broadcast(found))
 
 
 def check_best(paths: TrialFiles, step: int) -> None:

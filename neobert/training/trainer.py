@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate.utils import gather_object
 from safetensors.torch import load_file
 
 from neobert.errors import RunError
 from neobert.training import checkpoints, deepspeed
 from neobert.training.checksums import is_share
 from neobert.training.clipping import can_clip_in_step, clip_in_step
+from neobert.training.exchange import gather
 from neobert.training.progress import Meter, Progress
 
 
@@ -114,11 +114,11 @@ class Trainer(transformers.Trainer):
 
     def _seal(self, written: Path) -> tuple[set[str], dict[str, str]]:
         """The files of all processes, each of which has sealed its own, and their checksums."""
-        seen = set(gather_object(sorted(checkpoints.inventory(written))))  # waits for all, too
+        seen = set().union(*gather(sorted(checkpoints.inventory(written))))  # waits for all, too
         mine = [name for name in seen if is_share(name, self.args.process_index, self.args.world_size)]
         checkpoints.wait_for(written, mine)
         sealed: dict[str, str] = {}
-        for part in gather_object([checkpoints.seal(written, mine)]):
+        for part in gather(checkpoints.seal(written, mine)):
             sealed |= part
         return seen, sealed
 

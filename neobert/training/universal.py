@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 
 from neobert.errors import RunError
 from neobert.training.checkpoints import Checkpoint, inventory
 from neobert.training.distributed import Ranks
+from neobert.training.exchange import broadcast
 from neobert.training.files import TrialFiles
 from neobert.training.pretraining import PretrainTrainer
 
@@ -44,7 +44,7 @@ def converted(start: Checkpoint, paths: TrialFiles, ranks: Ranks, args: Training
     """
     target = paths.checkpoints / f"universal-{start.step}"
     fault = _convert(start, target) if ranks.is_main else None
-    (fault,) = broadcast_object_list([fault])
+    fault = broadcast(fault)
     if fault is not None:
         raise RunError(fault)
     args.hf_deepspeed_config.config["checkpoint"]["load_universal"] = True
