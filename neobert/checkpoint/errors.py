@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from neobert.errors import RunError
 
-class UnusableCheckpoint(Exception):
+
+class UnusableCheckpoint(RunError):
     """There is no checkpoint, or it is not whole, or it is none of a model that can be built here."""
 
 

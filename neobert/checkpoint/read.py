@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from neobert.checkpoint.damage import check_small_files, fault_of, read_mapping, unreadable
 from neobert.checkpoint.errors import UnusableCheckpoint, reason_of
 from neobert.checkpoint.find import Found, layout_of
+from neobert.checkpoint.unpickling import foreign_class, refusal, restricted
 from neobert.config.extras import install
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -75,12 +75,9 @@ def _of_pickle(file: Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  # of a damaged file, pickle raises whatever its bytes lead to
         # What torch says goes on to advise to read it without this protection.
-        other = re.search(r"GLOBAL ((?:\w+\.)+\w+) ", str(error))
-        if other and not fault_of(file):
-            raise UnusableCheckpoint(
-                f"{file} cannot be read as a file of tensors: it also holds {other[1]}, and what is no tensor could "
-                "run code. Where it comes from, save the state_dict alone"
-            ) from None
+        foreign = foreign_class(error)
+        if foreign and not fault_of(file):
+            raise UnusableCheckpoint(refusal(file, foreign)) from None
         raise unreadable(
             file, "it is cut short or damaged, or no file of tensors that torch.save has written"
         ) from None
@@ -88,7 +85,7 @@ def _of_pickle(file: Path) -> dict[str, Tensor]:
 
 
 def _of_deepspeed(directory: Path) -> dict[str, Tensor]:
-    """By DeepSpeed's own conversion, which unpickles the shards: read only those that you trust.
+    """By DeepSpeed's own conversion.
 
     What its optimiser keeps is in float32, whatever the model was trained in. Without ZeRO there are no shards, and
     the model is whole in the first file.
@@ -99,10 +96,13 @@ def _of_deepspeed(directory: Path) -> dict[str, Tensor]:
         message = f"{directory} holds shards of DeepSpeed, and the package deepspeed is missing: {install('deepspeed')}"
         raise UnusableCheckpoint(message) from None
     try:
-        if any(directory.glob("*zero_pp_rank_*_optim_states.pt")):
-            return dict(get_fp32_state_dict_from_zero_checkpoint(str(directory.parent), tag=directory.name))
-        whole = directory / "mp_rank_00_model_states.pt"
-        return _unwrapped(whole, torch.load(whole, map_location="cpu", weights_only=False))
+        with restricted():
+            if any(directory.glob("*zero_pp_rank_*_optim_states.pt")):
+                return dict(get_fp32_state_dict_from_zero_checkpoint(str(directory.parent), tag=directory.name))
+            whole = directory / "mp_rank_00_model_states.pt"
+            return _unwrapped(whole, torch.load(whole, map_location="cpu"))
+    except UnusableCheckpoint:
+        raise
     except Exception as error:  # noqa: BLE001  # its own checks raise ValueError, KeyError, and whatever pickle raises
         broken = [(file, fault) for file in sorted(directory.glob("*_states.pt")) if (fault := fault_of(file))]
         what = f"{broken[0][0].name}: {broken[0][1]}" if broken else f"{type(error).__name__}: {reason_of(error)}"

@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers import TrainerState
 
+from neobert.checkpoint.unpickling import restricted
 from neobert.config import ConfigError, GlueConfig
 from neobert.data.examples import Splits
 from neobert.data.facts import SHOWN
@@ -118,7 +119,8 @@ def finetune(
 
     if config.do_train and not _finished(state, args, early):
         _check_can_go_on(resumed)
-        trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
+        with restricted():
+            trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
         state = trainer.state
         if stop.stopped and not _finished(state, args, early):
             log.info("asked to stop: checkpoint saved at step %d of %d", state.global_step, state.max_steps)

@@ -16,6 +16,7 @@ import torch
 import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from neobert.checkpoint.unpickling import restricted
 from neobert.config import ConfigError, PretrainConfig, expand_home, read_yaml, validate
 from neobert.config.pretrain import decay_too_long
 from neobert.data.text.stream import Place
@@ -147,7 +148,8 @@ def pretrain(config: PretrainConfig, paths: TrialFiles, ranks: Ranks, preemption
             log.warning("%s", warning)
     _announce(trainer, data, length, start, resumed)
     if not _finished(trainer, state):
-        trainer.train(resume_from_checkpoint=str(load_from) if load_from else None)
+        with restricted():
+            trainer.train(resume_from_checkpoint=str(load_from) if load_from else None)
         state = trainer.state
         if stop.stopped and not _finished(trainer, state):
             log.info("asked to stop: checkpoint saved at step %d", state.global_step)

@@ -62,7 +62,7 @@ def _convert(start: Checkpoint, target: Path) -> str | None:
             target.mkdir(exist_ok=True)
             shutil.copy2(start.path / name, target / name)
     tag = f"{shards.name}_universal"
-    words = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", str(shards)]
+    words = [sys.executable, "-m", "neobert.training.to_universal", "--input_folder", str(shards)]
     words += ["--output_folder", str(target / tag), "--inject_missing_state"]
     alone = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     done = subprocess.run(words, env={**alone, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from neobert.checkpoint import UnusableCheckpoint, find, is_neobert, load
+from neobert.checkpoint.unpickling import restricted
 from neobert.config.sections import ModelConfig
 from neobert.data.glue_tasks import TASKS
 from neobert.data.grammar import generated_splits
@@ -314,8 +315,56 @@ def test_settings_that_do_not_describe_the_weights_are_refused(
 
 
 class RunsCode:
+    def __init__(self, command: str = "true"):
+        self.command = command
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("true",)
+        return os.system, (self.command,)
+
+
+def crafted(shards: Path, place: Path, pattern: str) -> Path:
+    """A copy of shards, of which one brings code along that leaves a trace; return the trace."""
+    shutil.copytree(shards, place)
+    file = min(place.glob(f"*/{pattern}"))
+    content = torch.load(file, map_location="cpu", weights_only=False)
+    torch.save({**content, "more": RunsCode(f"touch {place}/trace")}, file)
+    return place / "trace"
+
+
+SHARDS = [(0, "mp_rank_*"), (2, "mp_rank_*"), (2, "*optim_states.pt"), (3, "*model_states.pt"), (3, "*optim_states.pt")]
+
+
+@pytest.mark.parametrize(("stage", "pattern"), SHARDS)
+def test_shards_run_no_code_that_they_bring_along(shards: Path, tmp_path: Path, stage: int, pattern: str) -> None:
+    trace = crafted(shards / f"stage-{stage}", tmp_path / "shards", pattern)
+    write_settings(tmp_path / "shards" / "config.yaml")
+    with pytest.raises(UnusableCheckpoint, match=r"it also holds \w+.system, and what is no tensor could run code"):
+        load(find(tmp_path / "shards"))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("pattern", ["mp_rank_*", "*optim_states.pt"])
+def test_their_conversion_for_other_numbers_of_processes_runs_none(shards: Path, tmp_path: Path, pattern: str) -> None:
+    trace = crafted(shards / "stage-2", tmp_path / "shards", pattern)
+    command = [sys.executable, "-m", "neobert.training.to_universal", "--input_folder", tmp_path / "shards/700"]
+    command += ["--output_folder", tmp_path / "out", "--inject_missing_state"]
+    environ = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environ)
+    assert done.returncode != 0
+    assert "what is no tensor could run code" in done.stderr.splitlines()[-1]
+    assert not trace.exists()
+
+
+def test_a_training_that_resumes_reads_nothing_but_data(shards: Path, tmp_path: Path) -> None:
+    """DeepSpeed asks torch.load for everything that a file holds; its own classes are among that."""
+    (file,) = (shards / "stage-2").glob("*/*optim_states.pt")
+    with restricted():
+        assert torch.load(file, weights_only=False)["optimizer_state_dict"]
+    trace = crafted(shards / "stage-2", tmp_path / "shards", "*optim_states.pt")
+    (file,) = (tmp_path / "shards").glob("*/*optim_states.pt")
+    with restricted(), pytest.raises(UnusableCheckpoint, match="could run code"):
+        torch.load(file, weights_only=False)
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize(
