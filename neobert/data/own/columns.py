@@ -7,6 +7,7 @@ error that lists the columns, because a model learns from ids and descriptions o
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 
@@ -16,6 +17,8 @@ from neobert.data.examples import Columns, at
 from neobert.data.glue_tasks import GlueTask
 from neobert.data.own.rows import Table
 from neobert.data.own.survey import Column, survey
+
+log = logging.getLogger(__name__)
 
 LABELS = ("label", "labels")
 
@@ -56,7 +59,7 @@ def choose(tables: Mapping[str, Table], data: GlueData, task: GlueTask | None) -
     if texts is None:
         raise _unclear(where, columns, label, data, task, needs_label=tables.keys() != {"test"})
     if data.text_columns is None and task is None and label is not None:
-        _check_independence(judged, texts, label, where)
+        _warn_of_names(judged, texts, label, where)
     twice = {label, data.id_column} & {*texts} or {label} & {data.id_column} - {None}
     if twice:
         raise at(where, f"the column {twice.pop()} cannot be two of text, label and id. Name others under `data`")
@@ -113,16 +116,14 @@ def _check_separator(table: Table) -> None:
         )  # fmt: skip
 
 
-def _check_independence(tables: Iterable[Table], texts: tuple[str, ...], label: str, where: str) -> None:
-    """Refuse texts that only repeat the label, such as its description: scores would be perfect, and mean nothing."""
+def _warn_of_names(tables: Iterable[Table], texts: tuple[str, ...], label: str, where: str) -> None:
+    """Warn of texts that only repeat the label, such as its description: scores would be perfect, and mean nothing."""
     rows = [row for table in tables for row in table.rows]
     pairs = {tuple(str(row.cells.get(name)) for name in (*texts, label)) for row in rows}
     labels = {str(row.cells.get(label)) for row in rows}
     if len(labels) > 1 and len(pairs) == len(labels) and len(rows) >= REPEATED * len(labels):
-        raise at(
-            where, f"the only text, in the column {_names(texts)}, is the same for all examples of a label, as if it "
-            "were the label's name. Name the column of the text in data.text_columns, even if it is this one"
-        )  # fmt: skip
+        log.warning("%s: the text in the column %s is the same for all examples of a label, as if it were the label's "
+                    "name. data.text_columns names the column of the text", where, _names(texts))  # fmt: skip
 
 
 def _check_texts(texts: Iterable[str], columns: Mapping[str, Column], where: str) -> None:
