@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
+from neobert.config import ConfigError
 from slurm.backends import QueuedTask, get_backend
 from slurm.render import Chunk, Job
 from slurm.rundir import RunDir, TrialDir, append_line, read_json, read_log
@@ -87,12 +87,14 @@ class Ledger:
         self._lists: dict[Path, list[str] | None] = {}
 
     def tasks(self, job: Submitted) -> list[list[str]] | None:
-        """The ids of each array task's trials; None where the list is gone."""
+        """The ids of each array task's trials; None where the list is gone, or too short for the job."""
         path = job.manifest(self.run)
         if path not in self._lists:
             self._lists[path] = _read_ids(path)
         ids = self._lists[path]
         starts = range(job.offset * job.pack, (job.offset + job.tasks) * job.pack, job.pack)
+        if ids is not None and len(ids) <= max(starts, default=-1):
+            ids = self._lists[path] = None
         return None if ids is None else [ids[start : start + job.pack] for start in starts]
 
     def last_given(self, trials: Iterable[str]) -> dict[str, Given]:
@@ -166,7 +168,8 @@ def note_cancelled(run: RunDir, names: Iterable[str]) -> None:
 
 def read_cancelled(run: RunDir) -> dict[str, float]:
     """The names of all array tasks that were cancelled, and when."""
-    return {row["task"]: row["time"] for row in read_log(run.cancellations)}
+    rows = read_log(run.cancellations)
+    return {row["task"]: row["time"] for row in rows if isinstance(row.get("time"), int | float) and "task" in row}
 
 
 def in_flight(ledger: Ledger) -> list[InFlight]:
@@ -258,5 +261,8 @@ def _over(trial: TrialDir, task: QueuedTask) -> bool:
         return False
     if trial.result.exists():
         return True
-    failure: dict[str, Any] = read_json(trial.failure) or {}
+    try:
+        failure = read_json(trial.failure) or {}
+    except ConfigError:  # damaged: `run_state` says so
+        return False
     return failure.get("job") == task.name

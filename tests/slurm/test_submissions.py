@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from slurm.backends import QueuedTask, TaskState
 from slurm.backends.sbatch import SbatchBackend
 from slurm.rundir import RunDir, find_run
 from slurm.state import State, run_state
-from slurm.submissions import InFlight, Ledger, Submitted, in_flight, note, read_submissions
+from slurm.submissions import InFlight, Ledger, Submitted, in_flight, note, read_cancelled, read_submissions
 from tests.slurm.backends.test_local import wait
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,7 +62,10 @@ def test_each_trial_is_known_by_the_job_that_it_was_given_to_last(run: RunDir) -
     assert [given[id].task for id in IDS] == ["5_0", "5_0", "5_1", "6_0", "6_1", "5_2"]
 
 
-@pytest.mark.parametrize("damage", [None, '{"id": "00"}\n{"di'], ids=["gone", "damaged"])
+WHOLE = "".join(f'{{"id": "{id}"}}\n' for id in IDS[:4])
+
+
+@pytest.mark.parametrize("damage", [None, '{"id": "00"}\n{"di', WHOLE, ""], ids=["gone", "damaged", "short", "empty"])
 def test_a_list_that_cannot_be_read_is_a_warning(run: RunDir, damage: str | None) -> None:
     submitted(run, "old", IDS, id="5")
     submitted(run, "new", IDS[:2], id="6", time=2.0)
@@ -81,6 +85,11 @@ def test_lines_of_other_versions_are_read_as_far_as_they_are_understood(run: Run
     lines[0] |= {"of_a_later_version": 1}
     run.submissions.write_text("".join(json.dumps(line) + "\n" for line in (*lines, {"stage": "glue"})))
     assert [job.directory for job in read_submissions(run)] == ["d", "e"]
+
+
+def test_lines_about_cancelled_tasks_that_lack_their_time_are_passed_over(run: RunDir) -> None:
+    run.cancellations.write_text('{"task": "5_0"}\n{"time": 1.0}\n{"task": "5_1", "time": 2.0}\n{"task": "5_2", "ti')
+    assert read_cancelled(run) == {"5_1": 2.0}
 
 
 class Queue:
@@ -122,6 +131,14 @@ def test_a_job_is_known_by_its_comment_or_by_where_its_output_goes(
         assert [flight.trials for flight in look(run, monkeypatch, known)[0]] == [(IDS[2],)]
     others = task("5_2", comment="recipe:other/glue/d/0", output="/home/b/other/stages/glue/d/logs/%A_%a.out")
     assert not look(run, monkeypatch, others)[0]
+
+
+def test_a_damaged_record_of_one_trial_does_not_hide_the_queue(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted(run, "d", IDS, id="5")
+    run.trial(IDS[2]).path.mkdir(parents=True)
+    run.trial(IDS[2]).failure.write_text("")
+    running = replace(task("5_2", comment="recipe:one/glue/d/0"), state=TaskState("RUNNING"))
+    assert [flight.trials for flight in look(run, monkeypatch, running)[0]] == [(IDS[2],)]
 
 
 def test_a_rendered_job_that_only_its_comment_could_tell_from_others_of_its_stage_is_not_guessed_at(
@@ -203,13 +220,18 @@ def test_an_old_list_that_is_gone_blocks_no_command(
     assert wait(purged, lambda state: state.ended).counts == {State.DONE: 4}
 
 
+def cut_short(path: Path) -> None:
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short])
 def test_a_job_in_the_queue_whose_list_is_gone_is_shown_by_its_trials_and_not_queued_twice(
-    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path, damage: Callable[[Path], None]
 ) -> None:
     run_recipe("submit", recipe, "--cluster", stand_in, env={"STAND_IN_STEPS": "400"})
     run = find_run(work / "runs", None)
     wait(run, lambda state: state.counts[State.RUNNING] > 0)
-    read_submissions(run)[0].manifest(run).unlink()
+    damage(read_submissions(run)[0].manifest(run))
     state = run_state(run)
     assert state.counts[State.RUNNING] > 0
     assert "is gone or damaged" in state.notes[0]
