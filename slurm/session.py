@@ -19,7 +19,7 @@ from slurm.inputs import check_needs
 from slurm.kept import lost_checkpoints
 from slurm.plan import Plan, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
-from slurm.recipe import Recipe, load_recipe
+from slurm.recipe import Recipe, load_recipe, split_key
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
 from slurm.state import TrialState, run_state
@@ -233,6 +233,11 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
     if before is None or not jobs:
         raise ConfigError(f"{run.path} was never submitted")
     recipe = load_recipe(run.recipe, _in_every_stage(overrides, run))
+    if run.path.parent.name != recipe.spec.name:
+        raise ConfigError(
+            f"{run.path} is a run of '{recipe.spec.name}', and was moved out of the directory of that name: move it to "
+            f"{run.path.parent / recipe.spec.name / run.path.name}"
+        )
     profile = validate(Profile, read_json(run.profile) or {}, lambda _: str(run.profile))  # filled in already
     plan = make_plan(recipe, before["cluster"], profile)
     return Session(
@@ -255,8 +260,8 @@ def _in_every_stage(overrides: tuple[str, ...], run: RunDir) -> tuple[str, ...]:
         text
         for override in overrides
         for text in (
-            [f"stages.{stage}.{override}" for stage in stages]
-            if override.partition("=")[0].split(".")[0] in SHARED
+            [f"stages.{stage}.{override.strip()}" for stage in stages]
+            if split_key(override.partition("=")[0])[0] in SHARED
             else [override]
         )
     )
