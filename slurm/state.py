@@ -49,6 +49,9 @@ VERDICTS = {
 }  # fmt: skip
 """What Slurm's accounts, or the local queue's, say of a task that is over."""
 
+READY = "something that it needs had no result when it was to start, and has one now: `recipe submit` queues it"
+"""The detail of a blocked trial that could run by now."""
+
 Verdicts = dict[tuple[str, int], TaskState]
 """How trials ended according to the queue's history, by id and attempt: it is asked about each once."""
 
@@ -117,7 +120,7 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     cancelled = {trial for trial, last in given.items() if ledger.was_cancelled(last.job, last.task)}
     states = [_trial(row, files[row["id"]], run, queued, given.get(row["id"]), cancelled, stale) for row in rows]
     states = _with_history(run, states, given, verdicts, asks=not warning)
-    return RunState(run, tuple(_unblocked(states, needs)), warning, (*notes, *ledger.warnings))
+    return RunState(run, tuple(_blocked_now(states, needs)), warning, (*notes, *ledger.warnings))
 
 
 def _needs(run: RunDir, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
@@ -156,15 +159,25 @@ def _with_history(
     return [by_history.get(trial.id, trial) for trial in states]
 
 
-def _unblocked(states: Sequence[TrialState], needs: Mapping[str, Sequence[str]]) -> list[TrialState]:
-    """The same, where blocked trials whose needs have their results by now say so."""
-    unfinished = {trial.stage for trial in states if trial.state is not State.DONE}
-    ready = {stage for stage, needed in needs.items() if not unfinished.intersection(needed)}
-    detail = "something that it needs had no result when it was to start, and has one now: `recipe submit` queues it"
+def _blocked_now(states: Sequence[TrialState], needs: Mapping[str, Sequence[str]]) -> list[TrialState]:
+    """The same, where blocked trials say what they lack now, and not what they lacked when they were to start."""
+    unfinished: dict[str, TrialState] = {}
+    for trial in states:
+        if trial.state is not State.DONE:
+            unfinished.setdefault(trial.stage, trial)
+    details = {
+        stage: next((_lacking(unfinished[need]) for need in needed if need in unfinished), READY)
+        for stage, needed in needs.items()
+    }
     return [
-        replace(trial, detail=detail) if trial.state is State.BLOCKED and trial.stage in ready else trial
+        replace(trial, detail=details.get(trial.stage, trial.detail)) if trial.state is State.BLOCKED else trial
         for trial in states
     ]
+
+
+def _lacking(trial: TrialState) -> str:
+    what = "is stale" if trial.state is State.STALE else "has no result"
+    return f"needs {trial.stage}, whose trial {trial.id} {what}"
 
 
 def _trial(
