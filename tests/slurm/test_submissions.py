@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from slurm import submissions
-from slurm.backends import QueuedTask, TaskState
+from slurm.backends import REST, QueuedTask, TaskState
 from slurm.backends.sbatch import SbatchBackend
 from slurm.rundir import RunDir, find_run
 from slurm.state import State, run_state
@@ -192,6 +192,20 @@ def test_more_ids_than_an_argument_may_hold_are_several_questions(squeue: Callab
 def test_a_single_job_that_slurm_has_forgotten_is_in_no_queue(squeue: Callable[[str], Path], work: Path) -> None:
     squeue("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert SbatchBackend(work).queue(["7"], []) == []
+
+
+def test_notices_among_the_lines_of_sacct_are_passed_over(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["Welcome | to | the | cluster", "", "7|FAILED|3:0|00:10:00", "8_1|CANCELLED by 0|0:15|00:10:00",
+             "8_[2-9%2]|PENDING|0:0|", "9||0:0|"]  # fmt: skip
+    (work / "bin").mkdir()
+    (work / "bin/sacct").write_text("#!/bin/bash\n" + "".join(f"echo '{line}'\n" for line in lines))
+    (work / "bin/sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{work / 'bin'}:/usr/bin:/bin")
+    assert SbatchBackend(work).history(["7", "8", "9"]) == {
+        ("7", 0): TaskState("FAILED", "exit code 3", "00:10:00"),
+        ("8", 1): TaskState("CANCELLED", "signal 15", "00:10:00"),
+        ("8", REST): TaskState("PENDING"),
+    }
 
 
 # ------------------------------------------------------------------------------------- a run with a list that is gone
