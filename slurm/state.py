@@ -292,7 +292,7 @@ def _by_history(run: RunDir, trial: TrialState, verdict: TaskState | None, given
     verdict = verdict or _verdict_in_log(directory, trial.attempts)
     printed = message(lines_of(read_tail(given.output(run))), None)
     if verdict is None or verdict.state not in VERDICTS:  # as RUNNING, where accounts lag behind
-        return _undecided(trial, verdict, printed)
+        return _undecided(trial, directory, verdict, printed)
     state = VERDICTS[verdict.state]
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
@@ -309,11 +309,16 @@ def _verdict_in_log(directory: TrialDir, attempt: int) -> TaskState | None:
     return TaskState(verdict) if verdict else None
 
 
-def _undecided(trial: TrialState, verdict: TaskState | None, printed: str) -> TrialState:
+def _undecided(trial: TrialState, directory: TrialDir, verdict: TaskState | None, printed: str) -> TrialState:
     if trial.state is not State.UNKNOWN:
         return trial
     word = f"{verdict.state} {verdict.reason}".strip() if verdict is not None else ""
-    return replace(trial, detail=_sentence([word, trial.detail], printed if not trial.attempts else ""))
+    progress = read_progress(directory)
+    kept = str(progress) if progress.saved is not None and not progress.stopped else ""
+    again = (
+        f"`{retry_command(directory)}` runs it again" if word in ("", "COMPLETED") else ""
+    )  # else accounts lag behind
+    return replace(trial, detail=_sentence([word, trial.detail, kept, again], printed if not trial.attempts else ""))
 
 
 def _sentence(details: Iterable[str], printed: str = "") -> str:

@@ -277,6 +277,21 @@ def test_in_no_queue_and_without_a_record_only_the_history_knows(
     assert ("saved a checkpoint at step 40" in trial.detail) == (SAVED in lines)
 
 
+def test_a_trial_of_which_nothing_is_known_shows_its_last_checkpoint_and_how_to_go_on(
+    run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.path.parent)
+    attempts(run, START)
+    assert look(run).detail == "in no queue, and it left no result; `recipe retry one` runs it again"
+    checkpoints(run, 30)
+    expected = "in no queue, and it left no result; last checkpoint at step 30 of 90; `recipe retry one` runs it again"
+    assert look(run).detail == expected
+    slurm.told = TaskState("COMPLETED")
+    assert look(run).detail == f"COMPLETED; {expected}"
+    slurm.told = TaskState("RUNNING")
+    assert "retry" not in look(run).detail, "the accounts do not know yet"
+
+
 def test_the_history_is_asked_once_about_each_end(run: RunDir, slurm: Slurm) -> None:
     attempts(run, START)
     slurm.told = TaskState("TIMEOUT", "exit 0:15")
