@@ -98,9 +98,9 @@ def plan(every: bool, **options: Any) -> None:
     if disk.peak:
         console.print(show.results_view(report.stages_table(disk)))
     for note in report.notes(disk):
-        console.print(note, markup=False)
+        console.print(show.prose(note))
     if warning := report.warning(disk):
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(show.prose(f"warning: {warning}", "yellow"))
 
 
 @cli.command(epilog=_example("recipe render recipes/glue/two-round.yaml --cluster a100 | sbatch"))
