@@ -23,7 +23,7 @@ from slurm.recipe import Recipe, load_recipe, split_key
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
 from slurm.state import TrialState, run_state
-from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, hand_over, in_flight
+from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, check_not_lost, hand_over, in_flight
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
 
 CODES = ("snapshot", "image")
@@ -153,6 +153,7 @@ def _settled(run: RunDir) -> list[InFlight]:
 
     Raises `ConfigError` for a job of which nobody knows what it runs: its trials would be queued twice.
     """
+    check_not_lost(run)
     waiting = False
     while True:
         flights = in_flight(Ledger(run))
@@ -228,6 +229,7 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
 
     Raises `ConfigError`.
     """
+    check_not_lost(run)
     before = read_json(run.provenance)
     jobs = Ledger(run).jobs
     if before is None or not jobs:

@@ -120,7 +120,23 @@ class Ledger:
     def warnings(self) -> list[str]:
         """What cannot be known, because it was removed. Speaks of the lists that were asked for."""
         gone = [path.relative_to(self.run.path) for path, ids in self._lists.items() if ids is None]
-        return [f"{path} is gone or damaged: which trials its jobs run is not known" for path in gone]
+        lists = [f"{path} is gone or damaged: which trials its jobs run is not known" for path in gone]
+        return [_LOST.format(self.run.submissions.name), *lists] if is_lost(self.run) else lists
+
+
+_LOST = "{} is gone: which jobs of the run are in the queue is not known"
+
+
+def is_lost(run: RunDir) -> bool:
+    """Tell whether the list of the run's jobs was removed: it is older than any script of a job."""
+    return not run.submissions.exists() and any(run.path.glob("stages/*/*/job*.sh"))
+
+
+def check_not_lost(run: RunDir) -> None:
+    """Raises `ConfigError` where nobody can tell what is queued already."""
+    if is_lost(run):
+        message = _LOST.format(run.submissions)
+        raise ConfigError(f"{message}. If none is (squeue --me), make an empty file of that name and try again")
 
 
 def _read_ids(path: Path) -> list[str] | None:
