@@ -91,9 +91,11 @@ def plan(every: bool, **options: Any) -> None:
     from slurm.session import open_session
 
     session = open_session(**options)
-    states, todo = session.look()
+    state, todo = session.look()
     console = show.console()
-    console.print(show.plan_view(session.plan, todo, states, every))
+    console.print(show.plan_view(session.plan, todo, {trial.id: trial for trial in state.trials}, every))
+    for text in filter(None, (state.warning, *state.notes)):
+        console.print(show.prose(f"warning: {text}", "yellow"))
     disk = estimate(session.plan, todo, session.runs)
     if disk.peak:
         console.print(show.results_view(report.stages_table(disk)))

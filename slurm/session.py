@@ -22,7 +22,7 @@ from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe, split_key
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
-from slurm.state import TrialState, run_state
+from slurm.state import RunState, run_state
 from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, check_not_lost, hand_over, in_flight
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
 
@@ -55,16 +55,13 @@ class Session:
             return RunDir(self.runs / self.plan.name / self.run_name)
         return earlier[-1] if earlier and not self.new else new_run(self.runs, self.plan.name)
 
-    def look(self) -> tuple[dict[str, TrialState], dict[str, list[Trial]]]:
-        """The trials of the run so far, and what a submission now would run."""
+    def look(self) -> tuple[RunState, dict[str, list[Trial]]]:
+        """The run so far, and what a submission now would run."""
         run = self.find_run()
         manifest_rows(self.plan, run)  # raises where a submission would
-        states = {trial.id: trial for trial in run_state(run).trials} if run.manifest.exists() else {}
-        todo = {
-            stage.name: [t for t in stage.trials if t.id not in states or not states[t.id].taken]
-            for stage in self.plan.stages
-        }
-        return states, todo
+        state = run_state(run) if run.manifest.exists() else RunState(run, ())
+        taken = {trial.id for trial in state.trials if trial.taken}
+        return state, {stage.name: [t for t in stage.trials if t.id not in taken] for stage in self.plan.stages}
 
     def render(self, stage: str | None, chunk: int) -> tuple[RunDir, str, dict[str, list[str]]]:
         """Writes the run's directory; gives it, the text of one job script, and what the script has to wait for.
