@@ -202,9 +202,11 @@ def _trial(
         if trial.id in stale:
             return replace(trial, state=State.STALE, detail=stale[trial.id])
         failure = read_json(directory.failure)
-        if failure is not None:
-            return _failed(trial, failure, directory)
-        return _without_record(trial, directory, seen.last, given, cancelled, queued is not None)
+        if failure is None or _is_earlier(failure, given):
+            trial = _without_record(trial, directory, seen.last, given, cancelled, queued is not None)
+            before = f"before that: {_failed(trial, failure, directory).detail}" if failure is not None else ""
+            return replace(trial, detail=_sentence([trial.detail, before]))
+        return _failed(trial, failure, directory)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         return replace(trial, state=State.UNKNOWN, detail=f"its files are damaged: {error}")
 
@@ -228,6 +230,14 @@ def _without_record(
         return replace(trial, state=State.UNKNOWN, detail=detail)
     detail = _saved(last) or "in no queue, and it left no result"
     return replace(trial, state=State.UNKNOWN, detail=detail, doubtful=True)
+
+
+def _is_earlier(record: Mapping[str, Any], given: Given | None) -> bool:
+    """Tell whether a record is older than the job that a trial was last given to, which has left none."""
+    if given is None or record.get("job", given.task) == given.task:
+        return False
+    time = record.get("time", record.get("start"))
+    return isinstance(time, int | float) and time < given.job.time
 
 
 def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
@@ -289,23 +299,25 @@ def _by_history(run: RunDir, trial: TrialState, verdict: TaskState | None, given
     if given.job.pack > 1 and trial.state is State.FAILED:
         return trial  # it ended before others of its task, whose end the history tells
     directory = run.trial(trial.id)
-    verdict = verdict or _verdict_in_log(directory, trial.attempts)
+    last = directory.last_attempt()
+    began = bool(last) and not _is_earlier(last, given)  # else all that there may be is what the script printed
+    verdict = verdict or (_verdict_in_log(directory, trial.attempts) if began else None)
     printed = message(lines_of(read_tail(given.output(run))), None)
     if verdict is None or verdict.state not in VERDICTS:  # as RUNNING, where accounts lag behind
-        return _undecided(trial, directory, verdict, printed)
+        return _undecided(trial, directory, verdict, "" if began else printed)
     state = VERDICTS[verdict.state]
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
     details = [verdict_text(verdict, read_progress(directory), retry_command(directory))]
     if trial.state is State.FAILED and state is not State.TIMEOUT:
         details.append(trial.detail)
-    by_script = state is State.FAILED or not trial.attempts  # else the script has nothing to say of the end
+    by_script = state is State.FAILED or not began  # else the script has nothing to say of the end
     return replace(trial, state=state, detail=_sentence(details, printed if by_script else ""))
 
 
 def _verdict_in_log(directory: TrialDir, attempt: int) -> TaskState | None:
     """Slurm's own line in the log, for where there are no accounts."""
-    verdict = slurms_verdict(lines_of(read_tail(directory.log(attempt)))) if attempt else ""
+    verdict = slurms_verdict(lines_of(read_tail(directory.log(attempt))))
     return TaskState(verdict) if verdict else None
 
 
@@ -318,7 +330,7 @@ def _undecided(trial: TrialState, directory: TrialDir, verdict: TaskState | None
     again = (
         f"`{retry_command(directory)}` runs it again" if word in ("", "COMPLETED") else ""
     )  # else accounts lag behind
-    return replace(trial, detail=_sentence([word, trial.detail, kept, again], printed if not trial.attempts else ""))
+    return replace(trial, detail=_sentence([word, trial.detail, kept, again], printed))
 
 
 def _sentence(details: Iterable[str], printed: str = "") -> str:

@@ -80,6 +80,7 @@ def look(run: RunDir, verdicts: Verdicts | None = None) -> TrialState:
 
 
 START = {"attempt": 1, "job": "5", "node": "n1", "start": 1}
+BEFORE = {**START, "job": "4", "start": 0}  # of an earlier job
 SAVED = {"attempt": 1, "exit_code": 85, "step": 40, "end": 2}
 ENDED = {"attempt": 1, "exit_code": 1, "step": 40, "end": 2}
 
@@ -238,6 +239,42 @@ def test_what_the_script_printed_of_a_trial_that_never_began_is_told(run: RunDir
     output.write_text("module: command not found\nrecipe: node1: cannot load the module cuda/12: no such\n")
     slurm.told = TaskState("FAILED", "exit code 1")
     assert look(run).detail == "the job failed (exit code 1): node1: cannot load the module cuda/12: no such"
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "expected"),
+    [
+        (TaskState("FAILED", "exit code 1"), State.FAILED,
+         "the job failed (exit code 1): n1: cannot load the module x"),
+        (None, State.UNKNOWN, "in no queue, and it left no result; before that: exit code 1, attempt 1 on n1; "
+         "`recipe retry one` runs it again: n1: cannot load the module x"),
+    ],
+)  # fmt: skip
+def test_a_retry_that_ended_before_it_began_is_not_shown_as_the_attempt_before(
+    run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, told: TaskState | None, state: State, expected: str
+) -> None:
+    monkeypatch.chdir(run.path.parent)
+    attempts(run, BEFORE, ENDED, failure={"job": "4", "time": 0})
+    (run.path / "stages/glue/d/logs").mkdir()
+    (run.path / "stages/glue/d/logs/5.out").write_text("recipe: n1: cannot load the module x\n")
+    slurm.told = told
+    trial = look(run)
+    assert (trial.state, trial.detail) == (state, expected)
+
+
+def test_a_retry_that_was_cancelled_while_it_waited_says_so_and_what_was_wrong_before(
+    run: RunDir, slurm: Slurm
+) -> None:
+    attempts(run, BEFORE, ENDED, failure={"job": "4", "time": 0})
+    run.cancellations.write_text('{"task": "5", "time": 2.0}\n')
+    trial = look(run)
+    assert (trial.state, trial.detail) == (State.CANCELLED, "before that: exit code 1, attempt 1 on n1")
+
+
+def test_a_failure_that_is_younger_than_all_known_jobs_is_shown(run: RunDir, slurm: Slurm) -> None:
+    """Its job was rendered and submitted by hand, and nobody looked while it was in the queue."""
+    attempts(run, {**START, "job": "9"}, ENDED, failure={"job": "9", "time": 5})
+    assert look(run).detail == "exit code 1, attempt 1 on n1"
 
 
 def test_an_unfit_node_is_named_by_the_record_of_the_preflight(run: RunDir, slurm: Slurm) -> None:
