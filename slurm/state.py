@@ -225,7 +225,7 @@ def _without_record(
         return trial
     if not answered:
         return replace(trial, state=State.UNKNOWN, detail="the queue gives no answer")
-    if last.get("exit_code") == 0:
+    if last.get("exit_code") == 0 and not _is_earlier(last, given):
         detail = "it ended well, but its result is gone or cannot be seen here yet: `recipe submit` makes it again"
         return replace(trial, state=State.UNKNOWN, detail=detail)
     detail = _saved(last) or "in no queue, and it left no result"

@@ -271,6 +271,15 @@ def test_a_retry_that_was_cancelled_while_it_waited_says_so_and_what_was_wrong_b
     assert (trial.state, trial.detail) == (State.CANCELLED, "before that: exit code 1, attempt 1 on n1")
 
 
+def test_a_stale_trial_whose_new_job_ended_before_it_began_is_not_told_to_have_ended_well(
+    run: RunDir, slurm: Slurm
+) -> None:
+    attempts(run, BEFORE, {**ENDED, "exit_code": 0})
+    slurm.told = TaskState("FAILED", "exit code 1")
+    trial = look(run)
+    assert (trial.state, trial.detail) == (State.FAILED, "the job failed (exit code 1)")
+
+
 def test_a_failure_that_is_younger_than_all_known_jobs_is_shown(run: RunDir, slurm: Slurm) -> None:
     """Its job was rendered and submitted by hand, and nobody looked while it was in the queue."""
     attempts(run, {**START, "job": "9"}, ENDED, failure={"job": "9", "time": 5})
