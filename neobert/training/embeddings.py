@@ -16,16 +16,17 @@ from neobert.model.used_rows import UsedRows, train_used_rows
 NAME = "used_rows.npy"
 
 
-def train_rows_in_use(model: Any, ids: np.ndarray, pays: bool, checkpoint: Path | None) -> bool:
+def train_rows_in_use(model: Any, ids: np.ndarray, pays: bool, checkpoint: Path | None, unlisted: bool = False) -> bool:
     """Whether the rows of `ids` alone are trained: as in the `checkpoint`, or without one where it `pays`.
 
-    Raises `RunError` where the checkpoint is of other rows.
+    `unlisted` tells that an earlier version, which kept no list of rows, trained those of its texts. Raises `RunError`
+    where the checkpoint is of other rows.
     """
     if checkpoint is None:
         return pays and train_used_rows(model, ids) is not None
     file = checkpoint / NAME
     if not file.exists():
-        return False
+        return unlisted and train_used_rows(model, ids) is not None
     try:
         known = np.load(file)
     except (OSError, ValueError, EOFError) as error:

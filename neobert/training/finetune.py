@@ -45,7 +45,14 @@ from neobert.training.libraries import spare_deepspeed_import
 from neobert.training.outcome import Outcome, outcome_of, tokens_of
 from neobert.training.preemption import Preemption
 from neobert.training.progress import Progress
-from neobert.training.resuming import check_best, check_same_data, found_once, newest_checkpoint, record_data
+from neobert.training.resuming import (
+    check_best,
+    check_same_data,
+    found_once,
+    newest_checkpoint,
+    record_data,
+    trains_unlisted_rows,
+)
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +107,9 @@ def finetune(
     else:
         kind = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         spared = spare_padding(classifier.model, args.device, padding_matters, kind)
-        few_rows = config.do_train and _train_rows_in_use(classifier, trainer, resumed)
+        few_rows = config.do_train and _train_rows_in_use(
+            classifier, trainer, resumed, trains_unlisted_rows(paths, ranks)
+        )
         if spared and not few_rows and config.trainer.cuda_graphs and graphs.can_record(classifier.model, args):
             trainer.graphs = graphs.StepGraphs(trainer.loss, config.data.max_length)
     for callback in [
@@ -189,12 +198,12 @@ def _padding_matters(trainer: ClassifierTrainer, classifier: Classifier, longest
 
 
 def _train_rows_in_use(
-    classifier: Classifier, trainer: ClassifierTrainer, resumed: checkpoints.Checkpoint | None
+    classifier: Classifier, trainer: ClassifierTrainer, resumed: checkpoints.Checkpoint | None, unlisted: bool
 ) -> bool:
     """Weight decay reaches all rows; and on GPUs to update them all costs next to no time."""
     pays = trainer.args.device.type == "cpu" and trainer.args.weight_decay == 0
     ids = np.append(trainer.train_dataset.columns["input_ids"], classifier.tokenizer.pad_token_id)
-    return train_rows_in_use(classifier.model, ids, pays, resumed.path if resumed else None)
+    return train_rows_in_use(classifier.model, ids, pays, resumed.path if resumed else None, unlisted)
 
 
 def forget_lost_steps(paths: TrialFiles, resumed: checkpoints.Checkpoint | None) -> None:

@@ -90,6 +90,13 @@ def found_once(paths: TrialFiles, ranks: Ranks, name: str, find: Callable[[], bo
     return bool(found)
 
 
+def trains_unlisted_rows(paths: TrialFiles, ranks: Ranks) -> bool:
+    """Whether an earlier version noted that it trains only the embeddings of its texts, of which it kept no list."""
+    noted = bool((_read(paths.trained_on) or {}).get("trains used rows")) if ranks.is_main else False
+    (noted,) = broadcast_object_list([noted])
+    return noted
+
+
 def check_best(paths: TrialFiles, step: int) -> None:
     """Raises `RunError` when the best checkpoint, which makes the predictions, is lost or damaged."""
     path = paths.checkpoints / f"checkpoint-{step}"

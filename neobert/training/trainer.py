@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,11 @@ class Trainer(transformers.Trainer):
     def save_also(self, directory: Path) -> None:
         """What else belongs into a checkpoint; called in all processes."""
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and not self.is_deepspeed_enabled:
+            check_moments(self.optimizer.state, checkpoint)
+
     def _clip_grad_norm(self, model: Any) -> Any:
         """Trainer's own goes over all gradients once more, as versions do that have not this name for it."""
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's
@@ -127,6 +132,17 @@ class Trainer(transformers.Trainer):
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(directory / f"checkpoint-{self.state.best_global_step}")
             self.state.save_to_json(str(written / "trainer_state.json"))
+
+
+def check_moments(states: Mapping[torch.Tensor, Mapping[str, Any]], checkpoint: str) -> None:
+    """Raises `RunError` for moments of other weights: PyTorch would read and write beyond their end."""
+    for weight, state in states.items():
+        moments = [state[name] for name in ("exp_avg", "exp_avg_sq", "momentum_buffer") if name in state]
+        if any(moment.shape != weight.shape for moment in moments):
+            raise RunError(
+                f"the optimizer in {checkpoint} is of other weights than this model trains: another version wrote it. "
+                "Go on with that version, or remove the checkpoints to begin anew."
+            )
 
 
 def _cannot_save(what: str, directory: Path, error: Exception) -> str:

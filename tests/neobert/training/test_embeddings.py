@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from neobert.errors import RunError
 from neobert.model.used_rows import UsedRows
 from neobert.training.embeddings import NAME, save_rows_in_use, train_rows_in_use
+from neobert.training.trainer import check_moments
 from tests.neobert.conftest import TINY, as_if_trained
 
 SIZE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -71,3 +73,20 @@ def test_a_tokenizer_may_pad_with_another_token_than_the_model_says(
     settings = [word for word in SETTINGS if not word.startswith("model.")]
     out = tmp_path / "out"
     assert neobert("glue", *settings, f"model.name_or_path={tmp_path / 'model'}", "--output-dir", out) == 0
+
+
+def test_a_checkpoint_without_a_list_is_of_the_rows_of_its_texts_where_an_earlier_version_noted_so(
+    tmp_path: Path,
+) -> None:
+    model = bert()
+    assert train_rows_in_use(model, IDS, pays=False, checkpoint=tmp_path, unlisted=True)
+    rows = model.get_input_embeddings()
+    assert isinstance(rows, UsedRows) and rows.used.tolist() == IDS.tolist()
+    assert not train_rows_in_use(bert(), IDS, pays=True, checkpoint=tmp_path)
+
+
+def test_moments_of_other_weights_are_refused() -> None:
+    weight = torch.nn.Parameter(torch.zeros(4, 2))
+    check_moments({weight: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(4, 2)}}, "checkpoint-3")
+    with pytest.raises(RunError, match="the optimizer in checkpoint-3 is of other weights than this model trains"):
+        check_moments({weight: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3, 2)}}, "checkpoint-3")
