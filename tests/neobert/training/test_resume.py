@@ -92,6 +92,21 @@ def test_stopping_in_mid_epoch_again_and_again_changes_nothing(
     assert [json.loads(line)["step"] for line in evaluations] == [20, 40, 60]
 
 
+def test_a_checkpoint_of_a_version_that_kept_no_list_of_embeddings_is_gone_on_from(
+    neobert: Run, signal_at_line: Callable[[Path, int], None], undisturbed: Path, tmp_path: Path
+) -> None:
+    signal_at_line(tmp_path / "metrics.jsonl", 4)
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 85
+    checkpoint = tmp_path / "checkpoints" / f"checkpoint-{newest(tmp_path)}"
+    (checkpoint / "used_rows.npy").unlink()
+    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != "complete.json"}
+    (checkpoint / "complete.json").write_text(json.dumps({"files": sizes}))
+    data = tmp_path / "checkpoints/data.json"
+    data.write_text(json.dumps(json.loads(data.read_text()) | {"trains used rows": True}))
+    assert neobert("glue", *SETTINGS, "--output-dir", tmp_path) == 0
+    assert_same_end(tmp_path, undisturbed)
+
+
 def test_a_stop_at_the_end_of_an_epoch_does_not_lose_its_evaluation(
     neobert: Run, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
