@@ -12,7 +12,7 @@ from pathlib import Path
 
 from neobert.config import ConfigError
 from slurm.backends import QueuedTask, TaskKey, TaskState
-from slurm.backends.slots import machine_gpus
+from slurm.backends.slots import machine_gpus, slots_directory
 from slurm.locks import is_locked, machine_id
 from slurm.render import Chunk, Job
 from slurm.rundir import RunDir, read_json, read_log, write_atomically
@@ -28,6 +28,7 @@ class LocalBackend:
         self._queue = RunDir(run).queue
 
     def check(self, jobs: Sequence[Job]) -> None:
+        slots_directory()
         for job in jobs:
             asked = job.stage.resources
             if asked.nodes > 1:

@@ -45,7 +45,7 @@ class Slots:
 
 def take(cpus: int, gpus: int) -> Slots | None:
     """Takes that many processors (all, if the machine has fewer) and GPUs; None while they are not free together."""
-    directory = _directory()
+    directory = slots_directory()
     processors = [str(index) for index in range(len(os.sched_getaffinity(0)))]
     with locked(directory / "lock", print, patience=60):
         taken = _lock(directory, "cpu", processors, min(cpus, len(processors)))
@@ -77,8 +77,11 @@ def _release(taken: list[tuple[str, Lock]]) -> None:
         lock.release()
 
 
-def _directory() -> Path:
-    """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user."""
+def slots_directory() -> Path:
+    """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user.
+
+    Raises `ConfigError` where it cannot be used.
+    """
     directory = Path(tempfile.gettempdir()) / f"recipe-slots-{os.getuid()}-{machine_id()[:12]}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.stat().st_uid != os.getuid():
