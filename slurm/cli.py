@@ -91,16 +91,18 @@ def plan(every: bool, **options: Any) -> None:
     from slurm.session import open_session
 
     session = open_session(**options)
-    states, todo = session.look()
+    state, todo = session.look()
     console = show.console()
-    console.print(show.plan_view(session.plan, todo, states, every))
+    console.print(show.plan_view(session.plan, todo, {trial.id: trial for trial in state.trials}, every))
+    for text in filter(None, (state.warning, *state.notes)):
+        console.print(show.prose(f"warning: {text}", "yellow"))
     disk = estimate(session.plan, todo, session.runs)
     if disk.peak:
         console.print(show.results_view(report.stages_table(disk)))
     for note in report.notes(disk):
-        console.print(note, markup=False)
+        console.print(show.prose(note))
     if warning := report.warning(disk):
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        console.print(show.prose(f"warning: {warning}", "yellow"))
 
 
 @cli.command(epilog=_example("recipe render recipes/glue/two-round.yaml --cluster a100 | sbatch"))

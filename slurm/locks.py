@@ -152,7 +152,8 @@ def _create(path: Path) -> bool:
 
 def _holder_files(path: Path) -> list[Path]:
     start = f"{path.name}.holder-"
-    return [entry for entry in path.parent.iterdir() if entry.name.startswith(start)]
+    entries = path.parent.iterdir()
+    return [entry for entry in entries if entry.name.startswith(start) and entry.name[len(start) :].isdecimal()]
 
 
 def _newest(path: Path) -> Path | None:
@@ -168,7 +169,10 @@ def _is_held(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return True  # a later one has just taken its place
-    return text != "" and Holder.parse(text).may_live()
+    try:
+        return text != "" and Holder.parse(text).may_live()
+    except ValueError:
+        return True  # damaged: whether its process has ended cannot be known
 
 
 def _describe_holder(path: Path) -> str:
@@ -176,7 +180,10 @@ def _describe_holder(path: Path) -> str:
     text = newest.read_text(encoding="utf-8") if newest is not None and newest.exists() else ""
     if not text:
         return "another process"
-    holder = Holder.parse(text)
+    try:
+        holder = Holder.parse(text)
+    except ValueError:
+        return f"another process (if there is none, remove {newest}, which is damaged)"
     return f"process {holder.pid} on {holder.host} (if that has ended, remove {newest})"
 
 
@@ -196,8 +203,9 @@ class Holder:
 
     @classmethod
     def parse(cls, text: str) -> Holder:
-        pid, *rest = text.split(" ")
-        return cls(int(pid), *rest)
+        """Raises `ValueError` for a text that describes none."""
+        pid, started, boot, pids, machine, host = text.split(" ")
+        return cls(int(pid), started, boot, pids, machine, host)
 
     @classmethod
     def this_process(cls) -> Holder:

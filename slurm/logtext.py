@@ -34,7 +34,9 @@ SAYS_NO_MORE = re.compile(
     r"\*\*\* |Detected \d+ oom|couldn't chdir|Timed out waiting for job step|.*: tasks? [\d,\[\]-]+: "
 )
 """Lines of Slurm about an end whose cause lies elsewhere."""
-CANCELLED = re.compile(r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO (.+?) \*\*\*", re.IGNORECASE)
+CANCELLED = re.compile(
+    r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ DUE TO ([^*,]+?)(?:,[^*]*)? \*\*\*", re.IGNORECASE
+)
 VERDICTS = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL"}
 PROGRESS = re.compile(r"step \d+/\S+ \(|evaluation at step \d+: |shard \d+/\S+: |.*\d%\|.*\||.*\d+it \[\d")
 """neobert's lines about the training, and bars of tqdm."""

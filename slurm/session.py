@@ -19,11 +19,11 @@ from slurm.inputs import check_needs
 from slurm.kept import lost_checkpoints
 from slurm.plan import Plan, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
-from slurm.recipe import Recipe, load_recipe
+from slurm.recipe import Recipe, load_recipe, split_key
 from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
-from slurm.state import TrialState, run_state
-from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, hand_over, in_flight
+from slurm.state import RunState, run_state
+from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, check_not_lost, hand_over, in_flight
 from slurm.submit import Scripts, make_job, manifest_rows, submit, write_run
 
 CODES = ("snapshot", "image")
@@ -55,16 +55,13 @@ class Session:
             return RunDir(self.runs / self.plan.name / self.run_name)
         return earlier[-1] if earlier and not self.new else new_run(self.runs, self.plan.name)
 
-    def look(self) -> tuple[dict[str, TrialState], dict[str, list[Trial]]]:
-        """The trials of the run so far, and what a submission now would run."""
+    def look(self) -> tuple[RunState, dict[str, list[Trial]]]:
+        """The run so far, and what a submission now would run."""
         run = self.find_run()
         manifest_rows(self.plan, run)  # raises where a submission would
-        states = {trial.id: trial for trial in run_state(run).trials} if run.manifest.exists() else {}
-        todo = {
-            stage.name: [t for t in stage.trials if t.id not in states or not states[t.id].taken]
-            for stage in self.plan.stages
-        }
-        return states, todo
+        state = run_state(run) if run.manifest.exists() else RunState(run, ())
+        taken = {trial.id for trial in state.trials if trial.taken}
+        return state, {stage.name: [t for t in stage.trials if t.id not in taken] for stage in self.plan.stages}
 
     def render(self, stage: str | None, chunk: int) -> tuple[RunDir, str, dict[str, list[str]]]:
         """Writes the run's directory; gives it, the text of one job script, and what the script has to wait for.
@@ -153,6 +150,7 @@ def _settled(run: RunDir) -> list[InFlight]:
 
     Raises `ConfigError` for a job of which nobody knows what it runs: its trials would be queued twice.
     """
+    check_not_lost(run)
     waiting = False
     while True:
         flights = in_flight(Ledger(run))
@@ -228,11 +226,17 @@ def reopen(run: RunDir, overrides: tuple[str, ...] = (), only: frozenset[str] = 
 
     Raises `ConfigError`.
     """
+    check_not_lost(run)
     before = read_json(run.provenance)
     jobs = Ledger(run).jobs
     if before is None or not jobs:
         raise ConfigError(f"{run.path} was never submitted")
     recipe = load_recipe(run.recipe, _in_every_stage(overrides, run))
+    if run.path.parent.name != recipe.spec.name:
+        raise ConfigError(
+            f"{run.path} is a run of '{recipe.spec.name}', and was moved out of the directory of that name: move it to "
+            f"{run.path.parent / recipe.spec.name / run.path.name}"
+        )
     profile = validate(Profile, read_json(run.profile) or {}, lambda _: str(run.profile))  # filled in already
     plan = make_plan(recipe, before["cluster"], profile)
     return Session(
@@ -255,8 +259,8 @@ def _in_every_stage(overrides: tuple[str, ...], run: RunDir) -> tuple[str, ...]:
         text
         for override in overrides
         for text in (
-            [f"stages.{stage}.{override}" for stage in stages]
-            if override.partition("=")[0].split(".")[0] in SHARED
+            [f"stages.{stage}.{override.strip()}" for stage in stages]
+            if split_key(override.partition("=")[0])[0] in SHARED
             else [override]
         )
     )

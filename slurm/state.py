@@ -49,6 +49,9 @@ VERDICTS = {
 }  # fmt: skip
 """What Slurm's accounts, or the local queue's, say of a task that is over."""
 
+READY = "something that it needs had no result when it was to start, and has one now: `recipe submit` queues it"
+"""The detail of a blocked trial that could run by now."""
+
 Verdicts = dict[tuple[str, int], TaskState]
 """How trials ended according to the queue's history, by id and attempt: it is asked about each once."""
 
@@ -117,7 +120,7 @@ def run_state(run: RunDir, verdicts: Verdicts | None = None) -> RunState:
     cancelled = {trial for trial, last in given.items() if ledger.was_cancelled(last.job, last.task)}
     states = [_trial(row, files[row["id"]], run, queued, given.get(row["id"]), cancelled, stale) for row in rows]
     states = _with_history(run, states, given, verdicts, asks=not warning)
-    return RunState(run, tuple(_unblocked(states, needs)), warning, (*notes, *ledger.warnings))
+    return RunState(run, tuple(_blocked_now(states, needs)), warning, (*notes, *ledger.warnings))
 
 
 def _needs(run: RunDir, rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
@@ -156,15 +159,25 @@ def _with_history(
     return [by_history.get(trial.id, trial) for trial in states]
 
 
-def _unblocked(states: Sequence[TrialState], needs: Mapping[str, Sequence[str]]) -> list[TrialState]:
-    """The same, where blocked trials whose needs have their results by now say so."""
-    unfinished = {trial.stage for trial in states if trial.state is not State.DONE}
-    ready = {stage for stage, needed in needs.items() if not unfinished.intersection(needed)}
-    detail = "something that it needs had no result when it was to start, and has one now: `recipe submit` queues it"
+def _blocked_now(states: Sequence[TrialState], needs: Mapping[str, Sequence[str]]) -> list[TrialState]:
+    """The same, where blocked trials say what they lack now, and not what they lacked when they were to start."""
+    unfinished: dict[str, TrialState] = {}
+    for trial in states:
+        if trial.state is not State.DONE:
+            unfinished.setdefault(trial.stage, trial)
+    details = {
+        stage: next((_lacking(unfinished[need]) for need in needed if need in unfinished), READY)
+        for stage, needed in needs.items()
+    }
     return [
-        replace(trial, detail=detail) if trial.state is State.BLOCKED and trial.stage in ready else trial
+        replace(trial, detail=details.get(trial.stage, trial.detail)) if trial.state is State.BLOCKED else trial
         for trial in states
     ]
+
+
+def _lacking(trial: TrialState) -> str:
+    what = "is stale" if trial.state is State.STALE else "has no result"
+    return f"needs {trial.stage}, whose trial {trial.id} {what}"
 
 
 def _trial(
@@ -189,9 +202,11 @@ def _trial(
         if trial.id in stale:
             return replace(trial, state=State.STALE, detail=stale[trial.id])
         failure = read_json(directory.failure)
-        if failure is not None:
-            return _failed(trial, failure, directory)
-        return _without_record(trial, directory, seen.last, given, cancelled, queued is not None)
+        if failure is None or _is_earlier(failure, given):
+            trial = _without_record(trial, directory, seen.last, given, cancelled, queued is not None)
+            before = f"before that: {_failed(trial, failure, directory).detail}" if failure is not None else ""
+            return replace(trial, detail=_sentence([trial.detail, before]))
+        return _failed(trial, failure, directory)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         return replace(trial, state=State.UNKNOWN, detail=f"its files are damaged: {error}")
 
@@ -210,11 +225,19 @@ def _without_record(
         return trial
     if not answered:
         return replace(trial, state=State.UNKNOWN, detail="the queue gives no answer")
-    if last.get("exit_code") == 0:
+    if last.get("exit_code") == 0 and not _is_earlier(last, given):
         detail = "it ended well, but its result is gone or cannot be seen here yet: `recipe submit` makes it again"
         return replace(trial, state=State.UNKNOWN, detail=detail)
     detail = _saved(last) or "in no queue, and it left no result"
     return replace(trial, state=State.UNKNOWN, detail=detail, doubtful=True)
+
+
+def _is_earlier(record: Mapping[str, Any], given: Given | None) -> bool:
+    """Tell whether a record is older than the job that a trial was last given to, which has left none."""
+    if given is None or record.get("job", given.task) == given.task:
+        return False
+    time = record.get("time", record.get("start"))
+    return isinstance(time, int | float) and time < given.job.time
 
 
 def _in_queue(trial: TrialState, task: QueuedTask, directory: TrialDir, last: Mapping[str, Any]) -> TrialState:
@@ -276,31 +299,38 @@ def _by_history(run: RunDir, trial: TrialState, verdict: TaskState | None, given
     if given.job.pack > 1 and trial.state is State.FAILED:
         return trial  # it ended before others of its task, whose end the history tells
     directory = run.trial(trial.id)
-    verdict = verdict or _verdict_in_log(directory, trial.attempts)
+    last = directory.last_attempt()
+    began = bool(last) and not _is_earlier(last, given)  # else all that there may be is what the script printed
+    verdict = verdict or (_verdict_in_log(directory, trial.attempts) if began else None)
     printed = message(lines_of(read_tail(given.output(run))), None)
     if verdict is None or verdict.state not in VERDICTS:  # as RUNNING, where accounts lag behind
-        return _undecided(trial, verdict, printed)
+        return _undecided(trial, directory, verdict, "" if began else printed)
     state = VERDICTS[verdict.state]
     if state is State.FAILED and trial.state is State.FAILED:
         return trial  # the trial's own words are the better ones
     details = [verdict_text(verdict, read_progress(directory), retry_command(directory))]
     if trial.state is State.FAILED and state is not State.TIMEOUT:
         details.append(trial.detail)
-    by_script = state is State.FAILED or not trial.attempts  # else the script has nothing to say of the end
+    by_script = state is State.FAILED or not began  # else the script has nothing to say of the end
     return replace(trial, state=state, detail=_sentence(details, printed if by_script else ""))
 
 
 def _verdict_in_log(directory: TrialDir, attempt: int) -> TaskState | None:
     """Slurm's own line in the log, for where there are no accounts."""
-    verdict = slurms_verdict(lines_of(read_tail(directory.log(attempt)))) if attempt else ""
+    verdict = slurms_verdict(lines_of(read_tail(directory.log(attempt))))
     return TaskState(verdict) if verdict else None
 
 
-def _undecided(trial: TrialState, verdict: TaskState | None, printed: str) -> TrialState:
+def _undecided(trial: TrialState, directory: TrialDir, verdict: TaskState | None, printed: str) -> TrialState:
     if trial.state is not State.UNKNOWN:
         return trial
     word = f"{verdict.state} {verdict.reason}".strip() if verdict is not None else ""
-    return replace(trial, detail=_sentence([word, trial.detail], printed if not trial.attempts else ""))
+    progress = read_progress(directory)
+    kept = str(progress) if progress.saved is not None and not progress.stopped else ""
+    again = (
+        f"`{retry_command(directory)}` runs it again" if word in ("", "COMPLETED") else ""
+    )  # else accounts lag behind
+    return replace(trial, detail=_sentence([word, trial.detail, kept, again], printed))
 
 
 def _sentence(details: Iterable[str], printed: str = "") -> str:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
+from neobert.config import ConfigError
 from slurm.backends import QueuedTask, get_backend
 from slurm.render import Chunk, Job
 from slurm.rundir import RunDir, TrialDir, append_line, read_json, read_log
@@ -87,12 +87,14 @@ class Ledger:
         self._lists: dict[Path, list[str] | None] = {}
 
     def tasks(self, job: Submitted) -> list[list[str]] | None:
-        """The ids of each array task's trials; None where the list is gone."""
+        """The ids of each array task's trials; None where the list is gone, or too short for the job."""
         path = job.manifest(self.run)
         if path not in self._lists:
             self._lists[path] = _read_ids(path)
         ids = self._lists[path]
         starts = range(job.offset * job.pack, (job.offset + job.tasks) * job.pack, job.pack)
+        if ids is not None and len(ids) <= max(starts, default=-1):
+            ids = self._lists[path] = None
         return None if ids is None else [ids[start : start + job.pack] for start in starts]
 
     def last_given(self, trials: Iterable[str]) -> dict[str, Given]:
@@ -118,7 +120,23 @@ class Ledger:
     def warnings(self) -> list[str]:
         """What cannot be known, because it was removed. Speaks of the lists that were asked for."""
         gone = [path.relative_to(self.run.path) for path, ids in self._lists.items() if ids is None]
-        return [f"{path} is gone or damaged: which trials its jobs run is not known" for path in gone]
+        lists = [f"{path} is gone or damaged: which trials its jobs run is not known" for path in gone]
+        return [_LOST.format(self.run.submissions.name), *lists] if is_lost(self.run) else lists
+
+
+_LOST = "{} is gone: which jobs of the run are in the queue is not known"
+
+
+def is_lost(run: RunDir) -> bool:
+    """Tell whether the list of the run's jobs was removed: it is older than any script of a job."""
+    return not run.submissions.exists() and any(run.path.glob("stages/*/*/job*.sh"))
+
+
+def check_not_lost(run: RunDir) -> None:
+    """Raises `ConfigError` where nobody can tell what is queued already."""
+    if is_lost(run):
+        message = _LOST.format(run.submissions)
+        raise ConfigError(f"{message}. If none is (squeue --me), make an empty file of that name and try again")
 
 
 def _read_ids(path: Path) -> list[str] | None:
@@ -166,7 +184,8 @@ def note_cancelled(run: RunDir, names: Iterable[str]) -> None:
 
 def read_cancelled(run: RunDir) -> dict[str, float]:
     """The names of all array tasks that were cancelled, and when."""
-    return {row["task"]: row["time"] for row in read_log(run.cancellations)}
+    rows = read_log(run.cancellations)
+    return {row["task"]: row["time"] for row in rows if isinstance(row.get("time"), int | float) and "task" in row}
 
 
 def in_flight(ledger: Ledger) -> list[InFlight]:
@@ -258,5 +277,8 @@ def _over(trial: TrialDir, task: QueuedTask) -> bool:
         return False
     if trial.result.exists():
         return True
-    failure: dict[str, Any] = read_json(trial.failure) or {}
+    try:
+        failure = read_json(trial.failure) or {}
+    except ConfigError:  # damaged: `run_state` says so
+        return False
     return failure.get("job") == task.name

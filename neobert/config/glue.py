@@ -32,6 +32,10 @@ RUN_GLUE = {
 """What run_glue calls settings whose last word is another one here."""
 
 
+_ELSEWHERE = {"mcc": "matthews_correlation", "f1_macro": "macro_f1", "acc": "accuracy", "mse": "loss"}
+"""What scikit-learn, `evaluate` and others call metrics."""
+
+
 class GlueConfig(Strict):
     """Fine-tunes an encoder on one GLUE task (https://gluebenchmark.com) and scores it on the task's dev set.
 
@@ -86,7 +90,7 @@ class GlueConfig(Strict):
             self.selection(replace(task, dev_sets=TaskSpec.dev_sets) if data.is_own else task)
             return self
         names_classes = data.labels is not None or data.problem == "regression"
-        if metric is not None and metric.startswith("f1_") and not names_classes:
+        if metric is not None and metric.startswith("f1_") and metric not in _ELSEWHERE and not names_classes:
             raise ValueError(
                 f"trainer.metric_for_best_model: {metric!r} is the F1 of one class, which can be checked only if "
                 "data.labels lists the classes"
@@ -202,7 +206,7 @@ class GlueConfig(Strict):
 
     def _check_metric(self, metric: str, measured: Collection[str], what: str) -> None:
         if metric not in measured:
-            known = nearest(metric, measured)
+            known = nearest(_ELSEWHERE.get(metric, metric.removeprefix("eval_")), measured)
             raise ValueError(f"trainer.metric_for_best_model: {metric!r} is not measured on {what}{known}")
         better = greater_is_better(metric)
         if self.trainer.greater_is_better not in (None, better):

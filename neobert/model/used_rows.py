@@ -26,7 +26,7 @@ def train_used_rows(model: Any, ids: np.ndarray) -> UsedRows | None:
     None where that cannot be: a model whose embeddings have another form, or serve as the weights of something else, or
     whose code nobody has looked at.
     """
-    whole = _embedding(model)
+    whole = embedding_of_words(model)
     if whole is None:
         return None
     is_used = np.zeros(whole.num_embeddings, bool)
@@ -43,7 +43,8 @@ def train_used_rows(model: Any, ids: np.ndarray) -> UsedRows | None:
     return rows
 
 
-def _embedding(model: Any) -> nn.Embedding | None:
+def embedding_of_words(model: Any) -> nn.Embedding | None:
+    """Return the embeddings of which a part can be trained; None where a model has none such."""
     if not type(model).__module__.startswith(("neobert.", "transformers.models.")):
         return None
     try:

@@ -218,11 +218,15 @@ def find_fault(path: Path, used: Callable[[str], bool] = everything) -> str | No
 def find_absence(path: Path) -> str | None:
     """Return which file is missing, or has another size than when it was written."""
     try:
-        files = _read_marker(path)["files"].items()
+        marker = _read_marker(path)
+        files = marker["files"].items()
+        unknown = marker["files"].keys() - marker.get(checksums.KIND, marker["files"]).keys()
     except FileNotFoundError:
         return f"it has no {MARKER}, so it was not written to its end"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {MARKER} cannot be read ({error})"
+    if unknown:
+        return f"its {MARKER} is damaged: it has no checksum of {', '.join(sorted(unknown))}"
     for name, size in files:
         try:
             found = (path / name).stat().st_size

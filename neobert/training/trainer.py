@@ -83,6 +83,16 @@ class Trainer(transformers.Trainer):
             return super()._clip_grad_norm(model)
         return clip_in_step(optimizer, model.parameters(), self.args.max_grad_norm)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Raises `RunError` for moments of other weights: a fused optimizer writes beyond those that are too small."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # within accelerate's
+        if checkpoint is not None and not self.is_deepspeed_enabled and not _moments_fit(optimizer):
+            raise RunError(
+                f"the optimizer's state in {checkpoint} is that of another model: a library or a file of the model has "
+                "changed. Start with those of before, or remove the checkpoints to begin anew"
+            )
+
     def _get_output_dir(self, trial: Any) -> str:
         """Where Trainer writes a checkpoint: aside, until it is complete."""
         return str(checkpoints.staging(Path(super()._get_output_dir(trial))))
@@ -127,6 +137,11 @@ class Trainer(transformers.Trainer):
         if self.state.best_global_step:
             self.state.best_model_checkpoint = str(directory / f"checkpoint-{self.state.best_global_step}")
             self.state.save_to_json(str(written / "trainer_state.json"))
+
+
+def _moments_fit(optimizer: Any) -> bool:
+    states = ((weight, value) for weight, state in optimizer.state.items() for value in state.values())
+    return all(value.shape == weight.shape for weight, value in states if torch.is_tensor(value) and value.dim())
 
 
 def _cannot_save(what: str, directory: Path, error: Exception) -> str:

@@ -26,6 +26,8 @@ ANSWER_LOST = ("timed out", "Zero Bytes were transmitted or received", "Unexpect
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """Colours and the like for a terminal."""
 AT_ONCE = 2000  # job ids in one question: a command's argument may have 128 KiB
+ACCOUNT = re.compile(r"(?P<job>\d+)_?(?P<index>[^|]*)\|(?P<state>[^| ]+)[^|]*\|(?P<code>[^|]*)\|(?P<limit>[^|]*)")
+"""A line of sacct: `30_2|CANCELLED by 0|0:15|00:10:00`; `30_[2-9%2]` are those that never left the queue one by one."""
 SEPARATOR = "\x1f"
 FIELDS = ("ArrayJobID", "ArrayTaskID", "State", "Comment", "Reason", "StartTime", "StdOut", "UserName")
 FORMAT = ",".join(f"{field}:{SEPARATOR}" for field in FIELDS)
@@ -73,10 +75,11 @@ class SbatchBackend:
         if answer.returncode:  # many sites, and small clusters, keep no accounts; or their daemon is down
             return self._remembered(job_ids)
         states = {}
-        for line in answer.stdout.splitlines():
-            job, state, code, limit = line.split("|")
-            number, _, index = job.partition("_")  # `30_[2-9%2]`: those that never left the queue one by one
-            states[number, _index(index)] = TaskState(state.split()[0], _ending(code), limit)
+        for match in map(ACCOUNT.fullmatch, answer.stdout.splitlines()):
+            if match is not None:  # else a notice of the site
+                states[match["job"], _index(match["index"])] = TaskState(
+                    match["state"], _ending(match["code"]), match["limit"]
+                )
         return states
 
     def _remembered(self, job_ids: Iterable[str]) -> dict[TaskKey, TaskState]:

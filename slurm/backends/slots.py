@@ -78,7 +78,10 @@ def _release(taken: list[tuple[str, Lock]]) -> None:
 
 
 def slots_directory() -> Path:
-    """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user."""
+    """A directory of this machine (homes, and some sites' TMPDIR, are shared by many) and of this user.
+
+    Raises `ConfigError` where it cannot be used.
+    """
     directory = Path(tempfile.gettempdir()) / f"recipe-slots-{os.getuid()}-{machine_id()[:12]}"
     try:
         return private.make_directory(directory)

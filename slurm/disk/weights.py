@@ -11,8 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from neobert.config import parameters
+from neobert.config import ConfigError, parameters
 from neobert.config.keep import numbered
+from neobert.config.paths import at_home
 from slurm.disk.errors import Unknown
 
 _LONGEST_HEADER = 100_000_000
@@ -50,7 +51,10 @@ def find_model(directory: Path) -> Path | None:
 
 def find_on_hub(name: str, revision: str | None, environ: Mapping[str, str]) -> Path | None:
     """Return the snapshot of a repository in the hub's cache, where `recipe fetch` puts it."""
-    repository = _hub_cache(environ) / f"models--{name.replace('/', '--')}"
+    try:
+        repository = _hub_cache(environ) / f"models--{name.replace('/', '--')}"
+    except ConfigError:  # a user without a home has no cache there
+        return None
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
     snapshot = repository / "snapshots" / commit if commit else None
@@ -59,9 +63,9 @@ def find_on_hub(name: str, revision: str | None, environ: Mapping[str, str]) -> 
 
 def _hub_cache(environ: Mapping[str, str]) -> Path:
     if environ.get("HF_HUB_CACHE"):
-        return Path(environ["HF_HUB_CACHE"]).expanduser()
+        return at_home(environ["HF_HUB_CACHE"])
     home = environ.get("HF_HOME") or f"{environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(home).expanduser() / "hub"
+    return at_home(home) / "hub"
 
 
 @functools.cache
@@ -80,14 +84,14 @@ def read_size(directory: Path) -> Size:
 
 def read_vocabulary(directory: Path) -> int | None:
     """Return the number of entries of the tokenizer in a directory, or None where none can be read."""
+    whole, vocabulary = directory / "tokenizer.json", directory / "vocab.txt"
     try:
-        tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        if not whole.exists():
+            return len(vocabulary.read_bytes().splitlines()) if vocabulary.is_file() else None
+        tokenizer = json.loads(whole.read_text(encoding="utf-8"))
         entries = tokenizer["model"]["vocab"]
         names = set(entries) if isinstance(entries, dict) else {entry[0] for entry in entries}
         return len(names | {token["content"] for token in tokenizer["added_tokens"]})
-    except FileNotFoundError:
-        vocabulary = directory / "vocab.txt"
-        return len(vocabulary.read_text(encoding="utf-8").splitlines()) if vocabulary.is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -116,7 +120,8 @@ def _of_neobert(config: Mapping[str, Any]) -> Size:
 def _widths(config: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Hidden size and vocabulary, under the names that Hugging Face's models have for them."""
     width = next((config[name] for name in ("hidden_size", "dim", "d_model") if name in config), None)
-    return width, config.get("vocab_size")
+    entries = config.get("vocab_size")
+    return width if isinstance(width, int) else None, entries if isinstance(entries, int) else None
 
 
 def _shapes(directory: Path) -> Iterator[tuple[str, list[int]]]:

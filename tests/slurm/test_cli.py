@@ -291,12 +291,13 @@ def test_a_job_that_was_queued_although_its_submission_was_cut_off_is_adopted(
     assert "4 pending" in run_recipe("status").stdout
 
 
-def test_a_queue_that_does_not_answer_is_a_warning_in_status_and_stops_a_submission(
+def test_a_queue_that_does_not_answer_is_a_warning_in_plan_and_status_and_stops_a_submission(
     run_recipe: Recipe, recipe: Path, fake_slurm: Callable[[str, str], None]
 ) -> None:
     fake_slurm("sbatch", "echo 9")
     assert run_recipe("submit", recipe, "--cluster", "testcluster").returncode == 0
     fake_slurm("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    assert "warning: squeue failed: slurm_load_jobs" in run_recipe("plan", recipe, "--cluster", "testcluster").stdout
     status = run_recipe("status")
     assert status.returncode == 0
     assert "Unable to contact slurm controller" in status.stdout

@@ -178,6 +178,14 @@ def test_a_blocked_trial_names_what_it_waits_for_and_says_when_that_is_there(pip
     assert pipeline.detail(GLUE) == f"needs export, whose trial {EXPORT} has no result"
 
 
+def test_a_blocked_trial_names_what_it_lacks_now_and_not_what_is_there_by_now(pipeline: Pipeline) -> None:
+    pipeline.run.trial(GLUE).result.unlink()
+    failure = {"attempt": 0, "exit_code": 1, "kind": "needs", "reason": "needs text, whose trial 0 has no result"}
+    pipeline.run.trial(GLUE).failure.write_text(json.dumps(failure))
+    pipeline.run.trial(EXPORT).result.unlink()
+    assert pipeline.detail(GLUE) == f"needs export, whose trial {EXPORT} has no result"
+
+
 # ------------------------------------------------------------------------------------------ what may be queued together
 
 

@@ -109,6 +109,27 @@ def test_a_holder_elsewhere_is_named_with_the_file_to_remove(plain: Path) -> Non
     assert heard == [f"process 41 on login2 (if that has ended, remove {plain}.holder-1)"]
 
 
+@pytest.mark.parametrize("text", ["\0" * 40, "12 34"])
+def test_a_damaged_holder_is_named_with_the_file_to_remove(plain: Path, text: str) -> None:
+    damaged = plain.with_name("lock.holder-1")
+    damaged.write_text(text)
+    heard: list[str] = []
+
+    def remove(holder: str) -> None:
+        heard.append(holder)
+        damaged.unlink()
+
+    with locked(plain, remove):
+        pass
+    assert heard == [f"another process (if there is none, remove {damaged}, which is damaged)"]
+
+
+def test_a_copy_that_an_editor_left_beside_the_holders_is_none_of_them(plain: Path) -> None:
+    plain.with_name("lock.holder-1~").touch()
+    lock = try_lock(plain)
+    assert lock is not None
+
+
 def test_who_saw_an_old_state_of_the_directory_backs_off(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two see that number 1 is free again; one takes 2, and its number 1 is gone before the other takes that."""
     current = plain.with_name("lock.holder-2")

@@ -148,6 +148,8 @@ def test_bars_and_colours_leave_what_a_terminal_shows_in_the_end() -> None:
     [
         ("slurmstepd: error: *** STEP 5.0 ON node1 CANCELLED AT 21:40:45 DUE TO TIME LIMIT ***", "TIMEOUT"),
         ("slurmstepd-node1: error: *** JOB 5 ON node1 CANCELLED AT 21:40:45 DUE TO PREEMPTION ***", "PREEMPTED"),
+        ("slurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 21:40:45 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR "
+         "DETAILS ***", "NODE_FAIL"),
         ("[2026-11-29T17:56:54.912] error: *** STEP 5.0 ON n1 CANCELLED AT 21:40:45 DUE TO TIME LIMIT ***",
          "TIMEOUT"),
         ("[2026-11-29T17:56:54.912] error: *** STEP 5.0 ON n1 CANCELLED AT 21:40:45 DUE to SIGNAL Terminated ***",

@@ -12,6 +12,7 @@ import pytest
 from neobert.config import ConfigError
 from slurm.retry import check_overrides
 from slurm.rundir import RunDir, find_run
+from slurm.session import reopen
 from slurm.state import State, run_state
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -150,3 +151,29 @@ def test_a_retry_runs_the_code_of_the_submission_and_says_when_that_is_gone(
     (run.trial(failed.trials[0].id).result).unlink()
     done = run_recipe("retry")
     assert (done.returncode, "the code that the run was submitted with, is gone" in done.stderr) == (2, True)
+
+
+def test_blanks_around_an_override_do_not_change_what_it_means(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    session = reopen(run, (" resources.mem =1G",))
+    assert [stage.resources.mem for stage in session.plan.stages] == ["1G"]
+
+
+def test_a_run_that_was_moved_out_of_its_recipes_directory_is_refused_with_where_it_belongs(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    run = failed_run(run_recipe, recipe, stand_in, work)
+    moved = run.path.rename(work / "moved")
+    done = run_recipe("retry", moved)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"move it to {work}/sweep/moved" in done.stderr
+    assert not (work / "sweep").exists()
+    (work / "elsewhere").mkdir()
+    (work / "elsewhere/sweep").mkdir()
+    back = moved.rename(work / "elsewhere/sweep/moved")
+    done = run_recipe("retry", back)
+    assert done.returncode == 0, done.stderr
+    run_recipe("status", back, "--watch")
+    assert run_state(RunDir(back)).counts == {State.DONE: 4}

@@ -80,6 +80,7 @@ def look(run: RunDir, verdicts: Verdicts | None = None) -> TrialState:
 
 
 START = {"attempt": 1, "job": "5", "node": "n1", "start": 1}
+BEFORE = {**START, "job": "4", "start": 0}  # of an earlier job
 SAVED = {"attempt": 1, "exit_code": 85, "step": 40, "end": 2}
 ENDED = {"attempt": 1, "exit_code": 1, "step": 40, "end": 2}
 
@@ -240,6 +241,51 @@ def test_what_the_script_printed_of_a_trial_that_never_began_is_told(run: RunDir
     assert look(run).detail == "the job failed (exit code 1): node1: cannot load the module cuda/12: no such"
 
 
+@pytest.mark.parametrize(
+    ("told", "state", "expected"),
+    [
+        (TaskState("FAILED", "exit code 1"), State.FAILED,
+         "the job failed (exit code 1): n1: cannot load the module x"),
+        (None, State.UNKNOWN, "in no queue, and it left no result; before that: exit code 1, attempt 1 on n1; "
+         "`recipe retry one` runs it again: n1: cannot load the module x"),
+    ],
+)  # fmt: skip
+def test_a_retry_that_ended_before_it_began_is_not_shown_as_the_attempt_before(
+    run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, told: TaskState | None, state: State, expected: str
+) -> None:
+    monkeypatch.chdir(run.path.parent)
+    attempts(run, BEFORE, ENDED, failure={"job": "4", "time": 0})
+    (run.path / "stages/glue/d/logs").mkdir()
+    (run.path / "stages/glue/d/logs/5.out").write_text("recipe: n1: cannot load the module x\n")
+    slurm.told = told
+    trial = look(run)
+    assert (trial.state, trial.detail) == (state, expected)
+
+
+def test_a_retry_that_was_cancelled_while_it_waited_says_so_and_what_was_wrong_before(
+    run: RunDir, slurm: Slurm
+) -> None:
+    attempts(run, BEFORE, ENDED, failure={"job": "4", "time": 0})
+    run.cancellations.write_text('{"task": "5", "time": 2.0}\n')
+    trial = look(run)
+    assert (trial.state, trial.detail) == (State.CANCELLED, "before that: exit code 1, attempt 1 on n1")
+
+
+def test_a_stale_trial_whose_new_job_ended_before_it_began_is_not_told_to_have_ended_well(
+    run: RunDir, slurm: Slurm
+) -> None:
+    attempts(run, BEFORE, {**ENDED, "exit_code": 0})
+    slurm.told = TaskState("FAILED", "exit code 1")
+    trial = look(run)
+    assert (trial.state, trial.detail) == (State.FAILED, "the job failed (exit code 1)")
+
+
+def test_a_failure_that_is_younger_than_all_known_jobs_is_shown(run: RunDir, slurm: Slurm) -> None:
+    """Its job was rendered and submitted by hand, and nobody looked while it was in the queue."""
+    attempts(run, {**START, "job": "9"}, ENDED, failure={"job": "9", "time": 5})
+    assert look(run).detail == "exit code 1, attempt 1 on n1"
+
+
 def test_an_unfit_node_is_named_by_the_record_of_the_preflight(run: RunDir, slurm: Slurm) -> None:
     attempts(run, START, ENDED, failure={"kind": "node", "reason": "bad start"})
     (run.trial(ID).path / "preflight.json").write_text('{"nodes": ["n4"], "message": "n4: there is no image /x.sif"}')
@@ -275,6 +321,21 @@ def test_in_no_queue_and_without_a_record_only_the_history_knows(
     assert trial.state is state, trial
     assert trial.state is not State.DONE, "only a result says so"
     assert ("saved a checkpoint at step 40" in trial.detail) == (SAVED in lines)
+
+
+def test_a_trial_of_which_nothing_is_known_shows_its_last_checkpoint_and_how_to_go_on(
+    run: RunDir, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.path.parent)
+    attempts(run, START)
+    assert look(run).detail == "in no queue, and it left no result; `recipe retry one` runs it again"
+    checkpoints(run, 30)
+    expected = "in no queue, and it left no result; last checkpoint at step 30 of 90; `recipe retry one` runs it again"
+    assert look(run).detail == expected
+    slurm.told = TaskState("COMPLETED")
+    assert look(run).detail == f"COMPLETED; {expected}"
+    slurm.told = TaskState("RUNNING")
+    assert "retry" not in look(run).detail, "the accounts do not know yet"
 
 
 def test_the_history_is_asked_once_about_each_end(run: RunDir, slurm: Slurm) -> None:

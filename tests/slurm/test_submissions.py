@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slurm import submissions
-from slurm.backends import QueuedTask, TaskState
+from slurm.backends import REST, QueuedTask, TaskState
 from slurm.backends.sbatch import SbatchBackend
 from slurm.rundir import RunDir, find_run
 from slurm.state import State, run_state
-from slurm.submissions import InFlight, Ledger, Submitted, in_flight, note, read_submissions
+from slurm.submissions import InFlight, Ledger, Submitted, in_flight, note, read_cancelled, read_submissions
 from tests.slurm.backends.test_local import wait
 
 Recipe = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,7 +62,10 @@ def test_each_trial_is_known_by_the_job_that_it_was_given_to_last(run: RunDir) -
     assert [given[id].task for id in IDS] == ["5_0", "5_0", "5_1", "6_0", "6_1", "5_2"]
 
 
-@pytest.mark.parametrize("damage", [None, '{"id": "00"}\n{"di'], ids=["gone", "damaged"])
+WHOLE = "".join(f'{{"id": "{id}"}}\n' for id in IDS[:4])
+
+
+@pytest.mark.parametrize("damage", [None, '{"id": "00"}\n{"di', WHOLE, ""], ids=["gone", "damaged", "short", "empty"])
 def test_a_list_that_cannot_be_read_is_a_warning(run: RunDir, damage: str | None) -> None:
     submitted(run, "old", IDS, id="5")
     submitted(run, "new", IDS[:2], id="6", time=2.0)
@@ -81,6 +85,11 @@ def test_lines_of_other_versions_are_read_as_far_as_they_are_understood(run: Run
     lines[0] |= {"of_a_later_version": 1}
     run.submissions.write_text("".join(json.dumps(line) + "\n" for line in (*lines, {"stage": "glue"})))
     assert [job.directory for job in read_submissions(run)] == ["d", "e"]
+
+
+def test_lines_about_cancelled_tasks_that_lack_their_time_are_passed_over(run: RunDir) -> None:
+    run.cancellations.write_text('{"task": "5_0"}\n{"time": 1.0}\n{"task": "5_1", "time": 2.0}\n{"task": "5_2", "ti')
+    assert read_cancelled(run) == {"5_1": 2.0}
 
 
 class Queue:
@@ -122,6 +131,14 @@ def test_a_job_is_known_by_its_comment_or_by_where_its_output_goes(
         assert [flight.trials for flight in look(run, monkeypatch, known)[0]] == [(IDS[2],)]
     others = task("5_2", comment="recipe:other/glue/d/0", output="/home/b/other/stages/glue/d/logs/%A_%a.out")
     assert not look(run, monkeypatch, others)[0]
+
+
+def test_a_damaged_record_of_one_trial_does_not_hide_the_queue(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted(run, "d", IDS, id="5")
+    run.trial(IDS[2]).path.mkdir(parents=True)
+    run.trial(IDS[2]).failure.write_text("")
+    running = replace(task("5_2", comment="recipe:one/glue/d/0"), state=TaskState("RUNNING"))
+    assert [flight.trials for flight in look(run, monkeypatch, running)[0]] == [(IDS[2],)]
 
 
 def test_a_rendered_job_that_only_its_comment_could_tell_from_others_of_its_stage_is_not_guessed_at(
@@ -177,6 +194,20 @@ def test_a_single_job_that_slurm_has_forgotten_is_in_no_queue(squeue: Callable[[
     assert SbatchBackend(work).queue(["7"], []) == []
 
 
+def test_notices_among_the_lines_of_sacct_are_passed_over(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["Welcome | to | the | cluster", "", "7|FAILED|3:0|00:10:00", "8_1|CANCELLED by 0|0:15|00:10:00",
+             "8_[2-9%2]|PENDING|0:0|", "9||0:0|"]  # fmt: skip
+    (work / "bin").mkdir()
+    (work / "bin/sacct").write_text("#!/bin/bash\n" + "".join(f"echo '{line}'\n" for line in lines))
+    (work / "bin/sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{work / 'bin'}:/usr/bin:/bin")
+    assert SbatchBackend(work).history(["7", "8", "9"]) == {
+        ("7", 0): TaskState("FAILED", "exit code 3", "00:10:00"),
+        ("8", 1): TaskState("CANCELLED", "signal 15", "00:10:00"),
+        ("8", REST): TaskState("PENDING"),
+    }
+
+
 # ------------------------------------------------------------------------------------- a run with a list that is gone
 
 
@@ -203,19 +234,41 @@ def test_an_old_list_that_is_gone_blocks_no_command(
     assert wait(purged, lambda state: state.ended).counts == {State.DONE: 4}
 
 
+def cut_short(path: Path) -> None:
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short])
 def test_a_job_in_the_queue_whose_list_is_gone_is_shown_by_its_trials_and_not_queued_twice(
-    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path, damage: Callable[[Path], None]
 ) -> None:
     run_recipe("submit", recipe, "--cluster", stand_in, env={"STAND_IN_STEPS": "400"})
     run = find_run(work / "runs", None)
     wait(run, lambda state: state.counts[State.RUNNING] > 0)
-    read_submissions(run)[0].manifest(run).unlink()
+    damage(read_submissions(run)[0].manifest(run))
     state = run_state(run)
     assert state.counts[State.RUNNING] > 0
     assert "is gone or damaged" in state.notes[0]
     refused = run_recipe("submit", recipe, "--cluster", stand_in)
     assert refused.returncode == 2
     assert "which trials the jobs local-1 in the queue run is not known" in refused.stderr
-    assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
+    assert run_recipe("cancel").stdout.startswith("cancelled ")  # tasks whose lines are gone may have failed by now
     wait(run, lambda state: not in_flight(Ledger(run)))
+    assert run_recipe("submit", recipe, "--cluster", stand_in, "--wait").returncode == 0
+
+
+def test_a_run_whose_list_of_jobs_was_removed_is_not_queued_twice(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, work: Path
+) -> None:
+    run_recipe("submit", recipe, "--cluster", stand_in, "--wait", env={"STAND_IN_FAIL": "2"})
+    run = find_run(work / "runs", None)
+    run.submissions.unlink()
+    assert (
+        "submissions.jsonl is gone: which jobs of the run are in the queue is not known" in run_recipe("status").stdout
+    )
+    for command in (["retry"], ["submit", recipe, "--cluster", stand_in]):
+        refused = run_recipe(*command)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "make an empty file of that name and try again" in refused.stderr
+    run.submissions.touch()
     assert run_recipe("submit", recipe, "--cluster", stand_in, "--wait").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from neobert.data.glue_tasks import GlueTask
 from neobert.data.own.columns import choose
 from neobert.data.own.labels import Head, class_labels, labels_of_test, task_of, warn_of_absent
 from neobert.data.own.rows import Row, Table, read_table
+
+log = logging.getLogger(__name__)
 
 
 def read_own_files(data: GlueData, task: GlueTask | None, needed: Needed, head: Head | None = None) -> Splits:
@@ -60,7 +63,12 @@ def _test(table: Table, columns: Columns, task: GlueTask, data: GlueData) -> Exa
 
 
 def _texts(table: Table, columns: Columns) -> list[tuple[str, ...]]:
-    return [tuple(map(row.text, columns.texts)) for row in table.rows]
+    texts = [tuple(map(row.text, columns.texts)) for row in table.rows]
+    empty = [row.where for row, some in zip(table.rows, texts, strict=True) if not all(map(str.strip, some))]
+    if empty:
+        log.warning("%s: %d of %d examples have an empty text (the first: %s). They are used as they are; remove "
+                    "them if a text is missing", table.path, len(empty), len(texts), empty[0])  # fmt: skip
+    return texts
 
 
 def _id(row: Row, column: str) -> str:

@@ -10,10 +10,11 @@ import difflib
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from itertools import takewhile
 
 from neobert.config import ConfigError
 from neobert.config.glue_data import GlueData
@@ -27,8 +28,12 @@ log = logging.getLogger(__name__)
 NAME = "own files"
 PLENTY = 10
 """A class with so many examples shows that a class with a single one is an exception."""
+OFTEN = 4
+"""Another class that is so many times as frequent may be what a label was meant to be."""
 NEAR = 0.8
 """Likeness of two spellings, of at most 1, from which one may be a mistake for the other."""
+_MISSING = frozenset(("None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null"))
+"""How programs write a missing value."""
 _CORRECT = "Correct the labels if these are mistakes, or list all classes in data.labels"
 
 
@@ -191,34 +196,63 @@ def _whole_numbers(train: Table, rows: Mapping[str, list[Row]]) -> ConfigError:
 
 
 def _check_classes(rows: Mapping[str, list[Row]]) -> None:
-    """Refuses labels that look like two spellings of one class, and warns of classes with a single example."""
+    """Refuses labels that look like two spellings of one class, and warns of others that may be mistakes."""
     plain: dict[str, str] = {}
-    single = [label for label, some in rows.items() if len(some) == 1]
-    common = [label for label, some in rows.items() if len(some) >= PLENTY]
     for label in rows:
-        same = plain.setdefault("".join(label.split()).casefold(), label)
+        same = plain.setdefault(_plain(label), label)
         if same != label:
             rare, usual = sorted((label, same), key=lambda name: len(rows[name]))
             raise _two_spellings(rows, rare, usual)
-    for label in single:
-        for near in filter(partial(_looks_like, label), common):
-            raise _two_spellings(rows, label, near)
-    if single and common:
-        places = ", ".join(f"{label!r} ({rows[label][0].where})" for label in single[:5])
-        log.warning("classes with a single training example: %s%s. %s", places, ", ..." if single[5:] else "", _CORRECT)
+    lookalikes = _lookalikes(rows)
+    for label, usual in lookalikes.items():
+        if len(rows[label]) == 1 and len(rows[usual]) >= PLENTY:
+            raise _two_spellings(rows, label, usual)
+    _warn("labels that look like others", [f"{_place(rows, label)} like {lookalikes[label]!r}" for label in lookalikes])
+    single = [_place(rows, label) for label, some in rows.items() if len(some) == 1]
+    amounts = "; data.problem: regression if they are amounts" if all(map(_is_integer, rows)) else ""
+    _warn("classes with a single training example", single, amounts)
+    _warn("labels that may stand for a missing one", [_place(rows, label) for label in rows if label in _MISSING])
 
 
-def _looks_like(label: str, other: str) -> bool:
-    """Tell if one may be the other with a typing mistake. Numbers in them distinguish classes."""
-    if re.findall(r"\d+", label) != re.findall(r"\d+", other):
-        return False
-    return difflib.SequenceMatcher(None, label.casefold(), other.casefold()).ratio() >= NEAR
+def _warn(what: str, places: Sequence[str], more: str = "") -> None:
+    if places:
+        log.warning("%s: %s%s. %s%s", what, ", ".join(places[:5]), ", ..." if places[5:] else "", _CORRECT, more)
+
+
+def _place(rows: Mapping[str, list[Row]], label: str) -> str:
+    return f"{label!r} ({rows[label][0].where})"
+
+
+def _plain(label: str) -> str:
+    """Return what a label has in common with its other spellings: `1` of 01 and true, `pos` of Pos and full-width."""
+    text = unicodedata.normalize("NFKC", label).casefold()
+    text = "".join(char for char in text if not char.isspace() and unicodedata.category(char) != "Cf")
+    return {"true": "1", "false": "0"}.get(text) or _whole(text)
+
+
+def _lookalikes(rows: Mapping[str, list[Row]]) -> dict[str, str]:
+    """Return the labels that may be another, far more frequent one with a typing mistake; and that one for each."""
+    by_size = sorted(rows, key=lambda name: -len(rows[name]))
+    found = {}
+    for label in rows:
+        usual = list(takewhile(lambda name: len(rows[name]) >= OFTEN * len(rows[label]), by_size))  # noqa: B023
+        near = difflib.get_close_matches(label.casefold(), list(map(str.casefold, usual)), cutoff=NEAR)
+        likely = [name for name in usual if name.casefold() in near and _has_same_numbers(label, name)]
+        found.update({label: likely[0]} if likely else {})
+    return found
+
+
+def _has_same_numbers(label: str, other: str) -> bool:
+    """Numbers distinguish classes: `class_1` is not a mistake for `class_2`."""
+    return re.findall(r"\d+", label) == re.findall(r"\d+", other)
 
 
 def _two_spellings(rows: Mapping[str, list[Row]], rare: str, common: str) -> ConfigError:
+    look_the_same = unicodedata.normalize("NFC", rare) == unicodedata.normalize("NFC", common)
+    show = ascii if look_the_same else repr
     return at(
-        rows[rare][0].where, f"the label is {rare!r} ({len(rows[rare])} in the file), which looks like a mistake for "
-        f"{common!r} ({len(rows[common])}). Correct it, or list all classes in data.labels if these are two"
+        rows[rare][0].where, f"the label is {show(rare)} ({len(rows[rare])} in the file), which looks like a mistake "
+        f"for {show(common)} ({len(rows[common])}). Correct it, or list all classes in data.labels if these are two"
     )  # fmt: skip
 
 

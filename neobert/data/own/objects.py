@@ -44,10 +44,20 @@ def _only_object(path: Path, text: str) -> dict[str, Any] | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        whole = _parse(text, str(path))
+        return _parse(text, str(path))
     except ConfigError:
-        return None
-    return whole if isinstance(whole, dict) else None
+        first, *others = text.strip().splitlines()
+        if others and _is_json(first):
+            return None
+        raise
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_rows(value: Any) -> bool:
@@ -65,11 +75,26 @@ def _objects(entries: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, entry
 
 
+class _Repeated(Exception):
+    """A name that an object has twice: Python's reader would take the last value without a word."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Repeated(next(name for name in names if names.count(name) > 1))
+    return values
+
+
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
-        raise at(where, f"is not JSON: {error.msg} (column {error.colno})") from None
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise at(where, f"is not JSON: {error.msg} ({line}column {error.colno})") from None
+    except _Repeated as error:
+        raise at(where, f"an object has the name {error.args[0]!r} twice") from None
     except ValueError:  # Python's own limit, the only other thing that it refuses
         raise at(where, "holds a number of thousands of digits") from None
     except RecursionError:

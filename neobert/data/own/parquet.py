@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -42,4 +43,16 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _named(value: Any, names: list[str] | None) -> Any:
-    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+    if names and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    if isinstance(value, Decimal):
+        return float(value)
+    return _decoded(value) if isinstance(value, bytes) else value
+
+
+def _decoded(value: bytes) -> str | bytes:
+    """Return texts as such: some programs, such as Impala, write them as bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value

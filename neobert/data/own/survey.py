@@ -34,6 +34,11 @@ class Column:
         return self.kind == "text"
 
     @property
+    def may_hold_text(self) -> bool:
+        """True for texts in a form that is not read: words in lists, or bytes."""
+        return self.kind in ("lists or objects", "bytes") and any(map(_has_words, self.filled))
+
+    @property
     def example(self) -> str:
         return shown(self.filled[0]) if self.filled else "nothing"
 
@@ -68,6 +73,7 @@ def _kind(name: str, filled: list[Any]) -> str:
         return "empty"
     kinds: tuple[tuple[str, Callable[[Any], bool]], ...] = (
         ("lists or objects", lambda value: isinstance(value, dict | list)),
+        ("bytes", lambda value: isinstance(value, bytes)),
         ("numbers", _is_number),
         ("true and false", _is_boolean),
         ("dates", _is_date),
@@ -95,7 +101,13 @@ def _is_date(value: Any) -> bool:
     """Accept dates as text, and the values of parquet that are neither text nor numbers."""
     if isinstance(value, str):
         return _DATE.fullmatch(value.strip()) is not None
-    return not isinstance(value, int | float | dict | list)
+    return not isinstance(value, int | float | dict | list | bytes)
+
+
+def _has_words(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_words, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str | bytes)
 
 
 def _has_blank(value: Any) -> bool:

@@ -45,6 +45,9 @@ def test_what_may_be_measured_on_own_files_is_taken(data: dict[str, Any], metric
     [
         ({}, "makro_f1", "'makro_f1' is not measured on own files; did you mean 'macro_f1'?"),
         ({}, "accuracy_mm", "'accuracy_mm' is not measured on own files; did you mean 'accuracy'?"),
+        ({}, "eval_f1", "'eval_f1' is not measured on own files; did you mean 'f1'?"),
+        ({}, "f1_macro", "'f1_macro' is not measured on own files; did you mean 'macro_f1'?"),
+        ({}, "mcc", "'mcc' is not measured on own files; did you mean 'matthews_correlation'?"),
         ({}, "f1_yes", "'f1_yes' is the F1 of one class, which can be checked only if data.labels lists the classes"),
         ({"labels": ["no", "yes"]}, "f1_yess", "'f1_yess' is not measured on own files; did you mean 'f1_yes'?"),
         ({"labels": ["no", "yes"]}, "pearson", "'pearson' is not measured on own files"),

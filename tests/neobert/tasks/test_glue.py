@@ -286,6 +286,7 @@ def test_classes_that_a_model_does_not_name_are_its_numbers(
     said = json.loads((model / "config.json").read_text())
     said |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
     (model / "config.json").write_text(json.dumps(said))
+    (model / "complete.json").unlink()  # which holds the checksums of what was there
     (tmp_path / "new.csv").write_text("text,label\ngood thing,1\nbad thing,0\n")
     settings = ["do_train=false", f"data.test_file={tmp_path}/new.csv", "data.max_length=32",
                 f"model.name_or_path={model}", "trainer.use_cpu=true"]  # fmt: skip
@@ -534,6 +535,7 @@ def test_what_is_not_finite_is_no_result(
     model = shutil.copytree(learned / "checkpoints/checkpoint-150", tmp_path / "model")
     weights = load_file(model / "model.safetensors")
     save_file(weights | {"classifier.weight": torch.full((2, 32), 3e38)}, model / "model.safetensors", {"format": "pt"})
+    (model / "complete.json").unlink()  # which holds the checksums of what was there
     settings = ["task_name=qnli", "do_train=false", "data.generated=32", "data.max_length=32",
                 "data.max_predict_samples=9", "data.max_eval_samples=9", f"model.name_or_path={model}"]  # fmt: skip
     assert neobert("glue", *settings, *asked, "--output-dir", tmp_path / "out") == 1

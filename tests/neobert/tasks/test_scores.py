@@ -15,6 +15,7 @@ import torch
 
 from neobert.training.best_trial import best_trial
 from tests.neobert.conftest import TINY
+from tests.neobert.damage import forget_checksums
 
 Run = Callable[..., int]
 WORDS = {"up": "good fine great", "down": "bad poor awful"}
@@ -196,7 +197,7 @@ def test_a_training_that_went_wrong_says_so_in_log_and_result(
 def test_the_best_checkpoint_of_an_older_version_lacks_newer_metrics_and_is_a_result(
     neobert: Run, tmp_path: Path
 ) -> None:
-    settings = [*TINY, "task_name=mnli", "data.generated=64", "trainer.num_train_epochs=1"]
+    settings = [*TINY, "task_name=mnli", "data.generated=64", "trainer.num_train_epochs=1", "trainer.keep=all"]
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
     (tmp_path / "result.json").unlink()
     (state,) = tmp_path.glob("checkpoints/checkpoint-*/trainer_state.json")
@@ -208,6 +209,7 @@ def test_the_best_checkpoint_of_an_older_version_lacks_newer_metrics_and_is_a_re
     ]
     text = json.dumps(kept)
     state.write_text(text + " " * (state.stat().st_size - len(text)))  # the checkpoint knows the sizes of its files
+    forget_checksums(state.parent)
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
     result = read(tmp_path / "result.json")
     assert result["score"] == pytest.approx((result["metrics"]["accuracy"] + result["metrics"]["accuracy_mm"]) / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_the_newest_is_that_of_the_highest_step_not_the_last_in_the_alphabet(tmp
         (lambda path: (path / "complete.json").unlink(), "it has no complete.json, so it was not written to its end"),
         (lambda path: (path / "complete.json").write_text("{"), "its complete.json cannot be read"),
         (lambda path: (path / "complete.json").write_text('{"files": []}'), "its complete.json cannot be read"),
+        (lambda path: edit_marker(path, lambda _: 3), "its complete.json cannot be read"),
+        (lambda path: edit_marker(path, lambda _: {}), "its complete.json is damaged: it has no checksum of glo"),
         (lambda path: (path / "model.safetensors").write_bytes(bytes(7)), "model.safetensors holds zeros instead of"),
         (lambda path: flip_bit(path / "trainer_state.json"), "trainer_state.json is damaged: its checksum is "),
         (lambda path: flip_bit(path / "model.safetensors"), "model.safetensors is damaged: its checksum is "),
@@ -236,3 +239,9 @@ def test_the_checkpoint_that_the_main_process_found_is_waited_for(
     monkeypatch.setattr(checkpoints, "SECONDS_TO_BE_SEEN", 0.0)
     with pytest.raises(RunError, match=r"checkpoint-10 is complete where the main process is, but not here: it has no"):
         checkpoints.at_step(tmp_path, 10)
+
+
+def edit_marker(path: Path, change: Callable[[dict[str, str]], object]) -> None:
+    marker = json.loads((path / "complete.json").read_text())
+    marker["xxh3_128"] = change(marker["xxh3_128"])
+    (path / "complete.json").write_text(json.dumps(marker))

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.neobert.conftest import TINY
+from tests.neobert.damage import zero_page
 from tests.neobert.training.pretraining import settings_file, write_shards
 
 Run = Callable[..., int]
@@ -132,6 +133,20 @@ def test_a_training_whose_best_model_was_lost_too_is_not_begun_anew_unasked(
     assert f"Put result.json back, or remove {default / 'checkpoints'} to begin anew" in error
     shutil.rmtree(default / "checkpoints")
     assert neobert("glue", *SETTINGS, "--output-dir", default) == 0
+
+
+def test_nothing_is_removed_where_the_best_model_is_damaged(
+    neobert: Run, trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    trial = Path(shutil.copytree(trained / "all", tmp_path / "trial"))
+    (trial / "result.json").unlink()
+    zero_page(trial / "checkpoints" / f"checkpoint-{best(trained / 'all')}" / "model.safetensors")
+    before = steps(trial)
+    assert neobert("glue", *SETTINGS, "--output-dir", trial) == 0
+    assert steps(trial) == before
+    name = f"checkpoint-{best(trial)}"
+    warning = f"all checkpoints stay, because {name} is the one to keep, and is damaged: model.safetensors is damaged"
+    assert warning in capsys.readouterr().err
 
 
 def test_a_best_model_alone_is_not_trained_on_as_if_it_were_a_checkpoint(

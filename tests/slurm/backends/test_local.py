@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from neobert.config import ConfigError
 from slurm.backends import slots
-from slurm.backends.local import alive
+from slurm.backends.local import LocalBackend, alive
 from slurm.rundir import RunDir, find_run, read_jsonl
 from slurm.state import RunState, State, run_state
 
@@ -237,6 +239,15 @@ def test_a_stage_waits_for_those_it_needs_and_does_not_start_when_one_failed(
     assert state.counts == {State.DONE: 3}
     ends = {trial.stage: trial.result["ended"] for trial in state.trials}
     assert ends["first"] < ends["second"] - 0.2
+
+
+def test_a_directory_of_slots_that_is_somebody_elses_is_refused_before_anything_is_queued(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(work))
+    monkeypatch.setattr(os, "getuid", lambda: 2**20 + 1)
+    with pytest.raises(ConfigError, match="belongs to somebody else; set TMPDIR to another directory"):
+        LocalBackend(work).check([])
 
 
 def test_slots_come_back_when_their_holder_lets_go(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,3 +113,23 @@ def test_the_entries_of_a_tokenizer_are_counted_once_each(tmp_path: Path) -> Non
     model = {"vocab": [["<pad>", 0.0], ["a", -1.0]]}  # type: ignore[dict-item]
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": []}))
     assert read_vocabulary(tmp_path) == 2
+
+
+def test_a_user_without_a_home_has_no_cache_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown_uid(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown_uid)
+    monkeypatch.delenv("HOME")
+    assert find_on_hub("org/name", None, {}) is None
+    assert find_on_hub("org/name", None, {"HF_HOME": "~/hf"}) is None
+
+
+def test_a_vocabulary_is_counted_in_whatever_encoding_it_is(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes("[PAD]\nété\na".encode("latin-1"))
+    assert read_vocabulary(tmp_path) == 3
+
+
+def test_widths_that_are_no_numbers_are_not_known(tmp_path: Path) -> None:
+    size = read_size(write_model(tmp_path, BERT, hidden_size="4", vocab_size=None))
+    assert (size.encoder, size.hidden_size, size.vocabulary) == (60, None, None)

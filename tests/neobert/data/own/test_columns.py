@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pandas
@@ -116,6 +117,56 @@ def test_without_a_label_column_the_lines_to_add_work(tmp_path: Path, header: li
     assert "cannot tell which column holds the labels. The columns are:" in message
     lines = "\n".join(line.strip() for line in message.splitlines()[-2:])
     assert read(path, **parse_yaml(lines, "").data).task.labels == ("0", "1")
+
+
+def test_label_beside_labels_is_not_certain(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", text=["a", "b"], label=[0, 1], labels=["x", "y"])
+    assert "cannot tell which column holds the labels" in refused(path)
+    assert read(path, label_column="labels").task.labels == ("x", "y")
+
+
+@pytest.mark.parametrize("text", [["a", "few", "words"], {"en": "a few words"}, [{"text": "a few words"}]])
+def test_words_in_lists_may_be_the_text_rather_than_what_is_beside_them(tmp_path: Path, text: object) -> None:
+    rows = [{"tokens": text, "label": n % 2, "label_text": f"class {n}"} for n in range(4)]
+    path = write(tmp_path / "a.jsonl", *map(json.dumps, rows))
+    assert "  tokens      lists or objects, such as" in refused(path)
+    assert read(path, text_columns=["label_text"]).train.texts[0] == ("class 0",)
+
+
+def test_lists_of_numbers_are_no_text(tmp_path: Path) -> None:
+    rows = [{"vector": [0.5, n], "at": {"page": n}, "label": n % 2, "text": f"text {n}"} for n in range(4)]
+    assert read(write(tmp_path / "a.jsonl", *map(json.dumps, rows))).train.texts[0] == ("text 0",)
+
+
+def test_a_description_of_the_label_in_place_of_the_text_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its text is a column of numbers, so that the names of the labels are the only text."""
+    columns: dict[str, list[object]] = {"zip": [*range(8)], "name": ["off", "on"] * 4, "label": [0, 1] * 4}
+    path = table(tmp_path / "a.csv", **columns)
+    with caplog.at_level(logging.WARNING):
+        read(path)
+    assert f"{path}: the text in the column name is the same for all examples of a label, as if it" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read(path, text_columns=["name"])
+        read(table(path, **{**columns, "name": ["on", "on", *columns["name"][2:]]}))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ","), ("a.tsv", ";")])
+def test_fields_that_something_else_separates_are_told(tmp_path: Path, name: str, separator: str) -> None:
+    path = write(tmp_path / name, separator.join(["text", "label"]), separator.join(["good", "1"]))
+    assert f"{path}:1: names a single column" in refused(path)
+    assert f"Its fields seem to be separated by {separator!r}: a .csv has commas, and a .tsv has tabs" in refused(path)
+
+
+def test_what_a_test_file_alone_lacks_are_names_of_texts_and_not_of_labels(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", key=["a1", "b1"], text=["one two", "three four"])
+    with pytest.raises(ConfigError) as caught:
+        read(None, None, path, labels=["no", "yes"])
+    assert f"{path}: cannot tell which columns are text. The columns are:" in str(caught.value)
+    assert str(caught.value).endswith("with the names that are right here:\n    text_columns: [text]")
 
 
 def test_a_known_pair_beside_a_third_text_is_not_certain(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pandas
@@ -185,3 +186,12 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ConfigError, match=rf"No such file or directory \({tmp_path}/{name} is a link to {tmp_path}/els"
     ):
         read(tmp_path / name)
+
+
+def test_empty_texts_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are what pandas writes for texts that are missing."""
+    path = write(tmp_path / "a.csv", "text,label", "one,0", ",1", "two,1", '" ",0')
+    with caplog.at_level(logging.WARNING):
+        splits = read(path)
+    assert splits.train.texts == [("one",), ("",), ("two",), (" ",)]
+    assert f"{path}: 2 of 4 examples have an empty text (the first: {path}:3)" in caplog.text

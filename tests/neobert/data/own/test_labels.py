@@ -165,6 +165,66 @@ def test_a_class_with_a_single_example_is_warned_of(
     assert caplog.text == "", "the key has decided"
 
 
+def test_classes_with_a_single_example_are_warned_of_in_small_files_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        read(labelled(tmp_path / "a.csv", "good", "bad", "good", "odd"))
+    assert f"a single training example: 'bad' ({tmp_path}/a.csv:3), 'odd' ({tmp_path}/a.csv:5). Cor" in caplog.text
+    assert "regression" not in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read(labelled(tmp_path / "a.csv", *map(str, range(60))))
+    assert "a.csv:6), .... Correct" in caplog.text
+    assert "in data.labels; data.problem: regression if they are amounts" in caplog.text
+
+
+def test_a_typing_mistake_that_is_made_twice_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["positive", "negative"] * 12
+    with caplog.at_level(logging.WARNING):
+        read(labelled(tmp_path / "a.csv", *names, "postive", "postive", "class 1", "class 1"))
+    assert f"labels that look like others: 'postive' ({tmp_path}/a.csv:26) like 'positive'. Correct" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read(labelled(tmp_path / "a.csv", *names, *["postive"] * 4))
+        read(labelled(tmp_path / "a.csv", *["class 1"] * 30, *["class 2"] * 2))
+    assert caplog.text == "", "these may well be classes"
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"),
+    [("pos", "\uff50\uff4f\uff53"), ("pos", "pos\u200b"), ("1", "01"), ("1", "+1"), ("1", "true"), ("True", "1")],
+)
+def test_other_spellings_of_a_label_are_no_two_classes(tmp_path: Path, usual: str, other: str) -> None:
+    path = labelled(tmp_path / "a.csv", *[usual, "neg"] * 3, other, other)
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert f"a.csv:8: the label is {other!r} (2 in the file), which looks like a mistake for {usual!r} (3). " in str(
+        caught.value
+    )
+    assert len(read(path, labels=[usual, "neg", other]).task.labels) == 3
+
+
+def test_spellings_that_look_the_same_are_told_apart(tmp_path: Path) -> None:
+    path = labelled(tmp_path / "a.csv", *["caf\u00e9", "the"] * 3, "cafe\u0301")
+    with pytest.raises(ConfigError, match=r"the label is 'cafe\\u0301' \(1 in .* for 'caf\\xe9' \(3\)"):
+        read(path)
+
+
+def test_a_label_that_programs_write_for_a_missing_one_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = labelled(tmp_path / "a.csv", *["yes", "no", "NA"] * 2)
+    with caplog.at_level(logging.WARNING):
+        assert read(path).task.labels == ("NA", "no", "yes")
+    assert f"labels that may stand for a missing one: 'NA' ({path}:4). Correct the labels" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read(path, labels=["yes", "no", "NA"])
+        read(labelled(tmp_path / "b.csv", *["none", "some"] * 2))
+    assert caplog.text == ""
+
+
 def test_a_class_that_the_dev_set_lacks_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train, dev = labelled(tmp_path / "a.csv", "a", "b", "c"), labelled(tmp_path / "b.csv", "a", "b")
     with caplog.at_level(logging.WARNING):

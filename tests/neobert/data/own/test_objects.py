@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,41 @@ def test_a_row_of_parquet_is_named_by_its_number(tmp_path: Path) -> None:
     pandas.DataFrame({"text": ["a", None, "c"], "label": [0, 1, 0]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match=r"a.parquet, row 1 \(from 0\): text is null, expected text"):
         read(tmp_path / "a.parquet")
+
+
+def test_a_name_that_an_object_has_twice_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 0}', '{"text": "b", "text": "c", "label": 1}')
+    with pytest.raises(ConfigError, match=r"a.jsonl:2: an object has the name 'text' twice"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_json_that_is_cut_short_is_named_with_the_line_where_it_ends(tmp_path: Path, name: str) -> None:
+    text = json.dumps([{"text": "a", "label": 0}, {"text": "b", "label": 1}], indent=1)
+    with pytest.raises(ConfigError, match=rf"{name}: is not JSON: Expecting value \(line 9, column 1\)"):
+        read(write(tmp_path / name, *text.splitlines()[:7], '  "label": '))
+
+
+def test_one_object_that_is_cut_short_is_not_read_as_lines(tmp_path: Path) -> None:
+    text = json.dumps({"data": [{"text": "a", "label": 0}, {"text": "b", "label": 1}]}, indent=1)
+    with pytest.raises(ConfigError, match=r"a.json: is not JSON: Expecting ',' delimiter \(line 11, column 1\)"):
+        read(write(tmp_path / "a.json", *text.splitlines()[:10]))
+
+
+def test_texts_as_bytes_and_labels_as_decimals_are_read_from_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    frame = pandas.DataFrame({"text": ["süß".encode(), b"b"], "label": [Decimal("1.50"), Decimal("2.00")]})
+    frame.to_parquet(path)
+    splits = read(path)
+    assert (splits.train.texts, splits.train.labels) == ([("süß",), ("b",)], [1.5, 2.0])
+
+
+def test_bytes_that_are_no_text_may_be_the_text_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pandas.DataFrame({"text": ["süß".encode("latin-1"), b"b\xfc"], "name": ["x", "y"], "label": [0, 1]}).to_parquet(
+        path
+    )
+    with pytest.raises(ConfigError, match=r"cannot tell which columns are text.*\n  text   bytes, such as"):
+        read(path)
+    with pytest.raises(ConfigError, match=r"the column text holds bytes that are not UTF-8 text"):
+        read(path, text_columns=["text"])
