@@ -36,7 +36,12 @@ def modules(extras: set[str]) -> list[str]:
     missing = [name for name in names if name not in provided]
     if missing:
         sys.exit(f"these packages are missing: {', '.join(missing)}")
-    return sorted(module for name in names for module in provided[name] if module.isidentifier())
+    return sorted(module for name in names for module in provided[name] if _is_public(module))
+
+
+def _is_public(module: str) -> bool:
+    """A wheel's list of its modules may hold parts of packages, such as `_xxhash`, which are none by themselves."""
+    return module.isidentifier() and not module.startswith("_")
 
 
 def main() -> None:

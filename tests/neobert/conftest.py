@@ -45,6 +45,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("a GPU is missing: run `python -m pytest -m gpu` on a machine with one")
 
 
+def without_caveats(errors: str) -> str:
+    """What a training printed on standard error, without what it says of a result that is no good: tests train briefly."""
+    caveats = ("warning: no better than", "warning: the predictions for")
+    return "".join(line for line in errors.splitlines(keepends=True) if not line.startswith(caveats))
+
+
 @pytest.fixture(scope="session")
 def deepspeed() -> None:
     """For tests whose processes import it: this one does not."""

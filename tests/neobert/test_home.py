@@ -49,7 +49,8 @@ def test_with_an_account_nothing_changes() -> None:
 def test_another_users_directory_is_not_taken_for_the_home(
     unknown: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: UNKNOWN)
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, lambda: UNKNOWN)
     (tmp_path / f"neobert-{UNKNOWN}").mkdir()
     if (tmp_path / f"neobert-{UNKNOWN}").stat().st_uid == UNKNOWN:
         pytest.skip("this user has the very uid of the test")

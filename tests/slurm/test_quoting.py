@@ -83,7 +83,7 @@ def run_job(
     plan = make_plan(load_recipe(file), "local", Profile.model_validate({"backend": "local", **profile}))
     job = Job(
         recipe=plan.name, stage=plan.stages[0], profile=plan.profile, backend="local", trials=1, run=run,
-        directory=run / "stages/q/0", code=run / "code/x.zip", workdir=workdir, python=str(python),
+        directory=run / "stages/q/0", needs=None, code=run / "code/x.zip", workdir=workdir, python=str(python),
     )  # fmt: skip
     job.directory.mkdir(parents=True)
     (job.directory / "trials.jsonl").write_text(plan.stages[0].trials[0].manifest_line(run), encoding="utf-8")

@@ -182,7 +182,7 @@ def test_a_warm_up_that_is_longer_than_the_training_is_as_slow_as_was_asked(
 
 def test_a_decay_that_is_longer_than_the_training(told: Told) -> None:
     message = told(scheduler={"name": "wsd", "decay_steps": 31})
-    assert message.startswith("scheduler.decay_steps: is more than the 30 steps of the training. ")
+    assert "scheduler.decay_steps: is more than the 30 steps of the training. " in message
 
 
 @pytest.mark.parametrize("weight", [None, 1.0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
 def test_an_error_says_which_file_it_is_about(tmp_path: Path) -> None:
     full = tmp_path / "metrics.jsonl"
-    full.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{full}'")):
-        files.append_json_line(full, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"File too large: '{full}'")):
+            files.append_json_line(full, {"step": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with pytest.raises(OSError, match=re.escape(f"No such file or directory: '{tmp_path / 'no' / 'progress.json'}'")):
         files.write_json(tmp_path / "no" / "progress.json", {"step": 1})
 

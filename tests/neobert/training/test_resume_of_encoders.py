@@ -35,7 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
 QUICK = ("bert", "convbert", "big_bird")
 SETTINGS = ["task_name=rte", "data.generated=33", "data.max_length=32", "data.max_eval_samples=9", "optimizer.lr=1e-3",
             "trainer.num_train_epochs=2", "trainer.per_device_train_batch_size=8", "trainer.use_cpu=true",
-            "model.allow_random_weights=true"]  # fmt: skip
+            "model.allow_random_weights=true", "trainer.keep=all"]  # fmt: skip
 STEPS = 10  # 5 an epoch, the last of which has one example
 
 
