@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from neobert.config import TASKS, ConfigError, read_yaml, validate
-from neobert.config.keep import DEFAULTS, UNFINISHED, Keep, NotWhole, Surplus, discard, remove, size_of, surplus
-from slurm.disk.report import bytes_text
+from neobert.config.keep import (
+    DEFAULTS,
+    UNFINISHED,
+    Keep,
+    NotWhole,
+    Surplus,
+    bytes_text,
+    discard,
+    remove,
+    size_of,
+    surplus,
+)
 from slurm.kept import Demand, demands
 from slurm.results import Table
 from slurm.rundir import RunDir, locked, read_json, read_jsonl, write_atomically

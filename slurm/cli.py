@@ -337,10 +337,10 @@ def clean(run: str | None, runs: Path, keep: Any, dry_run: bool, yes: bool) -> N
     that are over, and code of earlier submissions that no job uses. Results, metrics and logs stay, and so does every
     file of a trial that waits or runs. RUN is a run's directory or a recipe's name; by default the newest run.
     """
+    from neobert.config.keep import bytes_text
     from slurm import show
     from slurm.clean import clean as remove
     from slurm.clean import look
-    from slurm.disk.report import bytes_text
     from slurm.rundir import find_run
 
     target = find_run(runs, run)

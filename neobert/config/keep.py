@@ -102,6 +102,16 @@ def numbered(checkpoints: Path) -> Iterator[tuple[int, Path]]:
             yield int(number[1]), path
 
 
+def bytes_text(count: int) -> str:
+    """`0 B`, `1.6 MB`, `92 MB`, `4.6 GB`: in powers of ten, as disks are sold."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while size >= 999.5 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    digits = 1 if size < 9.95 and units[0] != "B" else 0
+    return f"{size:.{digits}f} {units[0]}"
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files in a directory; links count as themselves."""
     if path.is_symlink() or not path.is_dir():

@@ -25,7 +25,7 @@ def trim(paths: TrialFiles, task: str, setting: keep.Keep | None) -> None:
         return
     if size:
         names = ", ".join(path.name for _, path in sorted(keep.numbered(paths.checkpoints))) or "only the model"
-        log.info("kept %s; removed %.0f MB of other checkpoints and of training state", names, size / 1e6)
+        log.info("kept %s; removed %s of other checkpoints and of training state", names, keep.bytes_text(size))
 
 
 def _damage_of_what_stays(paths: TrialFiles, spare: keep.Surplus) -> str | None:

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
+from neobert.config.keep import bytes_text
 from slurm.disk.estimate import Estimate
 from slurm.results import Table
-
-
-def bytes_text(count: int) -> str:
-    """`0 B`, `1.6 MB`, `92 MB`, `4.6 GB`: in powers of ten, as disks are sold."""
-    size, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
-    while size >= 999.5 and len(units) > 1:
-        size /= 1000
-        units.pop(0)
-    digits = 1 if size < 9.95 and units[0] != "B" else 0
-    return f"{size:.{digits}f} {units[0]}"
 
 
 def stages_table(disk: Estimate) -> Table:

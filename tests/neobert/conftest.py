@@ -46,7 +46,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def without_caveats(errors: str) -> str:
-    """What a training printed on standard error, without what it says of a result that is no good: tests train briefly."""
+    """The same without warnings that a result is no good: tests train briefly."""
     caveats = ("warning: no better than", "warning: the predictions for")
     return "".join(line for line in errors.splitlines(keepends=True) if not line.startswith(caveats))
 

@@ -54,7 +54,7 @@ def test_another_users_directory_is_not_taken_for_the_home(
     (tmp_path / f"neobert-{UNKNOWN}").mkdir()
     if (tmp_path / f"neobert-{UNKNOWN}").stat().st_uid == UNKNOWN:
         pytest.skip("this user has the very uid of the test")
-    with pytest.raises(RunError, match="belongs to .*: set HOME"):
+    with pytest.raises(RunError, match=r"belongs to .*: set HOME"):
         ensure_account({})
 
 

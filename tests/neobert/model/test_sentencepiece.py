@@ -74,7 +74,8 @@ def test_it_is_trained_on_and_saved_as_a_tokenizer_that_needs_no_package(
     deberta: Path, neobert: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["data.generated=16", "data.max_length=32", "data.max_eval_samples=8", "trainer.max_steps=2",
-                "trainer.use_cpu=true", "trainer.keep=all", "task_name=rte", f"model.name_or_path={deberta}"]  # fmt: skip
+                "trainer.use_cpu=true", "trainer.keep=all", "task_name=rte",
+                f"model.name_or_path={deberta}"]  # fmt: skip
     assert neobert("glue", *settings, "--output-dir", tmp_path) == 0
     monkeypatch.setattr(vocabulary, "PACKAGES", {"sentencepiece": "no_such_module"})
     assert build(tmp_path / "checkpoints" / "checkpoint-2").tokenizer.get_vocab() == build_vocabulary(tmp_path)

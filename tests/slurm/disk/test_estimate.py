@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
+from neobert.config.keep import bytes_text
 from slurm.cluster import Profile
 from slurm.disk import estimate as module
 from slurm.disk.estimate import Estimate, estimate
 from slurm.disk.models import Models
-from slurm.disk.report import bytes_text, notes, warning
+from slurm.disk.report import notes, warning
 from slurm.disk.usage import Usage, usage_of
 from slurm.plan import make_plan
 from slurm.recipe import load_recipe
