@@ -106,6 +106,9 @@ class Profile(Strict):
     scratch: Annotated[str, AfterValidator(_scratch)] | None = Field(
         None, description="node-local directory; may hold $VARIABLES of the job; by default its TMPDIR"
     )
+    runs_mode: Literal["private", "group"] | None = Field(
+        None, description="who can read and write runs: you alone, or your group as well; by default as the umask says"
+    )
     signal_seconds: Positive = Field(120, description="warning before the time limit, to save a checkpoint")
     max_requeues: NonNegative = Field(20, description="times that a job which was interrupted goes on")
     bad_nodes: Literal["fail", "exclude"] = Field(

@@ -19,7 +19,7 @@ from slurm.container import argv
 from slurm.plan import RUN, Plan, Stage, Trial, label
 from slurm.provenance import snapshot_code
 from slurm.render import enter
-from slurm.rundir import EXEC, RunDir, write_atomically
+from slurm.rundir import EXEC, RunDir, access, write_atomically
 from slurm.schema import OF_PROCESS
 from slurm.session import Session
 from slurm.submit import make_job
@@ -36,7 +36,7 @@ def enter_trial(session: Session, selector: str | None, command: Sequence[str], 
     profile = with_scratch_here(session.plan.profile)
     place = session.runs / session.plan.name / EXEC
     _script(session, profile, stage, RunDir(place / "new"), None)  # what is wrong shows before anything is written
-    directory = new_directory(place)
+    directory = new_directory(place, session.plan.profile.runs_mode)
     code = None if session.image_code else snapshot_code(directory)
     text = _script(session, profile, stage, directory, code)
     script, manifest, output = directory.path / "enter.sh", directory.path / "trials.jsonl", directory.trial(trial.id)
@@ -81,14 +81,15 @@ def with_scratch_here(profile: Profile) -> Profile:
     return profile.model_copy(update={"scratch": None})
 
 
-def new_directory(place: Path) -> RunDir:
+def new_directory(place: Path, runs_mode: str | None) -> RunDir:
     """A directory of the second, and of nobody else who starts something in the same second."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     number = 1
     while True:
         directory = place / (stamp if number == 1 else f"{stamp}-{number}")
         try:
-            directory.mkdir(parents=True)
+            with access(runs_mode):
+                directory.mkdir(parents=True)
         except FileExistsError:
             number += 1
         else:

@@ -66,7 +66,7 @@ def wanted(plan: Plan) -> list[tuple[Stage, list[HubName]]]:
 def _run(session: Session, stage: Stage, arguments: Sequence[str], dry_run: bool) -> int:
     """Runs `neobert` in the environment of the stage's jobs; it needs no GPU."""
     stage = replace(stage, resources=stage.resources.model_copy(update={"gpus_per_node": 0}))
-    directory = new_directory(session.runs / session.plan.name / EXEC)
+    directory = new_directory(session.runs / session.plan.name / EXEC, session.plan.profile.runs_mode)
     code = snapshot_code(directory)
     job = replace(
         make_job(session.plan, stage, 1, directory, session.backend, code),

@@ -11,6 +11,7 @@ from neobert.config import ConfigError
 from slurm.cluster import Profile
 from slurm.container import Entry, argv, bind_words, enter_script
 from slurm.plan import Stage, image_path, paths_of
+from slurm.rundir import UMASKS
 from slurm.schema import slurm_time
 from slurm.shell import template
 
@@ -125,6 +126,7 @@ def render(job: Job, chunk: Chunk) -> str:
         threads=resources.cpus // resources.procs_per_node,
         run=str(job.run),
         manifest=str(job.manifest),
+        umask=UMASKS[job.profile.runs_mode] if job.profile.runs_mode else None,
         seals={str(path): digest for path, digest in job.seals.items()},
         needs=None if job.needs is None else str(job.needs),
         workdir=str(job.workdir),

@@ -90,6 +90,23 @@ def append_line(path: Path, line: str) -> None:
         stream.write(line.encode() + b"\n")
 
 
+UMASKS = {"private": 0o077, "group": 0o007}
+"""The umask of each `runs_mode` of a cluster profile."""
+
+
+@contextmanager
+def access(mode: str | None) -> Iterator[None]:
+    """Makes files and directories for the user alone, or for their group as well; with None as the umask says."""
+    if mode is None:
+        yield
+        return
+    before = os.umask(UMASKS[mode])
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Keeps other processes that ask for the same directory out."""

@@ -20,7 +20,7 @@ from slurm.kept import lost_checkpoints
 from slurm.plan import Plan, Trial, image_path, make_plan, missing_paths, missing_secrets
 from slurm.provenance import CODE_OF_IMAGE
 from slurm.recipe import Recipe, load_recipe, split_key
-from slurm.rundir import EXEC, RunDir, list_runs, locked, new_run, read_json
+from slurm.rundir import EXEC, RunDir, access, list_runs, locked, new_run, read_json
 from slurm.schema import SHARED, check_name
 from slurm.state import RunState, run_state
 from slurm.submissions import InFlight, Ledger, Submitted, by_owner, by_trial, check_not_lost, hand_over, in_flight
@@ -125,7 +125,7 @@ class Session:
         code = Path("code.zip")
         run = RunDir(self.runs / self.plan.name / "run")
         backend.check([make_job(self.plan, s, len(s.trials), run, self.backend, code) for s in self.plan.stages])
-        with locked(self.runs / self.plan.name):
+        with access(self.plan.profile.runs_mode), locked(self.runs / self.plan.name):
             yield self.find_run()
 
     def _todo(self, run: RunDir) -> tuple[Backend, list[InFlight], dict[str, list[Trial]]]:

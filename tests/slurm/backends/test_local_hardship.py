@@ -80,6 +80,24 @@ def test_what_begins_a_session_of_its_own_ends_with_its_trial(run_recipe: Recipe
     assert not Path(f"/proc/{Path('leftover').read_text().strip()}").exists()
 
 
+@pytest.mark.parametrize(("mode", "closed"), [("private", 0o077), ("group", 0o007), (None, 0o000)])
+def test_a_run_is_open_to_whom_the_profile_says(
+    run_recipe: Recipe, recipe: Path, stand_in: Path, mode: str | None, closed: int
+) -> None:
+    stand_in.write_text(json.dumps({**json.loads(stand_in.read_text()), "runs_mode": mode}))
+    before = os.umask(0o000)
+    try:
+        run = submit(run_recipe, recipe, stand_in, *ONE)
+        wait_queue(run)
+    finally:
+        os.umask(before)
+    made = [path for path in run.path.parent.rglob("*") if not path.is_symlink()]
+    assert any(path.name == "result.json" for path in made)
+    assert {path.stat().st_mode & 0o077 & closed for path in made} == {0}
+    if closed != 0o077:
+        assert all(path.stat().st_mode & 0o020 for path in made), "others may work on it"
+
+
 def change(run: RunDir, what: str) -> Path:
     """Do what a member of the group could do to the files of a job that waits."""
     (code,) = run.code.glob("*.zip")
