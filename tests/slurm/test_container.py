@@ -217,6 +217,47 @@ def test_without_flock_copies_at_the_same_time_do_not_spoil_each_other(
     assert copy.read_bytes() == entry.image.read_bytes()
 
 
+@pytest.mark.parametrize("trap", ["link", "of another user", "writable"])
+def test_what_somebody_has_put_in_the_place_of_the_nodes_room_is_not_used(
+    entry: Entry, enter: Enter, tmp_path: Path, trap: str, request: pytest.FixtureRequest
+) -> None:
+    room, mine = tmp_path / "scratch" / f"recipe-{os.getuid()}", tmp_path / "mine"
+    room.parent.mkdir()
+    (mine / "images").mkdir(parents=True)
+    precious = mine / "images" / "precious.partial"
+    precious.write_text("precious")
+    room.symlink_to(mine) if trap == "link" else room.mkdir(mode=0o755)
+    if trap == "of another user":
+        request.getfixturevalue("root")
+        os.chown(room, 65534, 65534)
+    if trap == "writable":
+        room.chmod(0o777)
+    done, seen = enter(replace(entry, container=entry.container.model_copy(update={"copy_image": True})))
+    if trap == "writable":  # the user's own: nobody else has the right any longer
+        assert (done.returncode, room.stat().st_mode & 0o777) == (0, 0o755), done.stderr
+        return
+    assert (done.returncode, seen) == (87, {})
+    assert ("is a link, which somebody has put there" if trap == "link" else "belongs to somebody else") in done.stderr
+    assert precious.read_text() == "precious"
+    assert [path.name for path in mine.rglob("*")] == ["images", "precious.partial"]
+
+
+def test_a_scratch_in_which_everybody_can_rename_everything_is_refused(
+    entry: Entry, enter: Enter, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o777)
+    done, seen = enter(entry)
+    assert (done.returncode, seen) == (2, {})
+    assert f"others can replace what lies in {scratch} (mode 0777 without the sticky bit)" in done.stderr
+    done, seen = enter(replace(entry, scratch=None), env={"TMPDIR": str(scratch)})
+    assert done.returncode == 0
+    assert f"/tmp/recipe-{os.getuid()}" in seen["argv"], "as of a node that has no such directory"
+    scratch.chmod(0o1777)
+    assert enter(entry)[0].returncode == 0
+
+
 def test_a_temporary_directory_of_another_machine_is_not_taken_for_the_scratch(entry: Entry, enter: Enter) -> None:
     """sbatch hands on the TMPDIR of a login session, which a node may not have; that is no fault of the node's."""
     done, seen = enter(replace(entry, scratch=None), env={"TMPDIR": "/proc/no/such"})
