@@ -10,7 +10,8 @@ from slurm.backends import get_backend
 from slurm.inputs import stage_needs
 from slurm.rundir import RunDir, read_jsonl
 from slurm.state import run_state
-from slurm.submissions import InFlight, Ledger, by_owner, in_flight, note_cancelled, this_user
+from slurm.submissions import InFlight, Ledger, by_owner, in_flight, note_cancelled
+from slurm.user import user_name
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def _cancel(run: RunDir, owner: str, flights: Iterable[InFlight], whole_jobs: bo
         try:
             get_backend(backend, run.path).cancel(jobs if whole_jobs else names)
         except ConfigError as error:
-            if owner in ("", this_user()):
+            if owner in ("", user_name()):
                 raise
-            raise ConfigError(f"{', '.join(jobs)} of {owner} cannot be cancelled by {this_user()}: {error}") from None
+            raise ConfigError(f"{', '.join(jobs)} of {owner} cannot be cancelled by {user_name()}: {error}") from None
         note_cancelled(run, names)  # what was refused goes on, and nobody must wait for its end
 
 

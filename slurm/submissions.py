@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from neobert.config import ConfigError
 from slurm.backends import QueuedTask, get_backend
 from slurm.render import Chunk, Job
 from slurm.rundir import RunDir, TrialDir, append_line, read_json, read_log
+from slurm.user import user_name
 
 ID = re.compile(rb'\{"id": "([0-9a-f]+)"')
 """How a line of a job's trials.jsonl begins."""
@@ -260,15 +260,7 @@ def by_owner(flights: Iterable[InFlight]) -> list[tuple[str, list[InFlight]]]:
     owners: dict[str, list[InFlight]] = {}
     for flight in flights:
         owners.setdefault(flight.task.user, []).append(flight)
-    return sorted(owners.items(), key=lambda item: (item[0] in ("", this_user()), item[0]))
-
-
-def this_user() -> str:
-    """The name by which a queue knows who runs this."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    return sorted(owners.items(), key=lambda item: (item[0] in ("", user_name()), item[0]))
 
 
 def _over(trial: TrialDir, task: QueuedTask) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 from pathlib import Path
 
 from neobert.config import ConfigError
 
 
 def user_name() -> str:
-    """The user's name, or the uid where the system knows no name for it."""
+    """The user's name, as queues and file systems know it, or the uid where the system knows no name for it."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # OSError since Python 3.13
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())
 
 

@@ -13,7 +13,8 @@ from slurm import cancel
 from slurm.backends import QueuedTask, TaskState
 from slurm.cancel import Cancelled
 from slurm.rundir import RunDir
-from slurm.submissions import InFlight, read_cancelled, this_user
+from slurm.submissions import InFlight, read_cancelled
+from slurm.user import user_name
 
 
 @dataclass
@@ -65,9 +66,9 @@ def test_the_own_tasks_are_cancelled_where_those_of_another_user_are_refused(
         if "8" in names:
             raise ConfigError("scancel failed: Access/permission denied")
 
-    monkeypatch.setattr(cancel, "in_flight", lambda ledger: [task("8", "alice"), task("9", this_user())])
+    monkeypatch.setattr(cancel, "in_flight", lambda ledger: [task("8", "alice"), task("9", user_name())])
     monkeypatch.setattr(queue, "cancel", refuse)
-    with pytest.raises(ConfigError, match=rf"8 of alice cannot be cancelled by {this_user()}: .*permission denied"):
+    with pytest.raises(ConfigError, match=rf"8 of alice cannot be cancelled by {user_name()}: .*permission denied"):
         cancel.cancel_run(RunDir(tmp_path))
     assert queue.asked == ["9", "8"]
     assert read_cancelled(RunDir(tmp_path)).keys() == {"9"}
