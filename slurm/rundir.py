@@ -95,12 +95,11 @@ UMASKS = {"private": 0o077, "group": 0o007}
 
 
 @contextmanager
-def access(mode: str | None) -> Iterator[None]:
+def access(mode: str | None, for_others_to_write: bool = True) -> Iterator[None]:
     """Makes files and directories for the user alone, or for their group as well; with None as the umask says."""
-    if mode is None:
-        yield
-        return
-    before = os.umask(UMASKS[mode])
+    before = os.umask(0o077)
+    own = before if mode is None else UMASKS[mode]
+    os.umask(own if for_others_to_write else own | 0o022)
     try:
         yield
     finally:

@@ -125,7 +125,8 @@ class Session:
         code = Path("code.zip")
         run = RunDir(self.runs / self.plan.name / "run")
         backend.check([make_job(self.plan, s, len(s.trials), run, self.backend, code) for s in self.plan.stages])
-        with access(self.plan.profile.runs_mode), locked(self.runs / self.plan.name):
+        # submitit starts its jobs from pickles, which are code: only the user may write them.
+        with access(self.plan.profile.runs_mode, self.backend != "submitit"), locked(self.runs / self.plan.name):
             yield self.find_run()
 
     def _todo(self, run: RunDir) -> tuple[Backend, list[InFlight], dict[str, list[Trial]]]:

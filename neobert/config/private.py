@@ -45,6 +45,18 @@ def make_directory(path: Path) -> Path:
     return path
 
 
+def why_not_private(path: Path) -> str | None:
+    """Return how others could change what lies in a directory, None where only its user and root can."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return f"is a link (to {path.readlink()})"
+    if found.st_uid not in (os.geteuid(), 0):
+        return f"belongs to {_name(found.st_uid)}"
+    if found.st_mode & _OTHERS_WRITE:
+        return f"can be written by others (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    return None
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to read that nobody but its user and root can have written.

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neobert.config import ConfigError
+from neobert.config import ConfigError, private
 from neobert.config.extras import install
 from slurm.backends.sbatch import SbatchBackend, for_submission
 from slurm.failure import find_cause
@@ -82,6 +82,7 @@ class SubmititBackend(SbatchBackend):
             options.pop(ours, None)
         if after:
             options["dependency"] = f"afterany:{':'.join(after)}"
+        _check_private(_folder(script.parent), job.run)
         submitit = _package()
         executor = submitit.SlurmExecutor(folder=_folder(script.parent), max_num_timeout=job.profile.max_requeues)
         executor.update_parameters(
@@ -102,6 +103,17 @@ class SubmititBackend(SbatchBackend):
             first_line = str(error).splitlines()[0]
             raise ConfigError(f"{first_line}. If that job is queued it will fail; then run `recipe retry`") from None
         return str(jobs[0].job_id).partition("_")[0]
+
+
+def _check_private(folder: Path, run: Path) -> None:
+    """Raises `ConfigError` where others could put their own pickle in the place of submitit's: it is code."""
+    folder.mkdir(exist_ok=True)
+    for path in (folder, *folder.parents[: len(folder.relative_to(run).parts)]):
+        if why := private.why_not_private(path):
+            raise ConfigError(
+                f"{path} {why}, and submitit would run what lies there: take the backend sbatch, or a new run (--new), "
+                "to which only you can write"
+            )
 
 
 @contextmanager
