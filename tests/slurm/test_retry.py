@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from neobert.config import ConfigError
+from slurm.provenance import _digest_of_zip
 from slurm.retry import check_overrides
 from slurm.rundir import RunDir, find_run
 from slurm.session import reopen
@@ -139,7 +141,9 @@ def test_a_retry_runs_the_code_of_the_submission_and_says_when_that_is_gone(
 ) -> None:
     run = failed_run(run_recipe, recipe, stand_in, work)
     (code,) = run.code.glob("*.zip")
-    other = code.rename(run.code / "0123456789ab.zip")  # as if the code of the checkout had changed since
+    with zipfile.ZipFile(code, "a") as archive:  # as if the code of the checkout had changed since
+        archive.writestr("neobert/older.py", "")
+    other = code.rename(run.code / f"{_digest_of_zip(code)}.zip")
     run.provenance.write_text(run.provenance.read_text().replace(code.name, other.name))
     assert run_recipe("retry").returncode == 0
     run_recipe("status", "--watch")
