@@ -11,6 +11,7 @@ import functools
 import importlib
 import pickle
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +39,8 @@ def restricted() -> Iterator[None]:
     @functools.wraps(load)
     def load_data(file: Any, *arguments: Any, **options: Any) -> Any:
         try:
-            return load(file, *arguments, **options | {"weights_only": True})
+            with torch.serialization.safe_globals(list(_allowed())):
+                return load(file, *arguments, **options | {"weights_only": True})
         except pickle.UnpicklingError as error:
             foreign = foreign_class(error)
             if foreign is None:
@@ -47,8 +49,7 @@ def restricted() -> Iterator[None]:
 
     torch.load = load_data
     try:
-        with torch.serialization.safe_globals(list(_allowed())):
-            yield
+        yield
     finally:
         torch.load = load
 
@@ -67,9 +68,10 @@ def refusal(file: Any, foreign: str) -> str:
 
 
 def _allowed() -> Iterator[Any]:
-    for name in _OF_DEEPSPEED:
+    """Whoever reads what DeepSpeed wrote has imported it; others are spared the seconds that this takes."""
+    for name in _OF_DEEPSPEED if "deepspeed" in sys.modules else ():
         module, _, attribute = name.rpartition(".")
         try:
             yield getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError):  # no DeepSpeed here, or one that has no such class
+        except (ImportError, AttributeError):  # a version that has no such class
             continue
