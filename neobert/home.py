@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from neobert.config import private
 from neobert.errors import RunError
 
 
@@ -27,6 +26,8 @@ def ensure_account(environ: MutableMapping[str, str]) -> None:
 
 
 def _own_directory(uid: int) -> Path:
+    from neobert.config import private  # hardly anybody needs it, and a command starts without
+
     path = Path(tempfile.gettempdir()) / f"neobert-{uid}"
     try:
         return private.make_directory(path)

@@ -85,6 +85,8 @@ def test_a_node_that_crashes_in_the_middle_of_a_checkpoint_costs_only_the_steps_
         return [path for path in checkpoints.glob("partial*/checkpoint-*/*") if path.stat().st_size > 0]
 
     wait_until(half_written, 240, lambda: site.log())
+    for pid in ranks_of(site.files()):
+        os.kill(pid, signal.SIGSTOP)  # it takes a moment to crash a node
     site.cluster.fault("crash", node)
     begin = time.time()
     left = half_written()

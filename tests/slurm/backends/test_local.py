@@ -245,7 +245,8 @@ def test_a_directory_of_slots_that_is_somebody_elses_is_refused_before_anything_
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(work))
-    monkeypatch.setattr(os, "getuid", lambda: 2**20 + 1)
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, lambda: 2**20 + 1)
     with pytest.raises(ConfigError, match=r"belongs to .*; set TMPDIR to another directory"):
         LocalBackend(work).check([])
 

@@ -291,7 +291,7 @@ def test_options_in_the_environment_change_neither_jobs_nor_questions(
                "SBATCH_PARTITION": "low", "SQUEUE_STATES": "S", "SQUEUE_PARTITION": "low"}  # fmt: skip
     for name, value in options.items():
         monkeypatch.setenv(name, value)
-    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "100"})
+    run = submit(run_recipe, recipe, slurm, "--set", "array.parallel=1", env={"STAND_IN_STEPS": "4000"})
     assert run_state(run).counts[State.UNKNOWN] == 0, "the queue shows the jobs"
     assert "nothing to submit" in run_recipe("submit", recipe, "--cluster", slurm).stdout
     assert "cancelled 4 array tasks" in run_recipe("cancel").stdout
